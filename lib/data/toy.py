@@ -1,0 +1,95 @@
+"""The toy data of Appendix E: an easy (linear) and a hard (spiral) feature, independent given the label.
+
+Input x = (x_e, x_h) in R^4. For label y the latents z_e, z_h are uniform on y [a, b]; equations (39)-(43):
+
+    x_e = gamma_e (z_e, z_e)
+    x_h = gamma_h (z_h cos theta, z_h sin theta) + uniform noise,   theta = kappa |z_h| / b
+
+with kappa the complexity in degrees: the two labels lie on two arms of a spiral.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+SPLITS = ("train", "validation", "test")
+NOISY = ("both", "hard")
+
+
+@dataclass(frozen=True)
+class ToyConstants:
+    """Every constant of the toy generator. "Paper" is Appendix E; "ours" was lost in the text and is chosen here.
+
+    The defaults of the noise terms are the clean data of the main text; noise falls on training data only.
+    """
+
+    complexity: float = 360.0  # kappa, degrees of rotation of the spiral (paper: varied)
+    inner: float = 0.1  # a, smallest |z| (ours)
+    outer: float = 1.0  # b, largest |z| (ours)
+    easy_scale: float = 1.0  # gamma_e (ours)
+    hard_scale: float = 3.0  # gamma_h (ours)
+    uniform_noise: float = 0.0  # half-width of the uniform noise on x_h (ours)
+    gaussian_noise: float = 0.0  # standard deviation s on the scaled feature (paper: 0 to 1)
+    label_noise: float = 0.0  # probability p that a feature's latent changes sign (paper: 0 to 0.1)
+    dropout: float = 0.0  # probability q that a feature is replaced by 0 (paper: 0 to 0.4)
+    noisy: str = "both"  # the feature that these three fall on: "both" or "hard" only (paper: either)
+    training_points: int = 300  # (paper)
+    test_points: int = 2000  # fresh clean points for the probing errors; as many for validation (ours)
+
+    def __post_init__(self) -> None:
+        if not np.isfinite(self.outer) or self.outer <= 0:
+            raise ValueError(f"outer must be a positive finite number, not {self.outer!r}")
+        limits = {"complexity": (0, np.inf), "inner": (0, self.outer), "easy_scale": (0, np.inf), "hard_scale": (0, np.inf),
+                  "uniform_noise": (0, np.inf), "gaussian_noise": (0, np.inf), "label_noise": (0, 1), "dropout": (0, 1),
+                  "training_points": (1, np.inf), "test_points": (1, np.inf)}
+        for name, (low, high) in limits.items():
+            value = getattr(self, name)
+            if not low <= value <= high or not np.isfinite(value):
+                raise ValueError(f"{name} must be a finite number between {low} and {high}, not {value!r}")
+        if self.noisy not in NOISY:
+            raise ValueError(f"noisy must be one of {', '.join(NOISY)}, not {self.noisy!r}")
+
+    def __str__(self) -> str:
+        return ", ".join(f"{field.name}={getattr(self, field.name)}" for field in fields(self))
+
+
+@dataclass(frozen=True)
+class ToySample:
+    """n points: inputs x (n, 4) float32, labels y (n,) float32 in {-1, +1}, latents z (n, 2) float64 (easy, hard)."""
+
+    x: np.ndarray
+    y: np.ndarray
+    z: np.ndarray
+
+
+def sample(constants: ToyConstants, seed: int, split: str = "train") -> ToySample:
+    """Draw one split. Labels alternate, so that both are equally frequent (within one point).
+
+    Every source of randomness has a stream of its own: samples of one seed with different constants share their labels,
+    their latents up to scale and the same draws for each kind of noise, so comparisons between constants stay paired.
+    Raises ValueError for an unknown split or a negative seed.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split must be one of {', '.join(SPLITS)}, not {split!r}")
+    if seed < 0:
+        raise ValueError(f"seed must be 0 or more, not {seed!r}")
+    streams = [np.random.default_rng([seed, SPLITS.index(split), source]) for source in range(5)]
+    latent, uniform, gaussian, flips, drops = streams
+    n = constants.training_points if split == "train" else constants.test_points
+    y = np.where(np.arange(n) % 2 == 0, 1.0, -1.0)
+    size = latent.uniform(size=(n, 2)) * (constants.outer - constants.inner) + constants.inner
+    z = size * y[:, None]
+    noisy = np.array([constants.noisy == "both", True])
+    if split == "train":
+        z = np.where(noisy & (flips.uniform(size=(n, 2)) < constants.label_noise), -z, z)
+    angle = np.radians(constants.complexity) * np.abs(z[:, 1]) / constants.outer
+    easy = constants.easy_scale * np.stack([z[:, 0], z[:, 0]], axis=1)
+    hard = constants.hard_scale * np.stack([z[:, 1] * np.cos(angle), z[:, 1] * np.sin(angle)], axis=1)
+    hard += constants.uniform_noise * uniform.uniform(-1, 1, size=(n, 2))
+    features = np.stack([easy, hard], axis=1)  # (n, feature, coordinate)
+    if split == "train":
+        features += constants.gaussian_noise * noisy[:, None] * gaussian.normal(size=(n, 2, 2))
+        features[noisy & (drops.uniform(size=(n, 2)) < constants.dropout)] = 0.0
+    return ToySample(features.reshape(n, 4).astype(np.float32), y.astype(np.float32), z)

@@ -1,0 +1,62 @@
+"""Means with bootstrap intervals, paired differences: how every comparison of the book is reported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+RESAMPLES = 4000
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds with its spread and percentile bootstrap interval."""
+
+    n: int
+    mean: float
+    spread: float  # standard deviation over seeds (n - 1); 0 for one seed
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}] (n = {self.n})"
+
+
+def bootstrap_means(values: np.ndarray, seed: int = 0, resamples: int = RESAMPLES) -> np.ndarray:
+    """Means of `resamples` draws with replacement along the last axis (seeds) of `values`, shape (..., resamples).
+
+    One set of draws serves every leading index, so that differences between settings stay paired.
+    Raises ValueError where there is no seed at all.
+    """
+    values = np.asarray(values, dtype=float)
+    if values.ndim == 0 or values.shape[-1] == 0:
+        raise ValueError(f"values must have at least one seed along the last axis, not shape {values.shape}")
+    n = values.shape[-1]
+    draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
+    return values @ draws.T / n
+
+
+def bootstrap_band(values: np.ndarray, seed: int = 0, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(mean, low, high) over the last axis (seeds) of `values`, each of the leading shape."""
+    means = bootstrap_means(values, seed)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=-1)
+    return np.asarray(values, dtype=float).mean(-1), low, high
+
+
+def estimate(values: np.ndarray, seed: int = 0, level: float = LEVEL) -> Estimate:
+    """Mean, spread and interval of one quantity over seeds; `values` has shape (seeds,)."""
+    values = np.asarray(values, dtype=float)
+    if values.ndim != 1:
+        raise ValueError(f"values must have shape (seeds,), not {values.shape}")
+    mean, low, high = bootstrap_band(values, seed, level)
+    return Estimate(len(values), float(mean), float(values.std(ddof=1)) if len(values) > 1 else 0.0, float(low), float(high))
+
+
+def paired_difference(first: np.ndarray, second: np.ndarray, seed: int = 0, level: float = LEVEL) -> Estimate:
+    """Mean of first - second over seeds that the two share; both of shape (seeds,), in the same order of seeds."""
+    first, second = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    if first.shape != second.shape:
+        raise ValueError(f"first and second must share their seeds: shapes {first.shape} and {second.shape} differ")
+    return estimate(first - second, seed, level)

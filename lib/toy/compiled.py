@@ -1,0 +1,82 @@
+"""The compiled engine behind `lib.toy.ensemble.train`: prepares arrays for `lib.toy.kernel` and reads its records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from lib.data.toy import SPLITS
+from lib.toy import kernel
+from lib.toy.ensemble import (ANCHORS, FACTORS, Model, Record, ToySetting, batch_order, initial_nets, net_size, points, stops,
+                              unpack)
+
+MODELS_PER_CALL = 32  # a compiled call cannot be interrupted: about a second of work
+
+
+class CompiledEngine:
+    """Trains batches of models of one width on the CPU's cores."""
+
+    def __init__(self, threads: int | None = None) -> None:
+        """threads: how many (None: one a core). Raises ValueError for more than there are cores."""
+        self.threads = kernel.threads(threads)
+
+    @staticmethod
+    def key(setting: ToySetting) -> tuple:
+        """Models that share this can be stacked."""
+        return setting.width, setting.data.training_points, setting.data.test_points
+
+    @staticmethod
+    def batches(models: Sequence[Model]) -> Iterator[list[Model]]:
+        """The longest first, so that the threads finish together."""
+        ordered = sorted(models, key=lambda model: -model.setting.steps * model.setting.batch_size)
+        for start in range(0, len(ordered), MODELS_PER_CALL):
+            yield ordered[start:start + MODELS_PER_CALL]
+
+    def run(self, models: Sequence[Model], checkpoints: Sequence[float], trace_every: int, keep_nets: bool) -> Record:
+        """Train `models` from start to end."""
+        width = models[0].setting.width
+        wide = kernel.padded(width)
+        count, seeds = len(models), sorted({model.seed for model in models})
+        training, evaluation, data_index = points(models)
+        epochs = max(model.setting.epochs for model in models)
+        orders = np.stack([batch_order(seed, training.shape[1], epochs) for seed in seeds])
+        nets = np.stack([_pad(initial_nets(model.seed, width), wide) for model in models])
+        heads = np.array([model.setting.head for model in models], dtype=np.float64)
+        at = np.stack([stops(model.setting, checkpoints) for model in models])
+        configs = np.zeros(count, dtype=kernel.CONFIG)
+        for config, model, data in zip(configs, models, data_index, strict=True):
+            s = model.setting
+            head_importance = s.importance if s.head_importance is None else s.head_importance
+            for name in ("rho", "learning_rate", "ratio", "batch_size", "epochs"):
+                config[name] = getattr(s, name)
+            config["importance"], config["effective"] = FACTORS.index(s.importance), FACTORS.index(s.effective)
+            config["head_importance"], config["anchor"] = FACTORS.index(head_importance), ANCHORS.index(s.anchor)
+            config["data"], config["order"] = data, seeds.index(model.seed)
+        longest = max(model.setting.steps for model in models)
+        errors = np.empty((count, len(checkpoints), len(SPLITS), 3))
+        head_record = np.empty((count, len(checkpoints), 2))
+        snapshots = np.empty((count, len(checkpoints) if keep_nets else 0, *nets.shape[1:]), np.float32)
+        traces = np.empty((count, -(-longest // trace_every) if trace_every else 0, 4), np.float32)
+        kernel.train(nets, wide, heads, configs, training, evaluation, orders, at, errors, head_record, snapshots, traces, trace_every)
+        diverged = ~(np.isfinite(nets).all(axis=(1, 2)) & np.isfinite(heads).all(axis=1))
+        return Record(errors, head_record, diverged, traces, _cut(snapshots, width))
+
+
+def _pad(nets: np.ndarray, wide: int) -> np.ndarray:
+    """Flat weights (2, size) at the padded width: the added neurons have zero weights and keep them."""
+    out = np.zeros((len(nets), net_size(wide)), np.float32)
+    for name, part in unpack(nets).items():
+        unpack(out)[name][tuple(slice(0, length) for length in part.shape)] = part
+    return out
+
+
+def _cut(nets: np.ndarray, width: int) -> np.ndarray:
+    """Flat weights (..., size) at `width` from those at the padded width."""
+    if nets.shape[-1] == net_size(width):
+        return nets
+    out = np.empty((*nets.shape[:-1], net_size(width)), np.float32)
+    padded = unpack(nets)
+    for name, part in unpack(out).items():
+        part[...] = padded[name][(..., *(slice(0, length) for length in part.shape[nets.ndim - 1:]))]
+    return out

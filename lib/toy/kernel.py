@@ -1,0 +1,306 @@
+"""The compiled engine: each toy net is trained from start to end inside one core's cache.
+
+A net is one float32 vector ``[W1 (2, H), b1 (H), W2 (H, H), b2 (H), w3 (H), b3 (1)]``, weights as (input, output), with H padded to a
+multiple of `LANES` by neurons that stay zero. Threads share out whole models, and a model's arithmetic never depends on another's:
+its result is the same, bit for bit, for any number of threads and any company.
+
+Nearly all time goes into the middle layer, three products with W2 a step. Rows of the batch are taken `BLOCK` at a time, so that a
+weight once loaded serves five rows; the forward pass adds four terms of the sum for each visit of the accumulator; the backward pass
+updates a weight while it is at hand for the dot products.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numba
+import numpy as np
+from numba import njit, prange
+
+LANES = 8  # floats of one AVX2 register
+BLOCK = 5  # the paper's batch size
+REAL, PHANTOM, FIXED = 0, 1, 2  # which head a factor of the gradient is evaluated at
+ANCHOR_EASY, ANCHOR_HARD, ANCHOR_NORM = 0, 1, 2  # what of the real head is held where the ratio is fixed
+EASY, HARD = 0, 1
+MATH = {"reassoc", "contract", "nsz", "arcp"}  # sums may be reordered, but NaN and infinity keep their meaning
+
+CONFIG = np.dtype([("rho", "f8"), ("learning_rate", "f8"), ("ratio", "f8"), ("importance", "i4"), ("effective", "i4"),
+                   ("head_importance", "i4"), ("anchor", "i4"), ("batch_size", "i4"), ("epochs", "i4"), ("data", "i4"), ("order", "i4")])
+
+
+def padded(width: int) -> int:
+    """The width that the kernel works at."""
+    return -(-width // LANES) * LANES
+
+
+@njit(cache=True, fastmath=MATH)
+def _split(rows):
+    """Rows of a batch taken in blocks (the last one filled up with empty rows from three on) and one by one."""
+    left = rows % BLOCK
+    return (rows + BLOCK - left, 0) if left > 2 else (rows - left, left)
+
+
+@njit(cache=True, fastmath=MATH)
+def _forward(net, width, x, rows, h1, h2, f):
+    """f_i of equation (4) for `rows` inputs x (rows, 2); leaves both layers of activations in h1, h2."""
+    zero = np.float32(0)
+    W1, b1 = net[:2 * width].reshape(2, width), net[2 * width:3 * width]
+    W2 = net[3 * width:(3 + width) * width].reshape(width, width)
+    b2, w3 = net[(3 + width) * width:(4 + width) * width], net[(4 + width) * width:(5 + width) * width]
+    blocked, single = _split(rows)
+    for b in range(blocked + single):
+        x0, x1 = x[b, 0], x[b, 1]
+        for j in range(width):
+            h1[b, j] = max(x0 * W1[0, j] + x1 * W1[1, j] + b1[j], zero)
+            h2[b, j] = b2[j]
+    for r in range(0, blocked, BLOCK):
+        z0, z1, z2, z3, z4 = h2[r], h2[r + 1], h2[r + 2], h2[r + 3], h2[r + 4]
+        for i in range(0, width, 4):
+            p, q, s, t = W2[i], W2[i + 1], W2[i + 2], W2[i + 3]
+            p0, q0, s0, t0 = h1[r, i], h1[r, i + 1], h1[r, i + 2], h1[r, i + 3]
+            p1, q1, s1, t1 = h1[r + 1, i], h1[r + 1, i + 1], h1[r + 1, i + 2], h1[r + 1, i + 3]
+            p2, q2, s2, t2 = h1[r + 2, i], h1[r + 2, i + 1], h1[r + 2, i + 2], h1[r + 2, i + 3]
+            p3, q3, s3, t3 = h1[r + 3, i], h1[r + 3, i + 1], h1[r + 3, i + 2], h1[r + 3, i + 3]
+            p4, q4, s4, t4 = h1[r + 4, i], h1[r + 4, i + 1], h1[r + 4, i + 2], h1[r + 4, i + 3]
+            for j in range(width):
+                pj, qj, sj, tj = p[j], q[j], s[j], t[j]
+                z0[j] += p0 * pj + q0 * qj + s0 * sj + t0 * tj
+                z1[j] += p1 * pj + q1 * qj + s1 * sj + t1 * tj
+                z2[j] += p2 * pj + q2 * qj + s2 * sj + t2 * tj
+                z3[j] += p3 * pj + q3 * qj + s3 * sj + t3 * tj
+                z4[j] += p4 * pj + q4 * qj + s4 * sj + t4 * tj
+    for b in range(blocked, blocked + single):
+        z = h2[b]
+        for i in range(0, width, 4):
+            p, q, s, t = W2[i], W2[i + 1], W2[i + 2], W2[i + 3]
+            pb, qb, sb, tb = h1[b, i], h1[b, i + 1], h1[b, i + 2], h1[b, i + 3]
+            for j in range(width):
+                z[j] += pb * p[j] + qb * q[j] + sb * s[j] + tb * t[j]
+    for b in range(blocked + single):
+        total = zero
+        for j in range(width):
+            active = max(h2[b, j], zero)
+            h2[b, j] = active
+            total += active * w3[j]
+        f[b] = total + net[(5 + width) * width]
+
+
+@njit(cache=True, fastmath=MATH)
+def _descend(net, width, x, rows, h1, h2, delta, d2, d1):
+    """net -= sum over rows of delta[b] * grad f(x_b), in place: delta is the learning rate times the loss's slope in f."""
+    zero = np.float32(0)
+    W1, b1 = net[:2 * width].reshape(2, width), net[2 * width:3 * width]
+    W2 = net[3 * width:(3 + width) * width].reshape(width, width)
+    b2, w3 = net[(3 + width) * width:(4 + width) * width], net[(4 + width) * width:(5 + width) * width]
+    blocked, single = _split(rows)
+    used = blocked + single
+    for b in range(used):
+        slope = delta[b]
+        for j in range(width):
+            d2[b, j] = slope * w3[j] if h2[b, j] > zero else zero
+        net[(5 + width) * width] -= slope
+    for b in range(used):
+        slope = delta[b]
+        for j in range(width):
+            w3[j] -= slope * h2[b, j]
+            b2[j] -= d2[b, j]
+    if single == 0 and blocked == BLOCK:
+        for i in range(width):
+            w = W2[i]
+            a0, a1, a2, a3, a4 = h1[0, i], h1[1, i], h1[2, i], h1[3, i], h1[4, i]
+            s0, s1, s2, s3, s4 = zero, zero, zero, zero, zero
+            for j in range(width):
+                v, y0, y1, y2, y3, y4 = w[j], d2[0, j], d2[1, j], d2[2, j], d2[3, j], d2[4, j]
+                s0 += y0 * v
+                s1 += y1 * v
+                s2 += y2 * v
+                s3 += y3 * v
+                s4 += y4 * v
+                w[j] = v - (a0 * y0 + a1 * y1 + a2 * y2 + a3 * y3 + a4 * y4)
+            d1[0, i] = s0 if a0 > zero else zero
+            d1[1, i] = s1 if a1 > zero else zero
+            d1[2, i] = s2 if a2 > zero else zero
+            d1[3, i] = s3 if a3 > zero else zero
+            d1[4, i] = s4 if a4 > zero else zero
+    else:
+        for i in range(width):
+            w = W2[i]
+            for r in range(0, blocked, BLOCK):
+                s0, s1, s2, s3, s4 = zero, zero, zero, zero, zero
+                for j in range(width):
+                    v = w[j]
+                    s0 += d2[r, j] * v
+                    s1 += d2[r + 1, j] * v
+                    s2 += d2[r + 2, j] * v
+                    s3 += d2[r + 3, j] * v
+                    s4 += d2[r + 4, j] * v
+                d1[r, i] = s0 if h1[r, i] > zero else zero
+                d1[r + 1, i] = s1 if h1[r + 1, i] > zero else zero
+                d1[r + 2, i] = s2 if h1[r + 2, i] > zero else zero
+                d1[r + 3, i] = s3 if h1[r + 3, i] > zero else zero
+                d1[r + 4, i] = s4 if h1[r + 4, i] > zero else zero
+            for b in range(blocked, used):
+                s0 = zero
+                if h1[b, i] > zero:  # a silent unit passes nothing back
+                    for j in range(width):
+                        s0 += d2[b, j] * w[j]
+                d1[b, i] = s0
+            for r in range(0, blocked, BLOCK):
+                a0, a1, a2, a3, a4 = h1[r, i], h1[r + 1, i], h1[r + 2, i], h1[r + 3, i], h1[r + 4, i]
+                for j in range(width):
+                    w[j] -= a0 * d2[r, j] + a1 * d2[r + 1, j] + a2 * d2[r + 2, j] + a3 * d2[r + 3, j] + a4 * d2[r + 4, j]
+            for b in range(blocked, used):
+                a0 = h1[b, i]
+                if a0 > zero:
+                    for j in range(width):
+                        w[j] -= a0 * d2[b, j]
+    for b in range(used):
+        x0, x1 = x[b, 0], x[b, 1]
+        for j in range(width):
+            slope = d1[b, j]
+            W1[0, j] -= slope * x0
+            W1[1, j] -= slope * x1
+            b1[j] -= slope
+
+
+@njit(cache=True)
+def _sigmoid(margin):
+    """sigma(margin), without overflow."""
+    if margin >= 0:
+        return 1.0 / (1.0 + math.exp(-margin))
+    e = math.exp(margin)
+    return e / (1.0 + e)
+
+
+@njit(cache=True)
+def _choose(source, anchor, ratio, w_easy, w_hard, phantom_easy, phantom_hard):
+    """The head that a factor of the gradient is evaluated at: real, phantom, or of fixed ratio (equation (7))."""
+    if source == PHANTOM:
+        return phantom_easy, phantom_hard
+    if source == FIXED:
+        if anchor == ANCHOR_EASY:
+            return w_easy, ratio * w_easy
+        if anchor == ANCHOR_HARD:
+            return w_hard / ratio, w_hard
+        scale = math.sqrt((w_easy * w_easy + w_hard * w_hard) / (1.0 + ratio * ratio))
+        return scale, ratio * scale
+    return w_easy, w_hard
+
+
+@njit(cache=True, fastmath=MATH)
+def _errors(nets, width, head, X, Y, x, h1, h2, f, out):
+    """Error of sign(w_e f_e), sign(w_h f_h) and sign(F) on the points (X, Y); a margin of zero is an error."""
+    n, rows = X.shape[0], x.shape[1] - BLOCK
+    wrong_easy, wrong_hard, wrong = 0, 0, 0
+    for start in range(0, n, rows):
+        count = min(rows, n - start)
+        for b in range(count):
+            for feature in range(2):
+                x[feature, b, 0] = X[start + b, 2 * feature]
+                x[feature, b, 1] = X[start + b, 2 * feature + 1]
+        for feature in range(2):
+            _forward(nets[feature], width, x[feature], count, h1[feature], h2[feature], f[feature])
+        for b in range(count):
+            easy = Y[start + b] * head[EASY] * f[EASY, b]
+            hard = Y[start + b] * head[HARD] * f[HARD, b]
+            wrong_easy += not easy > 0
+            wrong_hard += not hard > 0
+            wrong += not easy + hard > 0
+    out[0], out[1], out[2] = wrong_easy / n, wrong_hard / n, wrong / n
+
+
+@njit(cache=True, fastmath=MATH)
+def _train_model(nets, width, head, config, X, Y, evaluation, order, stops, errors, head_record, snapshots, trace, trace_every):
+    """Train one model; at each stop (a step number) note errors and head, and the nets where `snapshots` has room.
+
+    Equation (6): the slope in f_i is -y * lambda * g_i, with importance weight lambda and feature factors g each taken at the
+    real, the phantom or the fixed-ratio head; SGD is (real, real), LSAM (phantom, phantom).
+    """
+    n, batch_size = X.shape[0], min(config.batch_size, X.shape[0])
+    room = max(batch_size, 8 * BLOCK) + BLOCK  # the last block may be filled up
+    x, f = np.zeros((2, room, 2), np.float32), np.zeros((2, room), np.float32)
+    h1, h2 = np.zeros((2, room, width), np.float32), np.zeros((2, room, width), np.float32)
+    d1, d2 = np.zeros((room, width), np.float32), np.zeros((room, width), np.float32)
+    y, slope, delta = np.zeros(room), np.zeros(room), np.zeros((2, room), np.float32)
+    rate, rho = config.learning_rate, config.rho
+    step, stop = 0, 0
+    for epoch in range(config.epochs + 1):
+        for start in range(0, n, batch_size):
+            while stop < len(stops) and stops[stop] == step:
+                _errors(nets, width, head, X, Y, x, h1, h2, f, errors[stop, 0])
+                for split in range(len(evaluation)):
+                    points = evaluation[split]
+                    _errors(nets, width, head, points[:, :4], points[:, 4], x, h1, h2, f, errors[stop, 1 + split])
+                head_record[stop, EASY], head_record[stop, HARD] = head[EASY], head[HARD]
+                if len(snapshots) > 0:
+                    snapshots[stop] = nets
+                stop += 1
+            if epoch == config.epochs:
+                return
+            rows = min(batch_size, n - start)
+            for b in range(rows):
+                point = order[epoch, start + b]
+                for feature in range(2):
+                    x[feature, b, 0] = X[point, 2 * feature]
+                    x[feature, b, 1] = X[point, 2 * feature + 1]
+                y[b] = Y[point]
+            for feature in range(2):
+                _forward(nets[feature], width, x[feature], rows, h1[feature], h2[feature], f[feature])
+            # The phantom head, equation (5).
+            w_easy, w_hard = head[EASY], head[HARD]
+            ascent_easy, ascent_hard = 0.0, 0.0
+            if rho > 0:
+                for b in range(rows):
+                    weight = y[b] * _sigmoid(-y[b] * (w_easy * f[EASY, b] + w_hard * f[HARD, b]))
+                    ascent_easy -= weight * f[EASY, b]
+                    ascent_hard -= weight * f[HARD, b]
+                norm = math.sqrt(ascent_easy * ascent_easy + ascent_hard * ascent_hard)
+                if norm > 0:
+                    ascent_easy *= rho / norm
+                    ascent_hard *= rho / norm
+            tilde_easy, tilde_hard = w_easy + ascent_easy, w_hard + ascent_hard
+            if trace_every > 0 and step % trace_every == 0:
+                at = step // trace_every
+                trace[at, 0], trace[at, 1], trace[at, 2], trace[at, 3] = w_easy, w_hard, tilde_easy, tilde_hard
+            u_easy, u_hard = _choose(config.importance, config.anchor, config.ratio, w_easy, w_hard, tilde_easy, tilde_hard)
+            g_easy, g_hard = _choose(config.effective, config.anchor, config.ratio, w_easy, w_hard, tilde_easy, tilde_hard)
+            v_easy, v_hard = _choose(config.head_importance, config.anchor, config.ratio, w_easy, w_hard, tilde_easy, tilde_hard)
+            for b in range(rows):
+                weight = _sigmoid(-y[b] * (u_easy * f[EASY, b] + u_hard * f[HARD, b]))
+                slope[b] = -rate * y[b] * weight / rows
+                delta[EASY, b], delta[HARD, b] = slope[b] * g_easy, slope[b] * g_hard
+                if config.head_importance != config.importance:
+                    slope[b] = -rate * y[b] * _sigmoid(-y[b] * (v_easy * f[EASY, b] + v_hard * f[HARD, b])) / rows
+            for b in range(rows, rows + BLOCK):
+                delta[EASY, b], delta[HARD, b] = 0, 0  # rows that fill up the last block teach nothing
+            for b in range(rows):
+                head[EASY] -= slope[b] * f[EASY, b]
+                head[HARD] -= slope[b] * f[HARD, b]
+            for feature in range(2):
+                _descend(nets[feature], width, x[feature], rows, h1[feature], h2[feature], delta[feature], d2, d1)
+            step += 1
+
+
+@njit(cache=True, parallel=True, nogil=True)
+def train(nets, width, heads, configs, data, evaluation, orders, stops, errors, head_record, snapshots, traces, trace_every):
+    """Train every model in place, in parallel.
+
+    nets (m, 2, size), heads (m, 2) float64, configs (m,); data (d, n, 5) and evaluation (d, 2, points, 5), columns x and y, and
+    orders (o, epochs, n), which models share through the indices in CONFIG. Filled: errors (m, c, 3 splits, 3), head_record (m, c, 2),
+    snapshots (m, c or 0, 2, size), traces (m, t, 4), at the steps stops (m, c) and every `trace_every` steps (0: never).
+    """
+    for m in prange(len(configs)):
+        config = configs[m]
+        points = data[config.data]
+        _train_model(nets[m], width, heads[m], config, points[:, :4], points[:, 4], evaluation[config.data], orders[config.order],
+                     stops[m], errors[m], head_record[m], snapshots[m], traces[m], trace_every)
+
+
+def threads(count: int | None) -> int:
+    """Set the number of threads (None: one a core) and return it. Raises ValueError where there are fewer cores."""
+    most = numba.config.NUMBA_NUM_THREADS
+    count = most if count is None else count
+    if not 1 <= count <= most:
+        raise ValueError(f"threads must be between 1 and {most} on this machine, not {count!r}")
+    numba.set_num_threads(count)
+    return count
