@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import rankdata
 
 RESAMPLES = 4000
 LEVEL = 0.95
@@ -60,3 +61,13 @@ def paired_difference(first: np.ndarray, second: np.ndarray, seed: int = 0, leve
     if first.shape != second.shape:
         raise ValueError(f"first and second must share their seeds: shapes {first.shape} and {second.shape} differ")
     return estimate(first - second, seed, level)
+
+
+def rank_correlation(x: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Spearman's correlation of x (points,) with each seed's values (points, seeds), shape (seeds,); 0 where a seed's values are all equal."""
+    ranks = rankdata(values, axis=0)
+    ranks = ranks - ranks.mean(axis=0)
+    x_ranks = rankdata(x)
+    x_ranks = x_ranks - x_ranks.mean()
+    norm = np.linalg.norm(ranks, axis=0) * np.linalg.norm(x_ranks)
+    return np.divide(x_ranks @ ranks, norm, out=np.zeros(ranks.shape[1]), where=norm > 0)

@@ -29,6 +29,8 @@ METHODS = {
     "phantom rate only": ToySetting(rho=0.7, importance="real", data=SMALL, epochs=3),
     "odd batch": lsam(0.7, data=SMALL, epochs=3, batch_size=7),
     "batch of one": lsam(0.7, data=SMALL, epochs=1, batch_size=1),
+    "batch of two": lsam(0.7, data=SMALL, epochs=1, batch_size=2),
+    "batch of three": lsam(0.7, data=SMALL, epochs=1, batch_size=3),
     "full batch": lsam(0.7, data=SMALL, epochs=3, batch_size=300),
     "odd width": lsam(0.7, data=SMALL, epochs=3, width=13),
     "noise": lsam(0.7, data=ToyConstants(training_points=60, test_points=100, gaussian_noise=0.5, label_noise=0.1, dropout=0.2), epochs=3),

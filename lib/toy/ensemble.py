@@ -45,7 +45,7 @@ class ToySetting:
     anchor: str = "easy"
     data: ToyConstants = field(default_factory=ToyConstants)
     width: int = 64
-    learning_rate: float = 0.01
+    learning_rate: float = 0.05
     epochs: int = 200
     batch_size: int = 5
     head: tuple[float, float] = (1.0, 1.0)  # (w_e, w_h) at the start

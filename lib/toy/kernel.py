@@ -122,6 +122,27 @@ def _descend(net, width, x, rows, h1, h2, delta, d2, d1):
             d1[2, i] = s2 if a2 > zero else zero
             d1[3, i] = s3 if a3 > zero else zero
             d1[4, i] = s4 if a4 > zero else zero
+    elif blocked == 0:
+        y0, y1 = d2[0], d2[single - 1]
+        for i in range(width):
+            w = W2[i]
+            a0, a1 = h1[0, i], h1[1, i] if single == 2 else zero
+            s0, s1 = zero, zero
+            if a0 > zero and a1 > zero:
+                for j in range(width):
+                    v = w[j]
+                    s0 += y0[j] * v
+                    s1 += y1[j] * v
+                    w[j] = v - (a0 * y0[j] + a1 * y1[j])
+            elif a0 > zero:  # a silent unit passes nothing back and learns nothing
+                for j in range(width):
+                    s0 += y0[j] * w[j]
+                    w[j] -= a0 * y0[j]
+            elif a1 > zero:
+                for j in range(width):
+                    s1 += y1[j] * w[j]
+                    w[j] -= a1 * y1[j]
+            d1[0, i], d1[1, i] = s0, s1
     else:
         for i in range(width):
             w = W2[i]
@@ -141,7 +162,7 @@ def _descend(net, width, x, rows, h1, h2, delta, d2, d1):
                 d1[r + 4, i] = s4 if h1[r + 4, i] > zero else zero
             for b in range(blocked, used):
                 s0 = zero
-                if h1[b, i] > zero:  # a silent unit passes nothing back
+                if h1[b, i] > zero:
                     for j in range(width):
                         s0 += d2[b, j] * w[j]
                 d1[b, i] = s0
