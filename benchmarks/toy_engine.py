@@ -2,7 +2,8 @@
 
     python benchmarks/toy_engine.py [--models 64] [--rounds 5]
 
-The engines take turns, round after round, and each figure is the median over rounds, so that a noisy machine slows all alike.
+The engines take turns, round after round, and each figure is the median over rounds, so that a noisy
+machine slows all alike.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ WIDTH, BATCH = 64, 5
 
 
 def arithmetic(width: int, rows: int) -> int:
-    """Multiplications and additions of one LSAM step: three products with each layer's weights (but no slope in x), two nets."""
+    """Multiplications and additions of one LSAM step: three products with each layer's weights (but no
+    slope in x), two nets."""
     return 2 * 2 * rows * (3 * width * width + 2 * 2 * width + 3 * width)
 
 
@@ -91,7 +93,10 @@ def engines(models: int, rounds: int) -> None:
     cores = numba.config.NUMBA_NUM_THREADS
     contenders = {
         f"compiled, {cores} threads": (lambda: train([full], range(models)), models * full.steps),
-        "compiled, 1 thread": (lambda: train([full], range(models // cores), threads=1), models // cores * full.steps),
+        "compiled, 1 thread": (
+            lambda: train([full], range(models // cores), threads=1),
+            models // cores * full.steps,
+        ),
         "torch, batched": (lambda: train([short], range(models), engine="torch"), models * short.steps),
         "torch, one model at a time": (lambda: plain_loop(plain, 300), 300),
     }
@@ -100,11 +105,14 @@ def engines(models: int, rounds: int) -> None:
     peak, work = core_peak(), arithmetic(WIDTH, BATCH)
     print(f"width {WIDTH}, batch {BATCH}, {models} models: {work / 1e3:.0f} kFLOP a model and step; "
           f"one core's peak {peak / 1e9:.0f} GFLOP/s")
-    print(f"{'engine':<28} {'µs a model and step':>20} {'times compiled':>15} {'GFLOP/s a core':>15} {'of peak':>8}")
+    columns = f"{'µs a model and step':>20} {'times compiled':>15} {'GFLOP/s a core':>15} {'of peak':>8}"
+    print(f"{'engine':<28} {columns}")
     for name, value in times.items():
         used = 1 if "1 thread" in name else cores
         rate = work / value / used
-        print(f"{name:<28} {1e6 * value:>20.2f} {value / best:>15.1f} {rate / 1e9:>15.1f} {rate / peak:>8.0%}")
+        print(
+            f"{name:<28} {1e6 * value:>20.2f} {value / best:>15.1f} {rate / 1e9:>15.1f} {rate / peak:>8.0%}"
+        )
 
 
 def shapes(models: int, rounds: int) -> None:
@@ -128,12 +136,20 @@ def recording(models: int, rounds: int) -> None:
     """What recording costs, switched off and on."""
     setting = lsam(0.5)
     checkpoints = np.linspace(0, 1, 11)
-    times = medians(rounds, {
-        "errors at the end": (lambda: train([setting], range(models)), models * setting.steps),
-        "errors, heads and nets at 11 checkpoints": (lambda: train([setting], range(models), checkpoints, keep_nets=True),
-                                                     models * setting.steps),
-        "the heads of every step": (lambda: train([setting], range(models), trace_every=1), models * setting.steps),
-    })
+    times = medians(
+        rounds,
+        {
+            "errors at the end": (lambda: train([setting], range(models)), models * setting.steps),
+            "errors, heads and nets at 11 checkpoints": (
+                lambda: train([setting], range(models), checkpoints, keep_nets=True),
+                models * setting.steps,
+            ),
+            "the heads of every step": (
+                lambda: train([setting], range(models), trace_every=1),
+                models * setting.steps,
+            ),
+        },
+    )
     base = times["errors at the end"]
     print(f"\n{'recorded':<42} {'µs a model and step':>20} {'ratio':>7}")
     for name, value in times.items():

@@ -1,4 +1,5 @@
-"""The paper's claims C1 to C12 and how one is judged: by checks that a chapter states before it looks at the numbers."""
+"""The paper's claims C1 to C12 and how one is judged: by checks that a chapter states before it looks at
+the numbers."""
 
 from __future__ import annotations
 
@@ -17,30 +18,35 @@ class Claim:
     id: str
     statement: str
     shown_by: str
-    notebooks: tuple[str, ...]
+    notebooks: list[str]
 
 
-CLAIMS = {claim.id: claim for claim in (
-    Claim("C1", "SGD and LSAM both fit the toy labels perfectly; SGD's hard probing error is high, and LSAM's falls as rho grows, "
-                "at every complexity.", "Figures 1, 2A", ("03_toy",)),
-    Claim("C2", "The phantom ratio grows with rho, while the real ratio hardly moves.", "Figure 2B", ("04_rebalancing",)),
-    Claim("C3", "Importance weights are spread more evenly at the phantom than at the real parameters, for a fixed model and between "
-                "an SGD- and a SAM-trained one.", "Figure 3", ("05_mechanism", "07_real_data")),
-    Claim("C4", "Points that the easy feature fits badly get less weight, points that the hard feature fits badly get more.",
-          "Figure 5", ("05_mechanism", "07_real_data")),
-    Claim("C5", "LSAM lowers the easy feature's effective learning rate and raises the hard one's.", "Figure 4", ("04_rebalancing",)),
-    Claim("C6", "Each intervention alone lowers the hard probing error, by comparable amounts; both together match LSAM at equal "
-                "ratio.", "Figure 6", ("06_interventions",)),
-    Claim("C7", "SAM lowers the probing error of both features on all four sets.", "Table 1", ("07_real_data",)),
-    Claim("C8", "SAM wins on all twelve target domains.", "Table 2", ("08_domainbed",)),
-    Claim("C9", "C3 and C4 hold throughout training.", "Figures 7, 8", ("05_mechanism",)),
-    Claim("C10", "LSAM helps under feature-label noise, Gaussian noise and dropout, on both features or on the hard one only.",
-          "Figure 9", ("09_noise",)),
-    Claim("C11", "The best rho is much the same across batch sizes, the gain shrinks for very large ones, and large rho is more "
-                 "sensitive.", "Figure 10", ("10_batch_size",)),
-    Claim("C12", "The log ratio of phantom to real importance weight is about rho times the gradient norm of the logit.",
-          "Appendix D", ("11_theory",)),
-)}
+_TABLE = {
+    "C1": ("SGD and LSAM both fit the toy labels perfectly; SGD's hard probing error is high, and "
+           "LSAM's falls as rho grows, at every complexity.", "Figures 1, 2A", "03_toy"),
+    "C2": ("The phantom ratio grows with rho, while the real ratio hardly moves.", "Figure 2B",
+           "04_rebalancing"),
+    "C3": ("Importance weights are spread more evenly at the phantom than at the real parameters, "
+           "for a fixed model and between an SGD- and a SAM-trained one.", "Figure 3",
+           "05_mechanism", "07_real_data"),
+    "C4": ("Points that the easy feature fits badly get less weight, points that the hard feature fits "
+           "badly get more.", "Figure 5", "05_mechanism", "07_real_data"),
+    "C5": ("LSAM lowers the easy feature's effective learning rate and raises the hard one's.", "Figure 4",
+           "04_rebalancing"),
+    "C6": ("Each intervention alone lowers the hard probing error, by comparable amounts; both together "
+           "match LSAM at equal ratio.", "Figure 6", "06_interventions"),
+    "C7": ("SAM lowers the probing error of both features on all four sets.", "Table 1", "07_real_data"),
+    "C8": ("SAM wins on all twelve target domains.", "Table 2", "08_domainbed"),
+    "C9": ("C3 and C4 hold throughout training.", "Figures 7, 8", "05_mechanism"),
+    "C10": ("LSAM helps under feature-label noise, Gaussian noise and dropout, on both features or on the "
+            "hard one only.", "Figure 9", "09_noise"),
+    "C11": ("The best rho is much the same across batch sizes, the gain shrinks for very large ones, and "
+            "large rho is more sensitive.", "Figure 10", "10_batch_size"),
+    "C12": ("The log ratio of phantom to real importance weight is about rho times the gradient norm of "
+            "the logit.", "Appendix D", "11_theory"),
+}
+CLAIMS = {id: Claim(id, statement, shown_by, notebooks)
+          for id, (statement, shown_by, *notebooks) in _TABLE.items()}
 
 
 class Verdict(Enum):
@@ -70,7 +76,8 @@ class Judgement:
 
     @property
     def verdict(self) -> Verdict:
-        """Reproduced where every check holds, not reproduced where none does, partly otherwise; no check: not run here."""
+        """Reproduced where every check holds, not reproduced where none does, partly otherwise; no check:
+        not run here."""
         held = [check.holds for check in self.checks]
         if not held:
             return Verdict.NOT_RUN
@@ -78,8 +85,11 @@ class Judgement:
 
     def __repr__(self) -> str:
         lines = [f"{self.claim.id}: {self.verdict.value}"]
-        lines += [f"  {'holds' if check.holds else 'fails'}: {check.what}" + (f": {check.effect}" if check.effect else "")
-                  for check in self.checks]
+        lines += [
+            f"  {'holds' if check.holds else 'fails'}: {check.what}"
+            + (f": {check.effect}" if check.effect else "")
+            for check in self.checks
+        ]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
@@ -87,9 +97,11 @@ class Judgement:
             f"<tr><td>{html.escape(check.what)}</td><td>{html.escape(str(check.effect or ''))}</td>"
             f"<td>{'holds' if check.holds else 'fails'}</td></tr>" for check in self.checks)
         kind = self.verdict.name.lower().replace("_", "-")
-        return (f'<div class="verdict {kind}"><p><strong>{self.claim.id}: {self.verdict.value}.</strong> '
-                f"{html.escape(self.claim.statement)}</p><table><thead><tr><th>Check</th><th>Effect (mean, 95 % interval)</th>"
-                f"<th></th></tr></thead><tbody>{rows}</tbody></table></div>")
+        return (
+            f'<div class="verdict {kind}"><p><strong>{self.claim.id}: {self.verdict.value}.</strong> '
+            f"{html.escape(self.claim.statement)}</p><table><thead><tr><th>Check</th>"
+            f"<th>Effect (mean, 95 % interval)</th><th></th></tr></thead><tbody>{rows}</tbody></table></div>"
+        )
 
 
 def judge(claim_id: str, checks: Sequence[Check]) -> Judgement:

@@ -1,7 +1,8 @@
 """Importance weights, how evenly they are spread, and which points get them (Section 6.2 of the paper).
 
-The importance weight of an example is the size of the loss gradient in the logit of its true class: sigma(-y F(x)) for labels
--1 and +1, equation (6), and 1 - p_y(x) for several classes, which is the same number for two.
+The importance weight of an example is the size of the loss gradient in the logit of its true class:
+sigma(-y F(x)) for labels -1 and +1, equation (6), and 1 - p_y(x) for several classes, which is the same
+number for two.
 """
 
 from __future__ import annotations
@@ -20,10 +21,14 @@ from lib.optim import SAM
 def importance_weights(logits: Tensor, labels: Tensor) -> Tensor:
     """lambda, shape (n,), between 0 and 1.
 
-    logits (n,) with labels in {-1, +1}, or logits (n, classes) with integer labels. Raises ValueError for other shapes.
+    logits (n,) with labels in {-1, +1}, or logits (n, classes) with integer labels. Raises ValueError for
+    other shapes.
     """
     if labels.ndim != 1 or logits.shape[:1] != labels.shape or logits.ndim > 2:
-        raise ValueError(f"logits must have shape (n,) or (n, classes) and labels (n,), not {tuple(logits.shape)} and {tuple(labels.shape)}")
+        raise ValueError(
+            f"logits must have shape (n,) or (n, classes) and labels (n,), "
+            f"not {tuple(logits.shape)} and {tuple(labels.shape)}"
+        )
     if logits.ndim == 1:
         return torch.sigmoid(-labels * logits)
     # The sum over the other classes, not 1 - p_y: that would be 0 for every well-fitted example.
@@ -31,12 +36,19 @@ def importance_weights(logits: Tensor, labels: Tensor) -> Tensor:
     return others.sum(dim=1)
 
 
-def real_and_phantom_weights(model: torch.nn.Module, optimizer: SAM, inputs: Tensor, labels: Tensor,
-                             loss: Callable[[Tensor, Tensor], Tensor], batch_size: int) -> tuple[Tensor, Tensor]:
-    """Importance weights lambda at w and lambda~ at w~, each (n,), batch by batch: every batch has its own perturbation.
+def real_and_phantom_weights(
+    model: torch.nn.Module,
+    optimizer: SAM,
+    inputs: Tensor,
+    labels: Tensor,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    batch_size: int,
+) -> tuple[Tensor, Tensor]:
+    """Importance weights lambda at w and lambda~ at w~, each (n,), batch by batch: every batch has its own
+    perturbation.
 
-    `optimizer` says what is perturbed and how far; no step is taken: weights, gradients and batch-norm statistics stay as they were.
-    Raises ValueError where `batch_size` is not positive.
+    `optimizer` says what is perturbed and how far; no step is taken: weights, gradients and batch-norm
+    statistics stay as they were. Raises ValueError where `batch_size` is not positive.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size!r}")
@@ -59,9 +71,11 @@ def real_and_phantom_weights(model: torch.nn.Module, optimizer: SAM, inputs: Ten
 
 
 def lorenz_curve(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Share of all importance that the top k points hold, against k / n: (n + 1,) fractions and (..., n + 1) shares (Figure 3).
+    """Share of all importance that the top k points hold, against k / n: (n + 1,) fractions and (..., n +
+    1) shares (Figure 3).
 
-    weights (..., n), not negative. The diagonal means equal weights. Raises ValueError where all of them are zero.
+    weights (..., n), not negative. The diagonal means equal weights. Raises ValueError where all of them
+    are zero.
     """
     ordered = -np.sort(-_checked(weights), axis=-1)
     shares = np.cumsum(ordered, axis=-1) / ordered.sum(axis=-1, keepdims=True)
@@ -70,7 +84,8 @@ def lorenz_curve(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def gini(weights: np.ndarray) -> np.ndarray:
-    """Gini coefficient over the last axis of `weights` (..., n): 0 where all are equal, (n - 1) / n where one point has everything."""
+    """Gini coefficient over the last axis of `weights` (..., n): 0 where all are equal, (n - 1) / n where
+    one point has everything."""
     ordered = np.sort(_checked(weights), axis=-1)
     n = ordered.shape[-1]
     return ordered @ (2 * np.arange(1, n + 1) - n - 1) / (n * ordered.sum(axis=-1))
@@ -78,14 +93,20 @@ def gini(weights: np.ndarray) -> np.ndarray:
 
 def _checked(weights: np.ndarray) -> np.ndarray:
     weights = np.asarray(weights, dtype=float)
-    if weights.ndim == 0 or not np.all(weights >= 0) or not np.all(np.isfinite(weights)) or not np.all(weights.sum(axis=-1) > 0):
+    if (
+        weights.ndim == 0
+        or not np.all(weights >= 0)
+        or not np.all(np.isfinite(weights))
+        or not np.all(weights.sum(axis=-1) > 0)
+    ):
         raise ValueError("weights must be finite and not negative, and not all zero")
     return weights
 
 
 @dataclass(frozen=True)
 class WeightMap:
-    """Median weight in a grid of signed contributions (Figure 5); axes (easy bin, hard bin), NaN where a bin is empty."""
+    """Median weight in a grid of signed contributions (Figure 5); axes (easy bin, hard bin), NaN where a
+    bin is empty."""
 
     median: np.ndarray
     count: np.ndarray
@@ -93,10 +114,15 @@ class WeightMap:
     hard_edges: np.ndarray
 
 
-def weight_map(easy: np.ndarray, hard: np.ndarray, weights: np.ndarray, easy_edges: np.ndarray, hard_edges: np.ndarray) -> WeightMap:
-    """Median of `weights` by signed contributions y w_e f_e and y w_h f_h (or y v.phi), each (n,); points outside the edges are left out."""
+def weight_map(
+    easy: np.ndarray, hard: np.ndarray, weights: np.ndarray, easy_edges: np.ndarray, hard_edges: np.ndarray
+) -> WeightMap:
+    """Median of `weights` by signed contributions y w_e f_e and y w_h f_h (or y v.phi), each (n,); points
+    outside the edges are left out."""
     if not len(easy) == len(hard) == len(weights):
-        raise ValueError(f"easy, hard and weights must be equally long, not {len(easy)}, {len(hard)} and {len(weights)}")
+        raise ValueError(
+            f"easy, hard and weights must be equally long, not {len(easy)}, {len(hard)} and {len(weights)}"
+        )
     bins = [easy_edges, hard_edges]
     count = binned_statistic_2d(easy, hard, None, "count", bins=bins).statistic
     median = binned_statistic_2d(easy, hard, weights, "median", bins=bins).statistic

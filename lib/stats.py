@@ -26,7 +26,8 @@ class Estimate:
 
 
 def bootstrap_means(values: np.ndarray, seed: int = 0, resamples: int = RESAMPLES) -> np.ndarray:
-    """Means of `resamples` draws with replacement along the last axis (seeds) of `values`, shape (..., resamples).
+    """Means of `resamples` draws with replacement along the last axis (seeds) of `values`, shape (...,
+    resamples).
 
     One set of draws serves every leading index, so that differences between settings stay paired.
     Raises ValueError where there is no seed at all.
@@ -39,7 +40,9 @@ def bootstrap_means(values: np.ndarray, seed: int = 0, resamples: int = RESAMPLE
     return values @ draws.T / n
 
 
-def bootstrap_band(values: np.ndarray, seed: int = 0, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def bootstrap_band(
+    values: np.ndarray, seed: int = 0, level: float = LEVEL
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(mean, low, high) over the last axis (seeds) of `values`, each of the leading shape."""
     means = bootstrap_means(values, seed)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=-1)
@@ -52,19 +55,29 @@ def estimate(values: np.ndarray, seed: int = 0, level: float = LEVEL) -> Estimat
     if values.ndim != 1:
         raise ValueError(f"values must have shape (seeds,), not {values.shape}")
     mean, low, high = bootstrap_band(values, seed, level)
-    return Estimate(len(values), float(mean), float(values.std(ddof=1)) if len(values) > 1 else 0.0, float(low), float(high))
+    return Estimate(
+        len(values),
+        float(mean),
+        float(values.std(ddof=1)) if len(values) > 1 else 0.0,
+        float(low),
+        float(high),
+    )
 
 
 def paired_difference(first: np.ndarray, second: np.ndarray, seed: int = 0, level: float = LEVEL) -> Estimate:
-    """Mean of first - second over seeds that the two share; both of shape (seeds,), in the same order of seeds."""
+    """Mean of first - second over seeds that the two share; both of shape (seeds,), in the same order of
+    seeds."""
     first, second = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     if first.shape != second.shape:
-        raise ValueError(f"first and second must share their seeds: shapes {first.shape} and {second.shape} differ")
+        raise ValueError(
+            f"first and second must share their seeds: shapes {first.shape} and {second.shape} differ"
+        )
     return estimate(first - second, seed, level)
 
 
 def rank_correlation(x: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Spearman's correlation of x (points,) with each seed's values (points, seeds), shape (seeds,); 0 where a seed's values are all equal."""
+    """Spearman's correlation of x (points,) with each seed's values (points, seeds), shape (seeds,); 0
+    where a seed's values are all equal."""
     ranks = rankdata(values, axis=0)
     ranks = ranks - ranks.mean(axis=0)
     x_ranks = rankdata(x)

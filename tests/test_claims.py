@@ -12,8 +12,15 @@ def test_every_claim_of_the_paper_is_listed_once():
     assert list(CLAIMS) == [f"C{number}" for number in range(1, 13)]
 
 
-@pytest.mark.parametrize(("held", "verdict"), [([True, True], Verdict.REPRODUCED), ([True, False], Verdict.PARTLY),
-                                               ([False, False], Verdict.NOT_REPRODUCED), ([], Verdict.NOT_RUN)])
+@pytest.mark.parametrize(
+    ("held", "verdict"),
+    [
+        ([True, True], Verdict.REPRODUCED),
+        ([True, False], Verdict.PARTLY),
+        ([False, False], Verdict.NOT_REPRODUCED),
+        ([], Verdict.NOT_RUN),
+    ],
+)
 def test_verdict_follows_the_checks(held, verdict):
     assert judge("C1", [Check("a part", holds) for holds in held]).verdict is verdict
 

@@ -13,7 +13,9 @@ from lib.importance import gini, importance_weights, lorenz_curve, real_and_phan
 from lib.models import ToyNet
 from lib.optim import LSAM, SAM
 
-WEIGHTS = arrays(float, st.integers(2, 40), elements=st.floats(0, 1)).filter(lambda weights: weights.sum() > 1e-6)
+WEIGHTS = arrays(float, st.integers(2, 40), elements=st.floats(0, 1)).filter(
+    lambda weights: weights.sum() > 1e-6
+)
 
 
 def test_importance_weight_is_the_gradient_in_the_true_logit():
@@ -28,7 +30,10 @@ def test_two_classes_and_one_logit_give_the_same_weight():
     logit = torch.linspace(-30, 30, 61, dtype=torch.float64)
     for y, label in ((1.0, 1), (-1.0, 0)):
         pair = torch.stack([torch.zeros_like(logit), logit], dim=1)
-        torch.testing.assert_close(importance_weights(pair, torch.full((61,), label)), importance_weights(logit, torch.full((61,), y)))
+        torch.testing.assert_close(
+            importance_weights(pair, torch.full((61,), label)),
+            importance_weights(logit, torch.full((61,), y)),
+        )
 
 
 def test_a_well_fitted_example_keeps_its_tiny_weight_in_float32():
@@ -36,7 +41,9 @@ def test_a_well_fitted_example_keeps_its_tiny_weight_in_float32():
     assert weight.item() == pytest.approx(np.exp(-30), rel=1e-4)
 
 
-@pytest.mark.parametrize("optimizer", [lambda net: SAM(net.parameters(), rho=0.3, lr=0.1), lambda net: LSAM(net, rho=0.3, lr=0.1)])
+@pytest.mark.parametrize(
+    "optimizer", [lambda net: SAM(net.parameters(), rho=0.3, lr=0.1), lambda net: LSAM(net, rho=0.3, lr=0.1)]
+)
 def test_phantom_weights_are_those_of_the_perturbed_net_and_nothing_stays_changed(optimizer):
     torch.manual_seed(0)
     net, x = ToyNet(8), torch.randn(12, 4)
@@ -55,7 +62,9 @@ def test_phantom_weights_are_those_of_the_perturbed_net_and_nothing_stays_change
     with torch.no_grad():
         for p, g in zip(chosen, gradients, strict=True):
             p += 0.3 * g / norm
-        torch.testing.assert_close(phantom[5:10], torch.sigmoid(-y[5:10] * net(x[5:10])), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(
+            phantom[5:10], torch.sigmoid(-y[5:10] * net(x[5:10])), rtol=1e-4, atol=1e-6
+        )
 
 
 def test_gini_of_equal_weights_is_zero_and_of_a_single_point_is_largest():
@@ -65,7 +74,9 @@ def test_gini_of_equal_weights_is_zero_and_of_a_single_point_is_largest():
 
 def test_gini_of_a_pareto_sample_is_its_closed_form():
     quantiles = (np.arange(200_000) + 0.5) / 200_000
-    assert gini((1 - quantiles) ** (-1 / 3)) == pytest.approx(1 / (2 * 3 - 1), abs=1e-3)  # Pareto, shape 3: 1 / (2 a - 1)
+    assert gini((1 - quantiles) ** (-1 / 3)) == pytest.approx(
+        1 / (2 * 3 - 1), abs=1e-3
+    )  # Pareto, shape 3: 1 / (2 a - 1)
 
 
 @settings(max_examples=60, deadline=None)

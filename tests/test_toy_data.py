@@ -9,8 +9,14 @@ from hypothesis import strategies as st
 
 from lib.data.toy import ToyConstants, sample
 
-CONSTANTS = st.builds(ToyConstants, complexity=st.floats(0, 720), inner=st.floats(0, 0.5), hard_scale=st.floats(0.1, 5),
-                      training_points=st.integers(2, 60), test_points=st.integers(2, 60))
+CONSTANTS = st.builds(
+    ToyConstants,
+    complexity=st.floats(0, 720),
+    inner=st.floats(0, 0.5),
+    hard_scale=st.floats(0.1, 5),
+    training_points=st.integers(2, 60),
+    test_points=st.integers(2, 60),
+)
 
 
 @settings(max_examples=40, deadline=None)
@@ -24,7 +30,9 @@ def test_clean_points_lie_on_the_line_and_on_the_spiral_arm_of_their_label(const
     radius = np.linalg.norm(points.x[:, 2:], axis=1)
     np.testing.assert_allclose(radius, constants.hard_scale * size[:, 1], rtol=1e-5)
     turned = np.radians(constants.complexity) * size[:, 1] / constants.outer
-    arm = points.y * (points.x[:, 2] * np.cos(turned) + points.x[:, 3] * np.sin(turned))  # rotate back onto the axis
+    arm = points.y * (
+        points.x[:, 2] * np.cos(turned) + points.x[:, 3] * np.sin(turned)
+    )  # rotate back onto the axis
     np.testing.assert_allclose(arm, radius, rtol=1e-4, atol=1e-6)
 
 
@@ -81,8 +89,18 @@ def test_validation_and_test_points_are_always_clean():
         assert np.array_equal(sample(ToyConstants(), 0, split).x, sample(noise, 0, split).x)
 
 
-@pytest.mark.parametrize(("name", "value"), [("complexity", -1), ("inner", 2), ("label_noise", 1.5), ("dropout", float("nan")),
-                                             ("noisy", "easy"), ("training_points", 0), ("outer", 0)])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("complexity", -1),
+        ("inner", 2),
+        ("label_noise", 1.5),
+        ("dropout", float("nan")),
+        ("noisy", "easy"),
+        ("training_points", 0),
+        ("outer", 0),
+    ],
+)
 def test_a_constant_out_of_range_is_named_in_one_line(name, value):
     with pytest.raises(ValueError, match=name) as caught:
         ToyConstants(**{name: value})

@@ -1,4 +1,5 @@
-"""The two engines of the toy: they agree with each other, with the optimizers of lib.optim, and with automatic differentiation."""
+"""The two engines of the toy: they agree with each other, with the optimizers of lib.optim, and with
+automatic differentiation."""
 
 from __future__ import annotations
 
@@ -12,8 +13,20 @@ from hypothesis import strategies as st
 from lib.data.toy import ToyConstants, sample
 from lib.models import ToyNet
 from lib.optim import LSAM
-from lib.toy.ensemble import (FEATURES, ToySetting, batch_order, features, initial_nets, intervention, lsam, net_size, sgd, stops,
-                              train, unpack)
+from lib.toy.ensemble import (
+    FEATURES,
+    ToySetting,
+    batch_order,
+    features,
+    initial_nets,
+    intervention,
+    lsam,
+    net_size,
+    sgd,
+    stops,
+    train,
+    unpack,
+)
 
 SMALL = ToyConstants(training_points=60, test_points=100)
 METHODS = {
@@ -33,12 +46,21 @@ METHODS = {
     "batch of three": lsam(0.7, data=SMALL, epochs=1, batch_size=3),
     "full batch": lsam(0.7, data=SMALL, epochs=3, batch_size=300),
     "odd width": lsam(0.7, data=SMALL, epochs=3, width=13),
-    "noise": lsam(0.7, data=ToyConstants(training_points=60, test_points=100, gaussian_noise=0.5, label_noise=0.1, dropout=0.2), epochs=3),
+    "noise": lsam(
+        0.7,
+        data=ToyConstants(
+            training_points=60, test_points=100, gaussian_noise=0.5, label_noise=0.1, dropout=0.2
+        ),
+        epochs=3,
+    ),
 }
 
 
 def both_engines(setting: ToySetting, seeds=range(2)):
-    return [train([setting], seeds, (0, 0.5, 1), engine=engine, keep_nets=True, trace_every=1) for engine in ("compiled", "torch")]
+    return [
+        train([setting], seeds, (0, 0.5, 1), engine=engine, keep_nets=True, trace_every=1)
+        for engine in ("compiled", "torch")
+    ]
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -51,8 +73,16 @@ def test_engines_agree_over_a_short_run(name):
 
 
 def test_engines_agree_in_distribution_over_a_long_run():
-    setting = lsam(0.6, data=ToyConstants(complexity=240, training_points=100, test_points=500), epochs=20, width=32, learning_rate=0.05)
-    compiled, reference = (train([setting], range(24), engine=engine).error("hard")[0, :, -1] for engine in ("compiled", "torch"))
+    setting = lsam(
+        0.6,
+        data=ToyConstants(complexity=240, training_points=100, test_points=500),
+        epochs=20,
+        width=32,
+        learning_rate=0.05,
+    )
+    compiled, reference = (
+        train([setting], range(24), engine=engine).error("hard")[0, :, -1] for engine in ("compiled", "torch")
+    )
     assert compiled.std() > 0
     standard_error = np.sqrt((compiled.var(ddof=1) + reference.var(ddof=1)) / 24)
     assert abs(compiled.mean() - reference.mean()) < 3 * standard_error
@@ -73,7 +103,9 @@ def toy_net(seed: int, width: int) -> ToyNet:
 
 
 def toy_bodies(net: ToyNet):
-    return [module for module in net.modules() if isinstance(module, torch.nn.Sequential) and len(module) == 5]
+    return [
+        module for module in net.modules() if isinstance(module, torch.nn.Sequential) and len(module) == 5
+    ]
 
 
 def loss_of(net: ToyNet, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -118,7 +150,9 @@ def test_recording_changes_no_result():
 
 
 def test_rho_zero_is_sgd_bit_for_bit():
-    sgd_result, lsam_result = (train([s], range(3), keep_nets=True) for s in (METHODS["sgd"], lsam(0.0, data=SMALL, epochs=3)))
+    sgd_result, lsam_result = (
+        train([s], range(3), keep_nets=True) for s in (METHODS["sgd"], lsam(0.0, data=SMALL, epochs=3))
+    )
     assert np.array_equal(sgd_result.nets[0], lsam_result.nets[0])
 
 
@@ -131,10 +165,16 @@ def test_methods_of_one_seed_start_alike_and_see_the_same_batches():
 
 
 @budget(max_examples=15, deadline=None)
-@given(rho=st.floats(1e-3, 3), batch_size=st.integers(1, 60), width=st.integers(1, 40), seed=st.integers(0, 50))
+@given(
+    rho=st.floats(1e-3, 3), batch_size=st.integers(1, 60), width=st.integers(1, 40), seed=st.integers(0, 50)
+)
 def test_phantom_head_is_at_distance_rho(rho, batch_size, width, seed):
-    trace = train([lsam(rho, data=SMALL, epochs=1, batch_size=batch_size, width=width)], [seed], trace_every=1).traces[0]
-    np.testing.assert_allclose(np.linalg.norm(trace[..., 2:] - trace[..., :2], axis=-1), rho, rtol=1e-3, atol=1e-6)
+    trace = train(
+        [lsam(rho, data=SMALL, epochs=1, batch_size=batch_size, width=width)], [seed], trace_every=1
+    ).traces[0]
+    np.testing.assert_allclose(
+        np.linalg.norm(trace[..., 2:] - trace[..., :2], axis=-1), rho, rtol=1e-3, atol=1e-6
+    )
 
 
 def test_initial_weights_are_within_pytorchs_default_bound():
@@ -173,33 +213,60 @@ def test_a_diverged_net_is_flagged_and_has_no_number(engine):
 def test_errors_are_those_of_the_recorded_nets():
     result = train([METHODS["lsam"]], [2], keep_nets=True)
     test = sample(SMALL, 2, "test")
-    margins = [test.y * result.heads[0, 0, -1, i] * features(result.nets[0][0, -1, i], test.x[:, 2 * i:2 * i + 2]) for i in range(2)]
+    margins = [
+        test.y * result.heads[0, 0, -1, i] * features(result.nets[0][0, -1, i], test.x[:, 2 * i : 2 * i + 2])
+        for i in range(2)
+    ]
     for feature, margin in zip(FEATURES, (*margins, sum(margins)), strict=True):
-        assert result.error(feature)[0, 0, -1] == pytest.approx((margin <= 0).mean(), abs=0.011)  # one point may sit on the fence
+        assert result.error(feature)[0, 0, -1] == pytest.approx(
+            (margin <= 0).mean(), abs=0.011
+        )  # one point may sit on the fence
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 def test_torch_engine_gives_the_same_on_cuda():
-    cpu, cuda = (train([METHODS["lsam"]], range(2), engine="torch", device=device, keep_nets=True) for device in ("cpu", "cuda"))
+    cpu, cuda = (
+        train([METHODS["lsam"]], range(2), engine="torch", device=device, keep_nets=True)
+        for device in ("cpu", "cuda")
+    )
     np.testing.assert_allclose(cpu.nets[0], cuda.nets[0], atol=2e-5)
 
 
-@pytest.mark.parametrize(("arguments", "named"), [
-    (dict(settings=[]), "settings"), (dict(seeds=[]), "seeds"), (dict(seeds=[-1]), "seeds"),
-    (dict(checkpoints=(0.5, 0.2)), "checkpoints"), (dict(checkpoints=(1.2,)), "checkpoints"), (dict(engine="jax"), "engine"),
-    (dict(engine="compiled", device="cuda"), "device"), (dict(trace_every=-1), "trace_every"), (dict(threads=0), "threads"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (dict(settings=[]), "settings"),
+        (dict(seeds=[]), "seeds"),
+        (dict(seeds=[-1]), "seeds"),
+        (dict(checkpoints=(0.5, 0.2)), "checkpoints"),
+        (dict(checkpoints=(1.2,)), "checkpoints"),
+        (dict(engine="jax"), "engine"),
+        (dict(engine="compiled", device="cuda"), "device"),
+        (dict(trace_every=-1), "trace_every"),
+        (dict(threads=0), "threads"),
+    ],
+)
 def test_a_bad_argument_is_named_in_one_line(arguments, named):
     with pytest.raises(ValueError, match=named) as caught:
         train(**{"settings": [METHODS["sgd"]], "seeds": [0], **arguments})
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("arguments", "named"), [
-    (dict(rho=-1), "rho"), (dict(rho=float("inf")), "rho"), (dict(ratio=0), "ratio"), (dict(width=0), "width"), (dict(epochs=1.5), "epochs"),
-    (dict(importance="both"), "importance"), (dict(anchor="soft"), "anchor"), (dict(head=(1, float("nan"))), "head"),
-    (dict(head_importance="x"), "head_importance"), (dict(batch_size=0), "batch_size"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (dict(rho=-1), "rho"),
+        (dict(rho=float("inf")), "rho"),
+        (dict(ratio=0), "ratio"),
+        (dict(width=0), "width"),
+        (dict(epochs=1.5), "epochs"),
+        (dict(importance="both"), "importance"),
+        (dict(anchor="soft"), "anchor"),
+        (dict(head=(1, float("nan"))), "head"),
+        (dict(head_importance="x"), "head_importance"),
+        (dict(batch_size=0), "batch_size"),
+    ],
+)
 def test_a_bad_setting_is_named_in_one_line(arguments, named):
     with pytest.raises(ValueError, match=named):
         ToySetting(**arguments)

@@ -20,7 +20,8 @@ NOISY = ("both", "hard")
 
 @dataclass(frozen=True)
 class ToyConstants:
-    """Every constant of the toy generator. "Paper" is Appendix E; "ours" was lost in the text and is chosen here.
+    """Every constant of the toy generator. "Paper" is Appendix E; "ours" was lost in the text and is chosen
+    here.
 
     The defaults of the noise terms are the clean data of the main text; noise falls on training data only.
     """
@@ -41,9 +42,18 @@ class ToyConstants:
     def __post_init__(self) -> None:
         if not np.isfinite(self.outer) or self.outer <= 0:
             raise ValueError(f"outer must be a positive finite number, not {self.outer!r}")
-        limits = {"complexity": (0, np.inf), "inner": (0, self.outer), "easy_scale": (0, np.inf), "hard_scale": (0, np.inf),
-                  "uniform_noise": (0, np.inf), "gaussian_noise": (0, np.inf), "label_noise": (0, 1), "dropout": (0, 1),
-                  "training_points": (1, np.inf), "test_points": (1, np.inf)}
+        limits = {
+            "complexity": (0, np.inf),
+            "inner": (0, self.outer),
+            "easy_scale": (0, np.inf),
+            "hard_scale": (0, np.inf),
+            "uniform_noise": (0, np.inf),
+            "gaussian_noise": (0, np.inf),
+            "label_noise": (0, 1),
+            "dropout": (0, 1),
+            "training_points": (1, np.inf),
+            "test_points": (1, np.inf),
+        }
         for name, (low, high) in limits.items():
             value = getattr(self, name)
             if not low <= value <= high or not np.isfinite(value):
@@ -57,7 +67,8 @@ class ToyConstants:
 
 @dataclass(frozen=True)
 class ToySample:
-    """n points: inputs x (n, 4) float32, labels y (n,) float32 in {-1, +1}, latents z (n, 2) float64 (easy, hard)."""
+    """n points: inputs x (n, 4) float32, labels y (n,) float32 in {-1, +1}, latents z (n, 2) float64 (easy,
+    hard)."""
 
     x: np.ndarray
     y: np.ndarray
@@ -67,9 +78,9 @@ class ToySample:
 def sample(constants: ToyConstants, seed: int, split: str = "train") -> ToySample:
     """Draw one split. Labels alternate, so that both are equally frequent (within one point).
 
-    Every source of randomness has a stream of its own: samples of one seed with different constants share their labels,
-    their latents up to scale and the same draws for each kind of noise, so comparisons between constants stay paired.
-    Raises ValueError for an unknown split or a negative seed.
+    Every source of randomness has a stream of its own: samples of one seed with different constants share
+    their labels, their latents up to scale and the same draws for each kind of noise, so comparisons
+    between constants stay paired. Raises ValueError for an unknown split or a negative seed.
     """
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, not {split!r}")

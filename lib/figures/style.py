@@ -16,16 +16,31 @@ PAGE_WIDTH = 7.4  # inches: the text column of the book
 
 
 def sequence(count: int) -> list:
-    """`count` ordered colours, dark to light (seaborn's ``crest``), for one line per complexity, rho or checkpoint."""
+    """`count` ordered colours, dark to light (seaborn's ``crest``), for one line per complexity, rho or
+    checkpoint."""
     return sns.color_palette("crest_r", count)
 
 
 def use_style() -> None:
     """Set matplotlib's defaults for the whole book; call once in a chapter's set-up cell."""
-    sns.set_theme(context="paper", style="ticks", font_scale=1.05, rc={
-        "figure.dpi": 110, "savefig.dpi": 160, "figure.figsize": (PAGE_WIDTH, 3.2), "figure.constrained_layout.use": True,
-        "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": "medium", "axes.titleweight": "bold",
-        "axes.titlelocation": "left", "legend.frameon": False, "figure.facecolor": "white", "svg.hashsalt": "book",
-    })
+    sns.set_theme(
+        context="paper",
+        style="ticks",
+        font_scale=1.05,
+        rc={
+            "figure.dpi": 110,
+            "savefig.dpi": 160,
+            "figure.figsize": (PAGE_WIDTH, 3.2),
+            "figure.constrained_layout.use": True,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.titlesize": "medium",
+            "axes.titleweight": "bold",
+            "axes.titlelocation": "left",
+            "legend.frameon": False,
+            "figure.facecolor": "white",
+            "svg.hashsalt": "book",
+        },
+    )
     mpl.rcParams["axes.prop_cycle"] = mpl.cycler(color=[SGD, LSAM, SAM, HARD, EASY, GREY])
     plt.rcParams["axes.unicode_minus"] = True

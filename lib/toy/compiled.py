@@ -1,4 +1,5 @@
-"""The compiled engine behind `lib.toy.ensemble.train`: prepares arrays for `lib.toy.kernel` and reads its records."""
+"""The compiled engine behind `lib.toy.ensemble.train`: prepares arrays for `lib.toy.kernel` and reads its
+records."""
 
 from __future__ import annotations
 
@@ -8,8 +9,19 @@ import numpy as np
 
 from lib.data.toy import SPLITS
 from lib.toy import kernel
-from lib.toy.ensemble import (ANCHORS, FACTORS, Model, Record, ToySetting, batch_order, initial_nets, net_size, points, stops,
-                              unpack)
+from lib.toy.ensemble import (
+    ANCHORS,
+    FACTORS,
+    Model,
+    Record,
+    ToySetting,
+    batch_order,
+    initial_nets,
+    net_size,
+    points,
+    stops,
+    unpack,
+)
 
 MODELS_PER_CALL = 32  # a compiled call cannot be interrupted: about a second of work
 
@@ -33,7 +45,9 @@ class CompiledEngine:
         for start in range(0, len(ordered), MODELS_PER_CALL):
             yield ordered[start:start + MODELS_PER_CALL]
 
-    def run(self, models: Sequence[Model], checkpoints: Sequence[float], trace_every: int, keep_nets: bool) -> Record:
+    def run(
+        self, models: Sequence[Model], checkpoints: Sequence[float], trace_every: int, keep_nets: bool
+    ) -> Record:
         """Train `models` from start to end."""
         width = models[0].setting.width
         wide = kernel.padded(width)
@@ -50,15 +64,35 @@ class CompiledEngine:
             head_importance = s.importance if s.head_importance is None else s.head_importance
             for name in ("rho", "learning_rate", "ratio", "batch_size", "epochs"):
                 config[name] = getattr(s, name)
-            config["importance"], config["effective"] = FACTORS.index(s.importance), FACTORS.index(s.effective)
-            config["head_importance"], config["anchor"] = FACTORS.index(head_importance), ANCHORS.index(s.anchor)
+            config["importance"], config["effective"] = (
+                FACTORS.index(s.importance),
+                FACTORS.index(s.effective),
+            )
+            config["head_importance"], config["anchor"] = (
+                FACTORS.index(head_importance),
+                ANCHORS.index(s.anchor),
+            )
             config["data"], config["order"] = data, seeds.index(model.seed)
         longest = max(model.setting.steps for model in models)
         errors = np.empty((count, len(checkpoints), len(SPLITS), 3))
         head_record = np.empty((count, len(checkpoints), 2))
         snapshots = np.empty((count, len(checkpoints) if keep_nets else 0, *nets.shape[1:]), np.float32)
         traces = np.empty((count, -(-longest // trace_every) if trace_every else 0, 4), np.float32)
-        kernel.train(nets, wide, heads, configs, training, evaluation, orders, at, errors, head_record, snapshots, traces, trace_every)
+        kernel.train(
+            nets,
+            wide,
+            heads,
+            configs,
+            training,
+            evaluation,
+            orders,
+            at,
+            errors,
+            head_record,
+            snapshots,
+            traces,
+            trace_every,
+        )
         diverged = ~(np.isfinite(nets).all(axis=(1, 2)) & np.isfinite(heads).all(axis=1))
         return Record(errors, head_record, diverged, traces, _cut(snapshots, width))
 

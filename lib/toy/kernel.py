@@ -1,12 +1,14 @@
 """The compiled engine: each toy net is trained from start to end inside one core's cache.
 
-A net is one float32 vector ``[W1 (2, H), b1 (H), W2 (H, H), b2 (H), w3 (H), b3 (1)]``, weights as (input, output), with H padded to a
-multiple of `LANES` by neurons that stay zero. Threads share out whole models, and a model's arithmetic never depends on another's:
-its result is the same, bit for bit, for any number of threads and any company.
+A net is one float32 vector ``[W1 (2, H), b1 (H), W2 (H, H), b2 (H), w3 (H), b3 (1)]``, weights as (input,
+output), with H padded to a multiple of `LANES` by neurons that stay zero. Threads share out whole models,
+and a model's arithmetic never depends on another's: its result is the same, bit for bit, for any number of
+threads and any company.
 
-Nearly all time goes into the middle layer, three products with W2 a step. Rows of the batch are taken `BLOCK` at a time, so that a
-weight once loaded serves five rows; the forward pass adds four terms of the sum for each visit of the accumulator; the backward pass
-updates a weight while it is at hand for the dot products.
+Nearly all time goes into the middle layer, three products with W2 a step. Rows of the batch are taken
+`BLOCK` at a time, so that a weight once loaded serves five rows; the forward pass adds four terms of the
+sum for each visit of the accumulator; the backward pass updates a weight while it is at hand for the dot
+products.
 """
 
 from __future__ import annotations
@@ -22,10 +24,28 @@ BLOCK = 5  # the paper's batch size
 REAL, PHANTOM, FIXED = 0, 1, 2  # which head a factor of the gradient is evaluated at
 ANCHOR_EASY, ANCHOR_HARD, ANCHOR_NORM = 0, 1, 2  # what of the real head is held where the ratio is fixed
 EASY, HARD = 0, 1
-MATH = {"reassoc", "contract", "nsz", "arcp"}  # sums may be reordered, but NaN and infinity keep their meaning
+MATH = {
+    "reassoc",
+    "contract",
+    "nsz",
+    "arcp",
+}  # sums may be reordered, but NaN and infinity keep their meaning
 
-CONFIG = np.dtype([("rho", "f8"), ("learning_rate", "f8"), ("ratio", "f8"), ("importance", "i4"), ("effective", "i4"),
-                   ("head_importance", "i4"), ("anchor", "i4"), ("batch_size", "i4"), ("epochs", "i4"), ("data", "i4"), ("order", "i4")])
+CONFIG = np.dtype(
+    [
+        ("rho", "f8"),
+        ("learning_rate", "f8"),
+        ("ratio", "f8"),
+        ("importance", "i4"),
+        ("effective", "i4"),
+        ("head_importance", "i4"),
+        ("anchor", "i4"),
+        ("batch_size", "i4"),
+        ("epochs", "i4"),
+        ("data", "i4"),
+        ("order", "i4"),
+    ]
+)
 
 
 def padded(width: int) -> int:
@@ -35,7 +55,8 @@ def padded(width: int) -> int:
 
 @njit(cache=True, fastmath=MATH)
 def _split(rows):
-    """Rows of a batch taken in blocks (the last one filled up with empty rows from three on) and one by one."""
+    """Rows of a batch taken in blocks (the last one filled up with empty rows from three on) and one by
+    one."""
     left = rows % BLOCK
     return (rows + BLOCK - left, 0) if left > 2 else (rows - left, left)
 
@@ -87,7 +108,8 @@ def _forward(net, width, x, rows, h1, h2, f):
 
 @njit(cache=True, fastmath=MATH)
 def _descend(net, width, x, rows, h1, h2, delta, d2, d1):
-    """net -= sum over rows of delta[b] * grad f(x_b), in place: delta is the learning rate times the loss's slope in f."""
+    """net -= sum over rows of delta[b] * grad f(x_b), in place: delta is the learning rate times the loss's
+    slope in f."""
     zero = np.float32(0)
     W1, b1 = net[:2 * width].reshape(2, width), net[2 * width:3 * width]
     W2 = net[3 * width:(3 + width) * width].reshape(width, width)
@@ -169,7 +191,13 @@ def _descend(net, width, x, rows, h1, h2, delta, d2, d1):
             for r in range(0, blocked, BLOCK):
                 a0, a1, a2, a3, a4 = h1[r, i], h1[r + 1, i], h1[r + 2, i], h1[r + 3, i], h1[r + 4, i]
                 for j in range(width):
-                    w[j] -= a0 * d2[r, j] + a1 * d2[r + 1, j] + a2 * d2[r + 2, j] + a3 * d2[r + 3, j] + a4 * d2[r + 4, j]
+                    w[j] -= (
+                        a0 * d2[r, j]
+                        + a1 * d2[r + 1, j]
+                        + a2 * d2[r + 2, j]
+                        + a3 * d2[r + 3, j]
+                        + a4 * d2[r + 4, j]
+                    )
             for b in range(blocked, used):
                 a0 = h1[b, i]
                 if a0 > zero:
@@ -195,7 +223,8 @@ def _sigmoid(margin):
 
 @njit(cache=True)
 def _choose(source, anchor, ratio, w_easy, w_hard, phantom_easy, phantom_hard):
-    """The head that a factor of the gradient is evaluated at: real, phantom, or of fixed ratio (equation (7))."""
+    """The head that a factor of the gradient is evaluated at: real, phantom, or of fixed ratio (equation
+    (7))."""
     if source == PHANTOM:
         return phantom_easy, phantom_hard
     if source == FIXED:
@@ -210,7 +239,8 @@ def _choose(source, anchor, ratio, w_easy, w_hard, phantom_easy, phantom_hard):
 
 @njit(cache=True, fastmath=MATH)
 def _errors(nets, width, head, X, Y, x, h1, h2, f, out):
-    """Error of sign(w_e f_e), sign(w_h f_h) and sign(F) on the points (X, Y); a margin of zero is an error."""
+    """Error of sign(w_e f_e), sign(w_h f_h) and sign(F) on the points (X, Y); a margin of zero is an
+    error."""
     n, rows = X.shape[0], x.shape[1] - BLOCK
     wrong_easy, wrong_hard, wrong = 0, 0, 0
     for start in range(0, n, rows):
@@ -231,11 +261,28 @@ def _errors(nets, width, head, X, Y, x, h1, h2, f, out):
 
 
 @njit(cache=True, fastmath=MATH)
-def _train_model(nets, width, head, config, X, Y, evaluation, order, stops, errors, head_record, snapshots, trace, trace_every):
-    """Train one model; at each stop (a step number) note errors and head, and the nets where `snapshots` has room.
+def _train_model(
+    nets,
+    width,
+    head,
+    config,
+    X,
+    Y,
+    evaluation,
+    order,
+    stops,
+    errors,
+    head_record,
+    snapshots,
+    trace,
+    trace_every,
+):
+    """Train one model; at each stop (a step number) note errors and head, and the nets where `snapshots`
+    has room.
 
-    Equation (6): the slope in f_i is -y * lambda * g_i, with importance weight lambda and feature factors g each taken at the
-    real, the phantom or the fixed-ratio head; SGD is (real, real), LSAM (phantom, phantom).
+    Equation (6): the slope in f_i is -y * lambda * g_i, with importance weight lambda and feature factors g
+    each taken at the real, the phantom or the fixed-ratio head; SGD is (real, real), LSAM (phantom,
+    phantom).
     """
     n, batch_size = X.shape[0], min(config.batch_size, X.shape[0])
     room = max(batch_size, 8 * BLOCK) + BLOCK  # the last block may be filled up
@@ -251,7 +298,9 @@ def _train_model(nets, width, head, config, X, Y, evaluation, order, stops, erro
                 _errors(nets, width, head, X, Y, x, h1, h2, f, errors[stop, 0])
                 for split in range(len(evaluation)):
                     points = evaluation[split]
-                    _errors(nets, width, head, points[:, :4], points[:, 4], x, h1, h2, f, errors[stop, 1 + split])
+                    _errors(
+                        nets, width, head, points[:, :4], points[:, 4], x, h1, h2, f, errors[stop, 1 + split]
+                    )
                 head_record[stop, EASY], head_record[stop, HARD] = head[EASY], head[HARD]
                 if len(snapshots) > 0:
                     snapshots[stop] = nets
@@ -282,43 +331,88 @@ def _train_model(nets, width, head, config, X, Y, evaluation, order, stops, erro
             tilde_easy, tilde_hard = w_easy + ascent_easy, w_hard + ascent_hard
             if trace_every > 0 and step % trace_every == 0:
                 at = step // trace_every
-                trace[at, 0], trace[at, 1], trace[at, 2], trace[at, 3] = w_easy, w_hard, tilde_easy, tilde_hard
-            u_easy, u_hard = _choose(config.importance, config.anchor, config.ratio, w_easy, w_hard, tilde_easy, tilde_hard)
-            g_easy, g_hard = _choose(config.effective, config.anchor, config.ratio, w_easy, w_hard, tilde_easy, tilde_hard)
-            v_easy, v_hard = _choose(config.head_importance, config.anchor, config.ratio, w_easy, w_hard, tilde_easy, tilde_hard)
+                trace[at, 0], trace[at, 1], trace[at, 2], trace[at, 3] = (
+                    w_easy,
+                    w_hard,
+                    tilde_easy,
+                    tilde_hard,
+                )
+            u_easy, u_hard = _choose(
+                config.importance, config.anchor, config.ratio, w_easy, w_hard, tilde_easy, tilde_hard
+            )
+            g_easy, g_hard = _choose(
+                config.effective, config.anchor, config.ratio, w_easy, w_hard, tilde_easy, tilde_hard
+            )
+            v_easy, v_hard = _choose(
+                config.head_importance, config.anchor, config.ratio, w_easy, w_hard, tilde_easy, tilde_hard
+            )
             for b in range(rows):
                 weight = _sigmoid(-y[b] * (u_easy * f[EASY, b] + u_hard * f[HARD, b]))
                 slope[b] = -rate * y[b] * weight / rows
                 delta[EASY, b], delta[HARD, b] = slope[b] * g_easy, slope[b] * g_hard
                 if config.head_importance != config.importance:
-                    slope[b] = -rate * y[b] * _sigmoid(-y[b] * (v_easy * f[EASY, b] + v_hard * f[HARD, b])) / rows
+                    slope[b] = (
+                        -rate * y[b] * _sigmoid(-y[b] * (v_easy * f[EASY, b] + v_hard * f[HARD, b])) / rows
+                    )
             for b in range(rows, rows + BLOCK):
                 delta[EASY, b], delta[HARD, b] = 0, 0  # rows that fill up the last block teach nothing
             for b in range(rows):
                 head[EASY] -= slope[b] * f[EASY, b]
                 head[HARD] -= slope[b] * f[HARD, b]
             for feature in range(2):
-                _descend(nets[feature], width, x[feature], rows, h1[feature], h2[feature], delta[feature], d2, d1)
+                _descend(
+                    nets[feature], width, x[feature], rows, h1[feature], h2[feature], delta[feature], d2, d1
+                )
             step += 1
 
 
 @njit(cache=True, parallel=True, nogil=True)
-def train(nets, width, heads, configs, data, evaluation, orders, stops, errors, head_record, snapshots, traces, trace_every):
+def train(
+    nets,
+    width,
+    heads,
+    configs,
+    data,
+    evaluation,
+    orders,
+    stops,
+    errors,
+    head_record,
+    snapshots,
+    traces,
+    trace_every,
+):
     """Train every model in place, in parallel.
 
-    nets (m, 2, size), heads (m, 2) float64, configs (m,); data (d, n, 5) and evaluation (d, 2, points, 5), columns x and y, and
-    orders (o, epochs, n), which models share through the indices in CONFIG. Filled: errors (m, c, 3 splits, 3), head_record (m, c, 2),
-    snapshots (m, c or 0, 2, size), traces (m, t, 4), at the steps stops (m, c) and every `trace_every` steps (0: never).
+    nets (m, 2, size), heads (m, 2) float64, configs (m,); data (d, n, 5) and evaluation (d, 2, points, 5),
+    columns x and y, and orders (o, epochs, n), which models share through the indices in CONFIG. Filled:
+    errors (m, c, 3 splits, 3), head_record (m, c, 2), snapshots (m, c or 0, 2, size), traces (m, t, 4), at
+    the steps stops (m, c) and every `trace_every` steps (0: never).
     """
     for m in prange(len(configs)):
         config = configs[m]
         points = data[config.data]
-        _train_model(nets[m], width, heads[m], config, points[:, :4], points[:, 4], evaluation[config.data], orders[config.order],
-                     stops[m], errors[m], head_record[m], snapshots[m], traces[m], trace_every)
+        _train_model(
+            nets[m],
+            width,
+            heads[m],
+            config,
+            points[:, :4],
+            points[:, 4],
+            evaluation[config.data],
+            orders[config.order],
+            stops[m],
+            errors[m],
+            head_record[m],
+            snapshots[m],
+            traces[m],
+            trace_every,
+        )
 
 
 def threads(count: int | None) -> int:
-    """Set the number of threads (None: one a core) and return it. Raises ValueError where there are fewer cores."""
+    """Set the number of threads (None: one a core) and return it. Raises ValueError where there are fewer
+    cores."""
     most = numba.config.NUMBA_NUM_THREADS
     count = most if count is None else count
     if not 1 <= count <= most:

@@ -1,4 +1,5 @@
-"""The reference engine: the same training in plain torch, all models batched, on any device; gradients by automatic differentiation."""
+"""The reference engine: the same training in plain torch, all models batched, on any device; gradients by
+automatic differentiation."""
 
 from __future__ import annotations
 
@@ -9,8 +10,18 @@ import torch
 from torch import Tensor
 
 from lib import device as devices
-from lib.toy.ensemble import (ANCHORS, FACTORS, Model, Record, ToySetting, batch_order, initial_nets, points, stops,
-                              unpack)
+from lib.toy.ensemble import (
+    ANCHORS,
+    FACTORS,
+    Model,
+    Record,
+    ToySetting,
+    batch_order,
+    initial_nets,
+    points,
+    stops,
+    unpack,
+)
 
 MODELS_AT_ONCE = 512
 
@@ -25,7 +36,13 @@ class TorchEngine:
     @staticmethod
     def key(setting: ToySetting) -> tuple:
         """Models that share this can be stacked."""
-        return setting.width, setting.data.training_points, setting.data.test_points, setting.batch_size, setting.epochs
+        return (
+            setting.width,
+            setting.data.training_points,
+            setting.data.test_points,
+            setting.batch_size,
+            setting.epochs,
+        )
 
     @staticmethod
     def batches(models: Sequence[Model]) -> Iterator[list[Model]]:
@@ -33,7 +50,9 @@ class TorchEngine:
         for start in range(0, len(models), MODELS_AT_ONCE):
             yield list(models[start:start + MODELS_AT_ONCE])
 
-    def run(self, models: Sequence[Model], checkpoints: Sequence[float], trace_every: int, keep_nets: bool) -> Record:
+    def run(
+        self, models: Sequence[Model], checkpoints: Sequence[float], trace_every: int, keep_nets: bool
+    ) -> Record:
         """Train `models` from start to end."""
         first, count = models[0].setting, len(models)
         training, evaluation, data_index = points(models)
@@ -76,14 +95,18 @@ class TorchEngine:
                 for parameter in (*nets.values(), head):
                     parameter -= rate.view(-1, *[1] * (parameter.dim() - 1)) * parameter.grad
                     parameter.grad = None
-        finite = torch.stack([torch.isfinite(p).flatten(1).all(dim=1) for p in (*nets.values(), head)]).all(dim=0)
+        finite = torch.stack([torch.isfinite(p).flatten(1).all(dim=1) for p in (*nets.values(), head)]).all(
+            dim=0
+        )
         return Record(errors, heads, ~finite.cpu().numpy(), traces, snapshots)
 
     def _tensor(self, values) -> Tensor:
         return torch.tensor(np.asarray(values), dtype=torch.float32, device=self.device)
 
     @torch.no_grad()
-    def _errors(self, nets: dict[str, Tensor], head: Tensor, training: Tensor, evaluation: Tensor, data_index: Tensor) -> np.ndarray:
+    def _errors(
+        self, nets: dict[str, Tensor], head: Tensor, training: Tensor, evaluation: Tensor, data_index: Tensor
+    ) -> np.ndarray:
         """(m, split, feature): errors of sign(w_e f_e), sign(w_h f_h) and sign(F)."""
         rows = []
         for data in (training[data_index], *evaluation[data_index].unbind(1)):
@@ -96,15 +119,20 @@ class TorchEngine:
 def features(nets: dict[str, Tensor], x: Tensor) -> Tensor:
     """phi(x) = (f_e, f_h): x (m, n, 4) -> (m, n, 2), for weights with axes (model, feature, ...)."""
     m, n, _ = x.shape
-    hidden = x.view(m, n, 2, 2).transpose(1, 2).reshape(2 * m, n, 2)  # each feature's net sees its own two coordinates
+    hidden = (
+        x.view(m, n, 2, 2).transpose(1, 2).reshape(2 * m, n, 2)
+    )  # each feature's net sees its own two coordinates
     part = {name: weights.flatten(0, 1) for name, weights in nets.items()}
     hidden = torch.baddbmm(part["b1"][:, None], hidden, part["W1"]).relu()
     hidden = torch.baddbmm(part["b2"][:, None], hidden, part["W2"]).relu()
-    return torch.baddbmm(part["b3"][:, None, None], hidden, part["w3"][..., None]).view(m, 2, n).transpose(1, 2)
+    return (
+        torch.baddbmm(part["b3"][:, None, None], hidden, part["w3"][..., None]).view(m, 2, n).transpose(1, 2)
+    )
 
 
 def phantom_head(phi: Tensor, head: Tensor, y: Tensor, rho: Tensor) -> Tensor:
-    """Equation (5): head + rho g / |g|, with g the gradient of the mean logistic loss in the head (m, 2); g = 0 leaves the head."""
+    """Equation (5): head + rho g / |g|, with g the gradient of the mean logistic loss in the head (m, 2); g
+    = 0 leaves the head."""
     weight = torch.sigmoid(-y * (phi * head[:, None]).sum(-1))
     gradient = -((y * weight)[..., None] * phi).mean(dim=1)
     # Divided by its largest entry first: the square of a tiny float32 is zero, and MPS has no float64.
@@ -113,13 +141,18 @@ def phantom_head(phi: Tensor, head: Tensor, y: Tensor, rho: Tensor) -> Tensor:
     return head + rho * torch.where(largest > 0, gradient / gradient.norm(dim=1, keepdim=True), 0.0)
 
 
-def surrogate(phi: Tensor, head: Tensor, phantom: Tensor, y: Tensor, ratio: Tensor, factors: Tensor) -> Tensor:
-    """A loss a model, (m,), whose gradient is that of `ToySetting`: importance weights and effective heads are constants in it.
+def surrogate(
+    phi: Tensor, head: Tensor, phantom: Tensor, y: Tensor, ratio: Tensor, factors: Tensor
+) -> Tensor:
+    """A loss a model, (m,), whose gradient is that of `ToySetting`: importance weights and effective heads
+    are constants in it.
 
-    phi (m, n, 2), heads (m, 2), y (m, n), ratio (m,), factors (3, m): which of `candidates` gives the importance weight, the effective
-    head and the importance weight of the head's own gradient.
+    phi (m, n, 2), heads (m, 2), y (m, n), ratio (m,), factors (3, m): which of `candidates` gives the
+    importance weight, the effective head and the importance weight of the head's own gradient.
     """
-    chosen = candidates(head.detach(), phantom, ratio)[factors, torch.arange(len(head), device=head.device)]  # (3, m, 2)
+    chosen = candidates(head.detach(), phantom, ratio)[
+        factors, torch.arange(len(head), device=head.device)
+    ]  # (3, m, 2)
     margins = -y * (phi.detach() * chosen[[0, 2], :, None]).sum(-1)  # (2, m, n)
     importance, head_importance = torch.sigmoid(margins)
     nets_part = importance * (phi * chosen[1][:, None]).sum(-1)
@@ -128,7 +161,8 @@ def surrogate(phi: Tensor, head: Tensor, phantom: Tensor, y: Tensor, ratio: Tens
 
 
 def candidates(real: Tensor, phantom: Tensor, ratio: Tensor) -> Tensor:
-    """(5, m, 2): the real head, the phantom, and the heads of fixed ratio (equation (7)) that hold w_e, w_h or the norm."""
+    """(5, m, 2): the real head, the phantom, and the heads of fixed ratio (equation (7)) that hold w_e, w_h
+    or the norm."""
     w_easy, w_hard = real.unbind(1)
     scale = real.norm(dim=1) / (1 + ratio ** 2).sqrt()
     fixed = [(w_easy, ratio * w_easy), (w_hard / ratio, w_hard), (scale, ratio * scale)]
@@ -138,4 +172,7 @@ def candidates(real: Tensor, phantom: Tensor, ratio: Tensor) -> Tensor:
 def factor_indices(setting: ToySetting) -> list[int]:
     """Where in `candidates` the importance, effective and head-importance heads of `setting` stand."""
     sources = setting.importance, setting.effective, setting.head_importance or setting.importance
-    return [2 + ANCHORS.index(setting.anchor) if source == "fixed" else FACTORS.index(source) for source in sources]
+    return [
+        2 + ANCHORS.index(setting.anchor) if source == "fixed" else FACTORS.index(source)
+        for source in sources
+    ]
