@@ -1,0 +1,112 @@
+"""The nets of the book, all of one convention: ``forward(x) = head(features(x))``.
+
+`features(x)` is the paper's phi (all but the last layer) and `head` its last layer. LSAM perturbs `head`;
+probes read `features`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class FeatureNet(nn.Module):
+    """A net split into `features` (phi) and `head`; a subclass sets `head` and defines `features`."""
+
+    head: nn.Module
+
+    def features(self, x: Tensor) -> Tensor:
+        """phi(x), shape (n, d)."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x))
+
+
+class SingleLogit(nn.Linear):
+    """A linear layer with one output and no bias: (n, d) to logits of shape (n,)."""
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__(inputs, 1, bias=False)
+
+    def forward(self, phi: Tensor) -> Tensor:
+        return super().forward(phi).squeeze(-1)
+
+
+def relu_net(width: int) -> nn.Sequential:
+    """A three-layer ReLU net R^2 -> R: f_e or f_h of equation (4)."""
+    inner = nn.Linear(width, width)
+    return nn.Sequential(nn.Linear(2, width), nn.ReLU(), inner, nn.ReLU(), nn.Linear(width, 1))
+
+
+class ToyNet(FeatureNet):
+    """Equation (4): the logit F(x) = w_e f_e(x_e) + w_h f_h(x_h) of x = (x_e, x_h) in R^4.
+
+    `features` is (f_e, f_h), of shape (n, 2); `head` holds (w_e, w_h), both 1 at the start (chosen here: the
+    text does not say); the forward pass gives logits of shape (n,). The label is the logit's sign. Raises
+    ValueError where `width` is not a positive integer.
+    """
+
+    def __init__(self, width: int = 64) -> None:
+        super().__init__()
+        check_positive(width=width)
+        self.easy = relu_net(width)
+        self.hard = relu_net(width)
+        self.head = SingleLogit(2)
+        nn.init.ones_(self.head.weight)
+
+    @property
+    def w_easy(self) -> float:
+        """w_e, the last layer's weight of the easy feature."""
+        return self.head.weight[0, 0].item()
+
+    @property
+    def w_hard(self) -> float:
+        """w_h, the last layer's weight of the hard feature."""
+        return self.head.weight[0, 1].item()
+
+    def features(self, x: Tensor) -> Tensor:
+        """(f_e(x_e), f_h(x_h)), shape (n, 2), of `x`, shape (n, 4)."""
+        check_shape(x, (4,))
+        return torch.cat([self.easy(x[:, :2]), self.hard(x[:, 2:])], dim=1)
+
+
+class ConvNet(FeatureNet):
+    """The conv net of CIFAR-MNIST and FMNIST-MNIST (Section 4): three convolutions of stride 2 and a linear
+    layer.
+
+    Takes images of shape (n, in_channels, height, width), floats less the mean pixel; `features` is the
+    flattened last feature map, (n, 128 * ceil(height/8) * ceil(width/8)), which is (n, 4096) for the two
+    images stacked to 64 by 32; logits are (n, classes). Raises ValueError where a size is not a positive
+    integer.
+    """
+
+    def __init__(self, classes: int = 2, in_channels: int = 3, height: int = 64, width: int = 32) -> None:
+        super().__init__()
+        check_positive(classes=classes, in_channels=in_channels, height=height, width=width)
+        self.image_shape = (in_channels, height, width)
+        self.body = nn.Sequential(
+            nn.Conv2d(in_channels, 32, kernel_size=5, stride=2, padding=2), nn.ReLU(),
+            nn.Conv2d(32, 64, kernel_size=3, stride=2, padding=1), nn.ReLU(),
+            nn.Conv2d(64, 128, kernel_size=3, stride=2, padding=1), nn.ReLU(),
+            nn.Flatten(),
+        )
+        self.head = nn.Linear(128 * -(-height // 8) * -(-width // 8), classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        """The flattened last feature map of images `x`, shape (n, in_channels, height, width)."""
+        check_shape(x, self.image_shape)
+        return self.body(x)
+
+
+def check_positive(**sizes: int) -> None:
+    """Raise ValueError for the first size that is not a positive integer."""
+    for name, size in sizes.items():
+        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+            raise ValueError(f"{name} must be a positive integer, not {size!r}")
+
+
+def check_shape(x: Tensor, expected: tuple[int, ...]) -> None:
+    """Raise ValueError where `x` is not of shape (n, *expected)."""
+    if x.shape[1:] != expected or x.dim() != 1 + len(expected):
+        raise ValueError(f"x must have shape (n, {', '.join(map(str, expected))}), not {tuple(x.shape)}")
