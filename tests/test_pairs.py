@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from images import identity, marked, write_cifar_archive, write_cifar_folder, write_mnist
+
+from lib.data import pairs
+from lib.data.pairs import Part, Split
+from lib.data.sources import DataError, Labelled, data_root
+
+SPLITS = ("train", "validation", "test", "probe_train", "probe_test")
+CORRELATED, BALANCED = SPLITS[:3], SPLITS[3:]
+COUNTS = {0: 40, 1: 52, 2: 47}
+
+
+def make(seed: int = 0) -> pairs.PairedSet:
+    """Three classes of unequal size; the two parts differ in size and colour."""
+    first = Part("upper", marked(COUNTS, 32, 3, 1), marked({0: 23, 1: 30, 2: 27}, 32, 3, 2))
+    second = Part("lower", marked({0: 60, 1: 30, 2: 50}, 28, 1, 3), marked({0: 30, 1: 25, 2: 40}, 28, 1, 4))
+    return pairs.pair("made", first, second, seed)
+
+
+def identities(split: Split) -> tuple[list[int], list[int]]:
+    return identity(split.images, 32).tolist(), identity(split.images, 28, top=32).tolist()
+
+
+def same(first: Split, second: Split) -> bool:
+    return torch.equal(first.images, second.images)
+
+
+@pytest.fixture(scope="module")
+def made() -> pairs.PairedSet:
+    return make()
+
+
+def test_no_image_serves_in_two_places(made):
+    for part in (0, 1):
+        used = [identities(getattr(made, split))[part] for split in SPLITS]
+        train, validation, test, probe_train, probe_test = map(set, used)
+        assert not train & validation
+        assert not test & probe_train
+        assert probe_test <= test
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_no_image_is_used_twice_in_a_split(made, split):
+    for used in identities(getattr(made, split)):
+        assert len(set(used)) == len(used)
+
+
+@pytest.mark.parametrize("split", CORRELATED)
+def test_correlated_splits_are_perfectly_correlated(made, split):
+    chosen = getattr(made, split)
+    assert torch.equal(chosen.labels, chosen.attributes["upper"])
+    assert torch.equal(chosen.labels, chosen.attributes["lower"])
+
+
+@pytest.mark.parametrize("split", BALANCED)
+def test_balanced_splits_hold_every_combination_equally_often(made, split):
+    chosen = getattr(made, split)
+    combinations = 3 * chosen.attributes["upper"] + chosen.attributes["lower"]
+    counts = torch.bincount(combinations, minlength=9)
+    # The rarest class has 23 test images: 11 in one half and 12 in the other, over three partners.
+    assert counts.min() == counts.max() == {"probe_train": 3, "probe_test": 4}[split]
+
+
+def test_attributes_are_those_of_the_images(made):
+    first, second = marked(COUNTS, 32, 3, 1), marked({0: 60, 1: 30, 2: 50}, 28, 1, 3)
+    upper, lower = identities(made.train)
+    assert torch.equal(made.train.attributes["upper"], first.labels[upper])
+    assert torch.equal(made.train.attributes["lower"], second.labels[lower])
+
+
+def test_first_image_stands_above_the_second_padded_and_grey(made):
+    images = made.train.images
+    first, second = marked(COUNTS, 32, 3, 1), marked({0: 60, 1: 30, 2: 50}, 28, 1, 3)
+    upper, lower = identities(made.train)
+    assert images.shape[1:] == (3, 64, 32) and images.dtype == torch.uint8
+    assert torch.equal(images[:, :, :32], first.images[upper])
+    for channel in range(3):
+        assert torch.equal(images[:, channel, 34:62, 2:30], second.images[lower, 0])
+    border = images[:, :, 32:].clone()
+    border[:, :, 2:30, 2:30] = 0
+    assert not border.any()
+
+
+def test_pairs_match_the_rarer_image_of_each_class_and_split_nine_to_one(made):
+    total = 40 + 30 + 47
+    assert len(made.train) + len(made.validation) == total
+    assert len(made.validation) == round(total / 10)
+    assert torch.bincount(made.test.labels).tolist() == [12, 13, 14]  # halves, rounded up, of 23, 25 and 27
+
+
+def test_same_seed_gives_the_same_set_and_another_seed_another(made):
+    again, other = make(0), make(1)
+    for split in SPLITS:
+        assert same(getattr(made, split), getattr(again, split))
+        assert not same(getattr(made, split), getattr(other, split))
+        assert len(getattr(made, split)) == len(getattr(other, split))
+
+
+def test_pairing_within_a_class_is_random(made):
+    upper, lower = map(np.array, identities(made.train))
+    assert abs(np.corrcoef(upper, lower)[0, 1]) < 0.5
+    partners = {tuple(identities(make(seed).train)[1]) for seed in range(5)}
+    assert len(partners) == 5
+
+
+def test_splits_are_in_random_order(made):
+    for split in SPLITS:
+        labels = getattr(made, split).labels
+        assert not torch.equal(labels, labels.sort().values)
+
+
+def test_every_image_is_reachable_in_every_split():
+    reached = {split: (set(), set()) for split in SPLITS}
+    for seed in range(120):
+        chosen = make(seed)
+        for split in SPLITS:
+            for seen, used in zip(reached[split], identities(getattr(chosen, split))):
+                seen.update(used)
+    for split in SPLITS:
+        expected = (139, 140) if split in ("train", "validation") else (80, 95)
+        assert tuple(map(len, reached[split])) == expected, split
+
+
+def test_mean_pixel_is_that_of_the_training_images(made):
+    expected = (made.train.images.double() / 255).mean((0, 2, 3)).float()
+    assert made.mean_pixel.dtype == torch.float32
+    assert torch.allclose(made.mean_pixel, expected, rtol=0, atol=1e-7)
+
+
+def test_set_does_not_depend_on_torch_or_numpy_global_state(made):
+    torch.manual_seed(3)
+    np.random.seed(3)
+    before = torch.random.get_rng_state()
+    assert same(make(0).train, made.train)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_any_two_labelled_arrays_make_a_pair():
+    labels = np.arange(40) % 2
+    larger = Labelled(np.zeros((40, 40, 36), np.uint8), labels)
+    grey = Labelled(np.full((40, 10, 10), 9, np.uint8), labels)
+    chosen = pairs.pair("own", Part("a", larger, larger), Part("b", grey, grey))
+    assert chosen.train.images.shape == (18 * 2, 3, 80, 40)
+    assert (chosen.train.images == 9).sum() == 36 * 3 * 100
+    mixed = pairs.pair("own", Part("a", grey, larger), Part("b", grey, grey))
+    assert mixed.train.images.shape[1:] == mixed.test.images.shape[1:] == (3, 80, 40)
+
+
+def test_wrong_parts_are_refused():
+    good = Labelled(np.zeros((12, 8, 8), np.uint8), np.arange(12) % 2)
+    one_class = Labelled(good.images, np.zeros(12, int))
+    three = Labelled(good.images, np.arange(12) % 3)
+    few = Labelled(good.images[:4], np.array([0, 0, 0, 1]))
+    gap = Labelled(good.images, np.arange(12) % 2 * 2)
+    none = Labelled(good.images[:0], np.zeros(0, int))
+    negative = Labelled(good.images, np.arange(12) % 2 - 1)
+    assert len(pairs.pair("x", Part("a", good, good), Part("b", good, good)).train) == 11
+    for bad in (Part("a", good, good), Part("b", one_class, good), Part("b", three, three),
+                Part("b", good, few), Part("b", gap, good), Part("b", none, good), Part("b", negative, good)):
+        with pytest.raises(ValueError) as error:
+            pairs.pair("x", Part("a", good, good), bad)
+        assert "\n" not in str(error.value)
+    for bad in (one_class, gap, none, negative):
+        with pytest.raises(ValueError):
+            pairs.pair("x", Part("a", bad, bad), Part("b", bad, bad))
+
+
+@pytest.mark.parametrize("seed", [-1, 0.5, True, None])
+def test_wrong_seed_is_refused_before_files_are_touched(seed, tmp_path):
+    with pytest.raises(ValueError, match="seed"):
+        pairs.load("cifar-mnist", seed, tmp_path)
+
+
+def test_unknown_name_is_refused():
+    for function in (pairs.load, pairs.available):
+        with pytest.raises(ValueError, match="cifar-mnist, fmnist-mnist"):
+            function("mnist-mnist")
+
+
+def test_load_reads_both_named_sets(tmp_path):
+    assert not pairs.available("cifar-mnist", tmp_path)
+    with pytest.raises(DataError):
+        pairs.load("cifar-mnist", root=tmp_path)
+    write_mnist(tmp_path)
+    assert not pairs.available("cifar-mnist", tmp_path)
+    write_cifar_folder(tmp_path)
+    write_mnist(tmp_path, "FashionMNIST", seed=7)
+    for name, classes, attributes in (("cifar-mnist", 2, ("cifar", "mnist")),
+                                      ("fmnist-mnist", 5, ("fmnist", "mnist"))):
+        assert pairs.available(name, tmp_path)
+        chosen = pairs.load(name, 3, tmp_path)
+        assert (chosen.name, chosen.classes, chosen.attributes) == (name, classes, attributes)
+        assert len(chosen.train) + len(chosen.validation) == 20 * classes
+        assert chosen.train.labels.unique().tolist() == list(range(classes))
+        assert tuple(chosen.probe_test.attributes) == attributes
+
+
+def test_either_layout_of_cifar_gives_the_same_pairs(tmp_path, monkeypatch):
+    write_mnist(tmp_path)
+    write_cifar_folder(tmp_path)
+    folder = pairs.load("cifar-mnist", root=tmp_path)
+    write_cifar_archive(tmp_path, monkeypatch, classes=2)
+    archive = pairs.load("cifar-mnist", root=tmp_path)
+    assert all(same(getattr(folder, split), getattr(archive, split)) for split in SPLITS)
+
+
+@pytest.mark.parametrize("name, sizes", [("cifar-mnist", (9000, 1000, 990, 980, 980)),
+                                         ("fmnist-mnist", (26751, 2972, 2481, 2450, 2450))])
+def test_real_sets_have_the_expected_sizes(name, sizes):
+    if not pairs.available(name):
+        pytest.skip(f"{name} is not under the data root {data_root()}")
+    chosen = pairs.load(name)
+    assert tuple(len(getattr(chosen, split)) for split in SPLITS) == sizes
