@@ -96,12 +96,11 @@ class Judgement:
         rows = "".join(
             f"<tr><td>{html.escape(check.what)}</td><td>{html.escape(str(check.effect or ''))}</td>"
             f"<td>{'holds' if check.holds else 'fails'}</td></tr>" for check in self.checks)
+        head = "<tr><th>Check</th><th>Effect (mean, 95 % interval)</th><th></th></tr>"
+        table = f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>" if rows else ""
         kind = self.verdict.name.lower().replace("_", "-")
-        return (
-            f'<div class="verdict {kind}"><p><strong>{self.claim.id}: {self.verdict.value}.</strong> '
-            f"{html.escape(self.claim.statement)}</p><table><thead><tr><th>Check</th>"
-            f"<th>Effect (mean, 95 % interval)</th><th></th></tr></thead><tbody>{rows}</tbody></table></div>"
-        )
+        return (f'<div class="verdict {kind}"><p><strong>{self.claim.id}: {self.verdict.value}.</strong> '
+                f"{html.escape(self.claim.statement)}</p>{table}</div>")
 
 
 def judge(claim_id: str, checks: Sequence[Check]) -> Judgement:
