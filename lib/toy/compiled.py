@@ -9,19 +9,8 @@ import numpy as np
 
 from lib.data.toy import SPLITS
 from lib.toy import kernel
-from lib.toy.ensemble import (
-    ANCHORS,
-    FACTORS,
-    Model,
-    Record,
-    ToySetting,
-    batch_order,
-    initial_nets,
-    net_size,
-    points,
-    stops,
-    unpack,
-)
+from lib.toy.nets import Model, Record, batch_order, initial_nets, net_size, points, stops, unpack
+from lib.toy.setting import ANCHORS, FACTORS, ToySetting
 
 MODELS_PER_CALL = 32  # a compiled call cannot be interrupted: about a second of work
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from lib.data.toy import sample
-from lib.toy.ensemble import ToyResult, batch_order, features
+from lib.toy.ensemble import ToyResult
+from lib.toy.nets import batch_order, features
 
 
 @dataclass(frozen=True)

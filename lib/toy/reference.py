@@ -10,18 +10,8 @@ import torch
 from torch import Tensor
 
 from lib import device as devices
-from lib.toy.ensemble import (
-    ANCHORS,
-    FACTORS,
-    Model,
-    Record,
-    ToySetting,
-    batch_order,
-    initial_nets,
-    points,
-    stops,
-    unpack,
-)
+from lib.toy.nets import Model, Record, batch_order, initial_nets, points, stops, unpack
+from lib.toy.setting import ANCHORS, FACTORS, ToySetting
 
 MODELS_AT_ONCE = 512
 

@@ -1,0 +1,115 @@
+"""What both engines share: the nets' flat weights, their start, the order of batches, the data, the record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from lib.data.toy import SPLITS, ToyConstants, sample
+from lib.toy.setting import ToySetting
+
+
+def net_size(width: int) -> int:
+    """Parameters of one of the two nets."""
+    return width * width + 5 * width + 1
+
+
+def unpack(net: np.ndarray) -> dict[str, np.ndarray]:
+    """Views into flat weights (..., size): W1 (2, H), b1 (H), W2 (H, H), b2 (H), w3 (H), b3 (); weights as
+    (input, output)."""
+    width = int(round((-5 + np.sqrt(25 + 4 * (net.shape[-1] - 1))) / 2))
+    lengths = {
+        "W1": (2, width),
+        "b1": (width,),
+        "W2": (width, width),
+        "b2": (width,),
+        "w3": (width,),
+        "b3": (),
+    }
+    parts, start = {}, 0
+    for name, shape in lengths.items():
+        stop = start + int(np.prod(shape))
+        parts[name] = net[..., start:stop].reshape((*net.shape[:-1], *shape))
+        start = stop
+    return parts
+
+
+def initial_nets(seed: int, width: int) -> np.ndarray:
+    """Flat weights (2, size) at the start: PyTorch's default for linear layers, uniform within 1 /
+    sqrt(inputs)."""
+    generator = np.random.default_rng([seed, 0x5EED])
+    nets = np.empty((2, net_size(width)), dtype=np.float32)
+    for net in nets:
+        for name, part in unpack(net).items():
+            inputs = 2 if name in ("W1", "b1") else width
+            part[...] = generator.uniform(-1, 1, size=part.shape) / np.sqrt(inputs)
+    return nets
+
+
+@lru_cache(maxsize=64)
+def batch_order(seed: int, points: int, epochs: int) -> np.ndarray:
+    """(epochs, points) int32, read-only: a permutation an epoch; a longer training begins with a shorter
+    one's order."""
+    generator = np.random.default_rng([seed, 0xBA7C])
+    order = np.stack([generator.permutation(points) for _ in range(epochs)]).astype(np.int32)
+    order.setflags(write=False)
+    return order
+
+
+def features(net: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """f(x) (..., n) of flat weights (..., size) of one feature's net on its inputs (n, 2), float32."""
+    part = unpack(np.asarray(net))
+    hidden = np.maximum(np.asarray(x, np.float32) @ part["W1"] + part["b1"][..., None, :], 0)
+    hidden = np.maximum(hidden @ part["W2"] + part["b2"][..., None, :], 0)
+    return (hidden @ part["w3"][..., None])[..., 0] + part["b3"][..., None]
+
+
+def stops(setting: ToySetting, checkpoints: Sequence[float]) -> np.ndarray:
+    """The steps nearest to the checkpoints, given as fractions of training."""
+    return np.array([round(fraction * setting.steps) for fraction in checkpoints], dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Model:
+    """One net of the ensemble and where its record goes."""
+
+    setting: ToySetting
+    seed: int
+    setting_index: int
+    seed_index: int
+
+
+def points(models: Sequence[Model]) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """Data of a batch of models, each set drawn once: training (d, n, 5), validation and test (d, 2,
+    points, 5), and each model's d.
+
+    The five columns are x_e, x_h and y, float32.
+    """
+    where: dict = {}
+    index = [where.setdefault((model.setting.data, model.seed), len(where)) for model in models]
+    drawn = [_points(*key) for key in where]
+    return np.stack([pair[0] for pair in drawn]), np.stack([pair[1] for pair in drawn]), index
+
+
+@lru_cache(maxsize=256)
+def _points(constants: ToyConstants, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Training (n, 5) and validation and test (2, points, 5) of one set; kept, since neighbours in a grid
+    share it."""
+    columns = [
+        np.column_stack([split.x, split.y]) for split in (sample(constants, seed, name) for name in SPLITS)
+    ]
+    return columns[0], np.stack(columns[1:])
+
+
+@dataclass(frozen=True)
+class Record:
+    """What an engine returns for m models: as `lib.toy.ensemble.ToyResult`, with the model as first axis."""
+
+    errors: np.ndarray
+    heads: np.ndarray
+    diverged: np.ndarray
+    traces: np.ndarray
+    nets: np.ndarray
