@@ -9,6 +9,9 @@ Nearly all time goes into the middle layer, three products with W2 a step. Rows 
 `BLOCK` at a time, so that a weight once loaded serves five rows; the forward pass adds four terms of the
 sum for each visit of the accumulator; the backward pass updates a weight while it is at hand for the dot
 products.
+
+All compiled code is in this one file: Numba renews its cache when the file of a function changes, but not
+when a file that it calls into does.
 """
 
 from __future__ import annotations

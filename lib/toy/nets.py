@@ -1,4 +1,4 @@
-"""What both engines share: the nets' flat weights, their start, the order of batches, the data, the record."""
+"""What both engines share: the nets' flat weights, their start, order of batches, data and record."""
 
 from __future__ import annotations
 
