@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from lib.stats import Estimate
+import numpy as np
+
+from lib.stats import Estimate, estimate
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,19 @@ class Judgement:
         kind = self.verdict.name.lower().replace("_", "-")
         return (f'<div class="verdict {kind}"><p><strong>{self.claim.id}: {self.verdict.value}.</strong> '
                 f"{html.escape(self.claim.statement)}</p>{table}</div>")
+
+
+def weakest(what: str, values: np.ndarray, sign: int) -> Check:
+    """Whether the mean over seeds of `values` (..., seed) has this sign, beyond its interval, everywhere on
+    the leading axes.
+
+    The check carries the weakest effect and, where there are several, how many of them hold.
+    """
+    effects = [estimate(seeds) for seeds in np.reshape(values, (-1, np.shape(values)[-1]))]
+    margins = [effect.low if sign > 0 else -effect.high for effect in effects]
+    held = sum(margin > 0 for margin in margins)
+    count = f" ({held} of {len(effects)})" if len(effects) > 1 else ""
+    return Check(what + count, held == len(effects), effects[int(np.argmin(margins))])
 
 
 def judge(claim_id: str, checks: Sequence[Check]) -> Judgement:

@@ -35,9 +35,9 @@ def step_costs(
 ) -> dict[str, StepCost]:
     """The cost of a step of SGD, LSAM (fused) and SAM on `ConvNet`, measured for about `seconds`.
 
-    Each method has a net of its own from one seed, in channels_last; all see one batch of noise images of 64 by
-    32 pixels. With one thread on the CPU the clock is the process's own, which leaves out what other programs
-    take; elsewhere it is the wall's. Raises ValueError for a number out of range.
+    Each method has a net of its own from one seed, in channels_last; all see one batch of noise images of
+    64 by 32 pixels. With one thread on the CPU the clock is the process's own, which leaves out what other
+    programs take; elsewhere it is the wall's. Raises ValueError for a number out of range.
     """
     for name, value in (("batch_size", batch_size), ("threads", threads)):
         if not isinstance(value, int) or value < 1:
@@ -64,7 +64,8 @@ def interleaved_seconds(
     steps: Mapping[str, Callable[[], object]], seconds: float, device: torch.device,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, np.ndarray]:
-    """Seconds of each of `steps` in each round, shape (rounds,), in about `seconds` by the clock, eight at least.
+    """Seconds of each of `steps` in each round, shape (rounds,), in about `seconds` by the clock, eight at
+    least.
 
     A round runs every step once, each round beginning with another, so that whatever else the machine does
     meanwhile falls on all alike. A few rounds before the first do not count.
