@@ -40,6 +40,7 @@ METHODS = {
     "real head weight": intervention("importance", 2.0, head_importance="real", data=SMALL, epochs=3),
     "phantom importance only": ToySetting(rho=0.7, effective="real", data=SMALL, epochs=3),
     "phantom rate only": ToySetting(rho=0.7, importance="real", data=SMALL, epochs=3),
+    "averaged phantom": lsam(0.7, memory=4, data=SMALL, epochs=3),
     "odd batch": lsam(0.7, data=SMALL, epochs=3, batch_size=7),
     "batch of one": lsam(0.7, data=SMALL, epochs=1, batch_size=1),
     "batch of two": lsam(0.7, data=SMALL, epochs=1, batch_size=2),

@@ -117,9 +117,10 @@ def contour_slider(
     seed's nets."""
     fig = go.Figure()
     bound = float(np.quantile(np.abs(surfaces), 0.97))
-    rounded = ticks.round(3).tolist()
+    # Plotly stores a float32 array as base64, a list as text three times as long.
+    rounded = ticks.astype(np.float32)
     for index, surface in enumerate(surfaces):
-        values = np.clip(surface, -bound, bound).round(2).reshape(len(ticks), -1).tolist()
+        values = np.clip(surface, -bound, bound).reshape(len(ticks), -1).astype(np.float32)
         fig.add_contour(
             x=rounded,
             y=rounded,
@@ -136,8 +137,8 @@ def contour_slider(
     for label, colour, symbol in ((-1, style.NEGATIVE, "circle"), (1, style.POSITIVE, "triangle-up")):
         chosen = sample.y == label
         fig.add_scatter(
-            x=sample.x[chosen, 2].round(3).tolist(),
-            y=sample.x[chosen, 3].round(3).tolist(),
+            x=sample.x[chosen, 2],
+            y=sample.x[chosen, 3],
             mode="markers",
             name=f"y = {label:+d}",
             hoverinfo="skip",

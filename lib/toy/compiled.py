@@ -51,7 +51,7 @@ class CompiledEngine:
         for config, model, data in zip(configs, models, data_index, strict=True):
             s = model.setting
             head_importance = s.importance if s.head_importance is None else s.head_importance
-            for name in ("rho", "learning_rate", "ratio", "batch_size", "epochs"):
+            for name in ("rho", "learning_rate", "ratio", "memory", "batch_size", "epochs"):
                 config[name] = getattr(s, name)
             config["importance"], config["effective"] = (
                 FACTORS.index(s.importance),

@@ -39,6 +39,7 @@ CONFIG = np.dtype(
         ("rho", "f8"),
         ("learning_rate", "f8"),
         ("ratio", "f8"),
+        ("memory", "f8"),
         ("importance", "i4"),
         ("effective", "i4"),
         ("head_importance", "i4"),
@@ -295,6 +296,7 @@ def _train_model(
     y, slope, delta = np.zeros(room), np.zeros(room), np.zeros((2, room), np.float32)
     rate, rho = config.learning_rate, config.rho
     step, stop = 0, 0
+    mean_easy, mean_hard = 0.0, 0.0  # of the ascents so far
     for epoch in range(config.epochs + 1):
         for start in range(0, n, batch_size):
             while stop < len(stops) and stops[stop] == step:
@@ -331,7 +333,9 @@ def _train_model(
                 if norm > 0:
                     ascent_easy *= rho / norm
                     ascent_hard *= rho / norm
-            tilde_easy, tilde_hard = w_easy + ascent_easy, w_hard + ascent_hard
+            mean_easy = (1 - 1 / config.memory) * mean_easy + ascent_easy / config.memory
+            mean_hard = (1 - 1 / config.memory) * mean_hard + ascent_hard / config.memory
+            tilde_easy, tilde_hard = w_easy + mean_easy, w_hard + mean_hard
             if trace_every > 0 and step % trace_every == 0:
                 at = step // trace_every
                 trace[at, 0], trace[at, 1], trace[at, 2], trace[at, 3] = (

@@ -58,6 +58,8 @@ class TorchEngine:
         rho = self._tensor([model.setting.rho for model in models])[:, None]
         rate = self._tensor([model.setting.learning_rate for model in models])
         ratio = self._tensor([model.setting.ratio for model in models])
+        memory = self._tensor([model.setting.memory for model in models])[:, None]
+        mean_ascent = torch.zeros_like(head, requires_grad=False)
         factors = torch.tensor([factor_indices(model.setting) for model in models], device=self.device).T
         at = stops(first, checkpoints)
         errors, heads = np.empty((count, len(at), 3, 3)), np.empty((count, len(at), 2))
@@ -77,7 +79,9 @@ class TorchEngine:
             batch = training[data_index[:, None], chosen]  # (m, rows, 5)
             x, y = batch[..., :4], batch[..., 4]
             phi = features(nets, x)
-            phantom = phantom_head(phi.detach(), head.detach(), y, rho)
+            ascent = phantom_head(phi.detach(), head.detach(), y, rho) - head.detach()
+            mean_ascent = (1 - 1 / memory) * mean_ascent + ascent / memory
+            phantom = head.detach() + mean_ascent
             if trace_every and step % trace_every == 0:
                 traces[:, step // trace_every] = torch.cat([head.detach(), phantom], dim=1).cpu().numpy()
             surrogate(phi, head, phantom, y, ratio, factors).sum().backward()

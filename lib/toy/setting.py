@@ -32,6 +32,7 @@ class ToySetting:
     importance: str = "phantom"
     effective: str = "phantom"
     ratio: float = 1.0  # c of equations (7)-(10)
+    memory: int = 1  # batches over which w~ - w is averaged (exponentially); 1: equation (5)
     head_importance: str | None = None
     anchor: str = "easy"
     data: ToyConstants = field(default_factory=ToyConstants)
@@ -56,7 +57,7 @@ class ToySetting:
                 )
         if not (np.isfinite(self.ratio) and self.ratio > 0):
             raise ValueError(f"ratio must be a positive finite number, not {self.ratio!r}")
-        for name in ("width", "epochs", "batch_size"):
+        for name in ("width", "epochs", "batch_size", "memory"):
             value = getattr(self, name)
             if not isinstance(value, (int, np.integer)) or value < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
