@@ -1,0 +1,325 @@
+"""Appendix D: closed forms, the expansion of the log ratio, and what it rests on."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lib.importance import gini, real_and_phantom_weights
+from lib.models import ConvNet, ToyNet
+from lib.optim import LSAM, SAM
+from lib.theory import (
+    LOSSES,
+    batch_effect,
+    expand,
+    last_layer_norms,
+    layer_terms,
+    log_weights,
+    logistic_error,
+    reach,
+    two_layer_curvatures,
+    two_layer_norms,
+    worst_fitted,
+)
+from lib.theory_nets import (
+    RELU_FIT,
+    Fit,
+    LayeredNet,
+    conv_subject,
+    example_differences,
+    fitted,
+    relu_subject,
+    single_thread,
+    survey,
+    toy_subjects,
+)
+from lib.toy.ensemble import features, lsam, train
+
+EXACT = 1e-12
+SEEDS, SIZES = st.integers(0, 2**31 - 1), st.integers(1, 7)
+
+
+def labelled(points: int, *shape: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Inputs (points, *shape) and alternating labels."""
+    y = torch.where(torch.arange(points) % 2 == 0, 1.0, -1.0)
+    return torch.randn(points, *shape, dtype=torch.float64), y
+
+
+def gradient_norms(net: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """||grad f|| of each input over all parameters, one backward pass each."""
+    norms = []
+    for one in x:
+        gradients = torch.autograd.grad(net(one[None])[0], list(net.parameters()))
+        norms.append(math.sqrt(sum(g.square().sum().item() for g in gradients)))
+    return torch.tensor(norms, dtype=torch.float64)
+
+
+def same(closed: torch.Tensor, reference: torch.Tensor) -> None:
+    torch.testing.assert_close(closed, reference, rtol=EXACT, atol=EXACT)
+
+
+@settings(max_examples=25, deadline=None)
+@given(SEEDS, SIZES, SIZES)
+def test_example_1_is_the_norm_of_the_representation(seed, points, width):
+    torch.manual_seed(seed)
+    net, (x, _) = ToyNet(width).double(), labelled(points, 4)
+    for p in (*net.easy.parameters(), *net.hard.parameters()):
+        p.requires_grad_(False)
+    norms = [torch.autograd.grad(net(one[None])[0], net.head.weight)[0].norm() for one in x]
+    same(last_layer_norms(net.features(x)), torch.stack(norms))
+
+
+@settings(max_examples=25, deadline=None)
+@given(SEEDS, SIZES, SIZES, SIZES)
+def test_example_2_is_the_gradient_norm_of_a_two_layer_linear_net(seed, points, inputs, hidden):
+    torch.manual_seed(seed)
+    net, (x, _) = LayeredNet((inputs, hidden, 1), relu=False).double(), labelled(points, inputs)
+    first, last = net.matrices
+    same(two_layer_norms(first, last[0], x), gradient_norms(net, x))
+
+
+@settings(max_examples=25, deadline=None)
+@given(SEEDS, SIZES, st.lists(SIZES, min_size=1, max_size=6), st.booleans())
+def test_examples_3_and_4_are_the_gradient_norm_of_layered_nets(seed, points, widths, relu):
+    torch.manual_seed(seed)
+    net, (x, _) = LayeredNet((*widths, 1), relu).double(), labelled(points, widths[0])
+    terms = layer_terms(net.matrices, x, relu)
+    assert terms.shape == (points, len(widths))
+    same(terms.sum(1).sqrt(), gradient_norms(net, x))
+
+
+def test_each_term_is_the_gradient_norm_of_one_layer():
+    torch.manual_seed(0)
+    net, (x, _) = LayeredNet((3, 6, 5, 1)).double(), labelled(1, 3)
+    gradients = torch.autograd.grad(net(x)[0], list(net.parameters()))
+    same(layer_terms(net.matrices, x, relu=True)[0], torch.stack([g.square().sum() for g in gradients]))
+
+
+def test_example_2_is_example_3_with_two_layers():
+    torch.manual_seed(0)
+    net, (x, _) = LayeredNet((3, 5, 1), relu=False), labelled(6, 3)
+    first, last = (matrix.double() for matrix in net.matrices)
+    same(two_layer_norms(first, last[0], x), layer_terms([first, last], x, relu=False).sum(1).sqrt())
+
+
+def test_all_closed_forms_agree_with_automatic_differentiation():
+    found = example_differences(2)
+    assert {name[0] for name in found} == set("1234")
+    assert max(found.values()) < EXACT
+
+
+@pytest.mark.parametrize("perturbed", ["head", "all"])
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_shift_is_that_of_the_optimizers_phantom(perturbed, batch_size):
+    torch.manual_seed(0)
+    net, (x, y) = ToyNet(6).double(), labelled(10, 4)
+    optimizer = LSAM(net, rho=0.4, lr=1.0) if perturbed == "head" else SAM(net.parameters(), rho=0.4, lr=1.0)
+    real, phantom = real_and_phantom_weights(
+        net, optimizer, x, y, lambda f, labels: torch.nn.functional.softplus(-labels * f).mean(), batch_size)
+    e = expand(net, x, y, [0.4], perturbed, batch_size)
+    np.testing.assert_allclose(e.log_ratio("logistic")[0], (phantom / real).log(), rtol=1e-9, atol=1e-12)
+
+
+def test_two_outputs_count_as_the_logit_of_their_difference():
+    torch.manual_seed(0)
+    net, (x, y) = ConvNet(2, height=8, width=8).double(), labelled(6, 3, 8, 8)
+    labels = ((1 + y) / 2).long()
+    optimizer = SAM(net.parameters(), rho=0.2, lr=1.0)
+    real, phantom = real_and_phantom_weights(net, optimizer, x, labels, torch.nn.functional.cross_entropy, 3)
+    e = expand(net, x, y, [0.2], batch_size=3)
+    np.testing.assert_allclose(e.log_ratio("logistic")[0], (phantom / real).log(), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_batch_of_one_moves_the_same_way_for_every_loss(loss):
+    torch.manual_seed(0)
+    net, (x, y) = LayeredNet((3, 6, 1)), labelled(5, 3)
+    e, logistic = expand(net, x, y, [0.1, 1.0], loss=loss), expand(net, x, y, [0.1, 1.0])
+    np.testing.assert_allclose(e.shift, logistic.shift, rtol=1e-9)
+    np.testing.assert_allclose(e.slope, e.norm, rtol=1e-12)
+
+
+def test_lsams_log_ratio_is_its_first_order_with_the_exponential_loss():
+    torch.manual_seed(0)
+    net, (x, y) = ToyNet(8), labelled(20, 4)
+    e = expand(net, x, y, [0.01, 1.0, 30.0], "head")
+    assert np.abs(e.error("exponential")).max() < 1e-9
+    assert np.abs(e.second_order).max() < 1e-9
+
+
+def test_a_two_layer_linear_net_needs_two_orders_and_no_more():
+    torch.manual_seed(0)
+    net, (x, y) = LayeredNet((3, 5, 1), relu=False).double(), labelled(8, 3)
+    e = expand(net, x, y, [0.1, 1.0, 7.0])
+    np.testing.assert_allclose(e.shift, e.first_order + e.second_order, rtol=1e-9, atol=1e-12)
+    first, last = net.matrices
+    np.testing.assert_allclose(e.curvature, two_layer_curvatures(first, last[0], x), rtol=1e-9, atol=1e-14)
+
+
+def test_what_two_orders_leave_over_shrinks_with_the_cube_of_the_radius():
+    torch.manual_seed(0)
+    net, (x, y) = LayeredNet((3, 6, 6, 1), relu=False).double(), labelled(8, 3)
+    e = expand(net, x, y, [0.01, 0.02])
+    left = np.abs(e.shift - e.first_order - e.second_order)
+    np.testing.assert_allclose(left[1] / left[0], 8, rtol=0.2)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.floats(-20, 40), st.floats(1e-3, 60))
+def test_logistic_log_ratio_is_below_the_shift_and_below_its_limit(margin, shift):
+    error = logistic_error(np.float64(margin), np.float64(shift))
+    assert -1e-9 <= error <= 1
+    assert shift * (1 - error) <= -log_weights(np.float64(margin), "logistic") + 1e-9
+
+
+def test_logistic_log_ratio_starts_with_slope_one_minus_lambda():
+    margin = np.linspace(-3, 6, 10)
+    weight = np.exp(log_weights(margin, "logistic"))
+    np.testing.assert_allclose(logistic_error(margin, 1e-6), weight, atol=1e-5)
+
+
+@settings(max_examples=25, deadline=None)
+@given(SEEDS, st.integers(2, 6), st.sampled_from(LOSSES))
+def test_in_a_batch_the_first_order_is_a_projection_with_a_positive_weighted_mean(seed, batch_size, loss):
+    torch.manual_seed(seed)
+    net, (x, y) = LayeredNet((3, 6, 1)), labelled(batch_size, 3)
+    e = expand(net, x, y, [0.1], batch_size=batch_size, loss=loss)
+    assert np.all(np.abs(e.slope) <= e.norm * (1 + 1e-9) + 1e-12)
+    assert np.exp(log_weights(e.margin, loss)) @ e.slope >= -1e-12
+
+
+def test_tiny_importance_weights_still_give_a_direction():
+    net = LayeredNet((1, 1), relu=False)
+    torch.nn.init.constant_(net.head.weight, 2000.0)
+    e = expand(net, torch.ones(2, 1), torch.ones(2), [0.5], batch_size=2)
+    np.testing.assert_allclose(e.slope, 1.0)
+
+
+def test_an_input_without_gradient_stays_where_it_is():
+    net = LayeredNet((2, 3, 1))
+    e = expand(net, torch.zeros(1, 2), torch.ones(1), [0.5])
+    assert e.norm.tolist() == e.slope.tolist() == e.shift[0].tolist() == [0.0]
+
+
+def test_one_order_leaves_the_curvature_out():
+    net, (x, y) = ToyNet(4), labelled(5, 4)
+    one, two = (expand(net, x, y, [0.5], orders=orders) for orders in (1, 2))
+    assert np.isnan(one.curvature).all() and np.array_equal(one.shift, two.shift)
+
+
+def test_expanding_leaves_the_net_as_it_was():
+    torch.manual_seed(0)
+    net, (x, y) = ToyNet(4), labelled(5, 4)
+    before = [p.detach().clone() for p in net.parameters()]
+    expand(net, x, y, [0.5])
+    assert all(torch.equal(p, q) and p.grad is None for p, q in zip(net.parameters(), before))
+
+
+def test_reach_finds_where_an_error_crosses_the_tolerance():
+    radii = np.array([0.1, 1.0, 10.0])
+    errors = np.array([[0.01, -0.002, 0.5, 0.0], [0.1, -0.02, 0.6, 0.01], [1.0, -0.2, 0.7, 0.02]])
+    np.testing.assert_allclose(reach(radii, errors, 0.1), [1.0, 10 ** np.log10(5), 0.1, 10.0])
+
+
+def test_reach_keeps_leading_axes():
+    errors = np.tile(np.array([0.01, 0.1, 1.0])[:, None], (2, 1, 4))
+    assert reach(np.array([0.1, 1.0, 10.0]), errors, 0.2).shape == (2, 4)
+
+
+def test_one_example_of_each_batch_is_fitted_worst():
+    margin = np.array([[3.0, 1.0, 2.0, 5.0, 4.0], [0.0, 1.0, -2.0, -5.0, 4.0]])
+    expected = [[False, True, False, False, True], [False, False, True, True, False]]
+    assert worst_fitted(margin, 3).tolist() == expected
+
+
+def test_batch_effect_compares_weights_alone_and_in_the_batch():
+    subjects = [relu_subject(seed) for seed in (0, 1)]
+    alone, together = (survey(subjects, 10, [0.3], "all", size) for size in (1, 5))
+    effect = batch_effect(alone, together, 5)
+    assert effect.spread.shape == effect.gini.shape == (3, 2) and effect.falls.shape == (2,)
+    real = log_weights(together.margin[1], "logistic")
+    phantom = log_weights(together.margin[1] - together.shift[1, 0], "logistic")
+    np.testing.assert_allclose(effect.spread[[0, 2], 1], [real.std(), phantom.std()])
+    assert effect.gini[2, 1] == pytest.approx(gini(np.exp(phantom)))
+    assert np.all(effect.correlation_alone > 0.9)
+    assert np.all(effect.correlation < effect.correlation_alone)
+    labels, worst = together.labels[0], worst_fitted(together.margin, 5)[0]
+    falls = np.flatnonzero(together.slope[0] < 0)
+    assert len(falls) == round(10 * effect.falls[0]) > 0
+    opposite = [labels[i] != labels[i // 5 * 5:][:5][worst[i // 5 * 5:][:5]][0] for i in falls]
+    one = batch_effect(survey(subjects[:1], 10, [0.3], "all"), survey(subjects[:1], 10, [0.3], "all", 5), 5)
+    assert one.opposite == pytest.approx(np.mean(opposite))
+
+
+def test_typical_errors_are_medians_over_fitted_examples():
+    e = survey([relu_subject(0)], 20, [0.1, 0.4], "all")
+    fits = e.margin[0] > 0
+    expected = np.median(np.abs(e.error("logistic")[0, 1, fits]))
+    assert 0 < fits.sum() < 20 and e.typical_error(0.4, "logistic") == pytest.approx(expected)
+    second = np.median(np.abs(e.second_order / e.first_order)[0, 0])
+    assert e.typical_second_order(0.1) == pytest.approx(second)
+
+
+def test_one_thread_within_and_as_many_as_before_after():
+    before = torch.get_num_threads()
+    with pytest.raises(RuntimeError, match="stop"), single_thread():
+        assert torch.get_num_threads() == 1
+        raise RuntimeError("stop")
+    assert torch.get_num_threads() == before
+
+
+def test_toy_subjects_are_the_engines_nets():
+    result = train([lsam(0.5, epochs=1, width=12)], [3, 4], (0, 1.0), keep_nets=True)
+    for s, subject in enumerate(toy_subjects(result, 1)):
+        x = subject.x.numpy()
+        for i in range(2):
+            expected = features(result.nets[0][s, 1, i], x[:, 2 * i:2 * i + 2])
+            np.testing.assert_allclose(subject.net.features(subject.x)[:, i].detach(), expected, atol=2e-6)
+        np.testing.assert_allclose(subject.net.head.weight[0].detach(), result.heads[0, s, 1], rtol=1e-6)
+
+
+def test_training_fits_the_labels_and_repeats_itself():
+    start = relu_subject(0)
+    short = Fit(steps=5, batch_size=5, learning_rate=0.1, momentum=0.9)
+    first, again = fitted(start, short, 0), fitted(start, short, 0)
+    assert all(torch.equal(p, q) for p, q in zip(first.net.parameters(), again.net.parameters()))
+    assert torch.equal(start.net.head.weight, relu_subject(0).net.head.weight)
+    trained = fitted(start, RELU_FIT, 0)
+    assert (trained.y * trained.net(trained.x) > 0).float().mean() > 0.97
+
+
+def test_images_are_gratings_of_mean_zero_that_say_their_label():
+    subject = conv_subject(0, images=10)
+    assert subject.x.shape == (10, 3, 64, 32) and abs(subject.x.mean().item()) < 0.01
+    rows = subject.x.mean(dim=(1, 3)).var(1) - subject.x.mean(dim=(1, 2)).var(1)
+    assert torch.equal(torch.sign(rows), subject.y)
+
+
+def test_a_survey_has_the_nets_as_first_axis():
+    subjects = [relu_subject(seed) for seed in (0, 1)]
+    e = survey(subjects, 4, [0.1, 0.2, 0.4], "all")
+    assert e.shift.shape == e.error("logistic").shape == (2, 3, 4)
+    np.testing.assert_array_equal(e.at(0.21).error("logistic"), e.error("logistic")[:, 1:2])
+    second = subjects[1]
+    np.testing.assert_allclose(e.shift[1], expand(second.net, second.x[:4], second.y[:4], e.radii).shift)
+
+
+@pytest.mark.parametrize("arguments", [
+    {"perturbed": "body"}, {"batch_size": 0}, {"radii": []}, {"radii": [0.0]}, {"y": torch.zeros(3)},
+    {"loss": "hinge"}, {"orders": 3},
+])
+def test_what_makes_no_sense_is_refused(arguments):
+    given_ = {"x": torch.ones(3, 4), "y": torch.ones(3), "radii": [0.1], **arguments}
+    with pytest.raises(ValueError, match="^" + next(iter(arguments)) + " must"):
+        expand(ToyNet(4), **given_)
+
+
+@pytest.mark.parametrize("sizes", [(1,), (3, 2), (0, 1)])
+def test_layered_nets_have_one_output(sizes):
+    with pytest.raises(ValueError, match="sizes must"):
+        LayeredNet(sizes)
