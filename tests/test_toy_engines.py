@@ -143,6 +143,16 @@ def test_result_depends_neither_on_threads_nor_on_company():
         assert np.array_equal(alone.errors[0, 0], crowd.errors[1, 1])
 
 
+def test_torch_keeps_its_number_of_threads():
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        train([METHODS["lsam"]], [0])
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_recording_changes_no_result():
     plain = train([METHODS["lsam"]], range(2))
     recorded = train([METHODS["lsam"]], range(2), np.linspace(0, 1, 7), trace_every=3, keep_nets=True)

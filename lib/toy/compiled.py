@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import torch
 
 from lib.data.toy import SPLITS
 from lib.toy import kernel
@@ -67,21 +68,10 @@ class CompiledEngine:
         head_record = np.empty((count, len(checkpoints), 2))
         snapshots = np.empty((count, len(checkpoints) if keep_nets else 0, *nets.shape[1:]), np.float32)
         traces = np.empty((count, -(-longest // trace_every) if trace_every else 0, 4), np.float32)
-        kernel.train(
-            nets,
-            wide,
-            heads,
-            configs,
-            training,
-            evaluation,
-            orders,
-            at,
-            errors,
-            head_record,
-            snapshots,
-            traces,
-            trace_every,
-        )
+        torch_threads = torch.get_num_threads()
+        kernel.train(nets, wide, heads, configs, training, evaluation, orders, at, errors, head_record,
+                     snapshots, traces, trace_every)
+        torch.set_num_threads(torch_threads)  # Numba's threads are OpenMP's, whose number torch goes by too
         diverged = ~(np.isfinite(nets).all(axis=(1, 2)) & np.isfinite(heads).all(axis=1))
         return Record(errors, head_record, diverged, traces, _cut(snapshots, width))
 
