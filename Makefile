@@ -1,0 +1,44 @@
+# `make book` and `make test` set everything up by themselves; `make help` lists the rest.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+
+# The interpreter of the environment, with the kernel of the same environment for every notebook.
+RUN := JUPYTER_PREFER_ENV_PATH=1 PYDEVD_DISABLE_FILE_VALIDATION=1 $(BIN)/python
+
+.DEFAULT_GOAL := help
+.PHONY: help book test notebooks lint lock clean distclean
+
+help:  ## list the commands
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@echo
+	@echo "  PYTHON=python3.12     the interpreter to make .venv with (3.11 or newer; now: $(PYTHON))"
+	@echo "  TORCH_INDEX=address   another package index for torch, such as that of its CPU-only builds (see README.md)"
+	@echo "  SAM_DATA_ROOT=folder  where the image data are (default: data/)"
+
+book: $(INSTALLED)  ## run the chapters whose inputs changed and build the pages
+	@$(RUN) book/pages.py
+
+test: $(INSTALLED)  ## run the tests and compare the notebooks' key numbers (AGAIN=1: even if nothing changed)
+	@$(RUN) book/regression.py $(if $(AGAIN),--again)
+
+notebooks: $(INSTALLED)  ## for authors: run every notebook with its default parameters and store its outputs
+	@$(RUN) book/chapters.py --in-place
+
+lint: $(INSTALLED)  ## check the style of the code
+	@$(BIN)/ruff check .
+
+lock: $(INSTALLED)  ## for authors: write the installed versions to requirements-lock.txt
+	@{ grep '^#' requirements-lock.txt; $(BIN)/pip list --format=freeze --exclude-editable \
+	  | grep -v '^pip==' | sed 's/+.*//'; } > $(VENV)/lock && mv $(VENV)/lock requirements-lock.txt
+
+clean:  ## remove what was built, but not the environment
+	rm -rf _build book/chapters .pytest_cache .ruff_cache .hypothesis
+
+distclean: clean  ## remove the environment too
+	rm -rf $(VENV) *.egg-info
+
+$(INSTALLED): pyproject.toml requirements-lock.txt
+	@PYTHON='$(PYTHON)' VENV='$(VENV)' TORCH_INDEX='$(TORCH_INDEX)' sh book/install.sh

@@ -1,0 +1,278 @@
+"""What `make` promises: only what changed is run, failures name their place, good output stays."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import chapters
+import fingerprint
+import nbformat
+import numpy as np
+import pages
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+V4 = nbformat.v4
+
+
+def write_chapter(path: Path, code: str) -> None:
+    source = "rho: float = 0.5  # radius\nlevels: list = [1,\n                2]  # the sweep"
+    parameters = V4.new_code_cell(source, metadata={"tags": ["parameters"]})
+    cells = [V4.new_markdown_cell("# Trial"), parameters, V4.new_code_cell(code)]
+    for number, cell in enumerate(cells):
+        cell.id = f"cell-{number}"
+    nbformat.write(V4.new_notebook(cells=cells, metadata={"kernelspec": chapters.KERNEL}), path)
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch) -> Path:
+    """A copy of the repository's machinery with one short chapter, `01_trial`, that imports `lib.one`."""
+    generated = shutil.ignore_patterns("chapters", "__pycache__")
+    shutil.copytree(ROOT / "book", tmp_path / "book", ignore=generated)
+    for name in ("Makefile", "pyproject.toml", "requirements-lock.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "lib" / "deep").mkdir(parents=True)
+    shutil.copy(ROOT / "lib" / "notebook.py", tmp_path / "lib")
+    files = {"__init__": "", "one": "from lib.deep import two\n", "other": "",
+             "deep/__init__": "", "deep/two": "VALUE = 2\n"}
+    for name, text in files.items():
+        (tmp_path / "lib" / f"{name}.py").write_text(text)
+    (tmp_path / "notebooks").mkdir()
+    code = "from lib import one\nrho, levels, one.two.VALUE"
+    write_chapter(tmp_path / "notebooks" / "01_trial.ipynb", code)
+    (tmp_path / "book" / "parameters.yml").write_text("01_trial:\n  rho: 0.25\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    for module in (fingerprint, chapters, pages):
+        for name, value in list(vars(module).items()):
+            if isinstance(value, Path) and value.is_relative_to(ROOT):
+                monkeypatch.setattr(module, name, tmp_path / value.relative_to(ROOT))
+    monkeypatch.setattr(fingerprint, "ENVIRONMENT", [tmp_path / "pyproject.toml"])
+    picture = tmp_path / pages.HEADLINE[2].relative_to(ROOT)
+    monkeypatch.setattr(pages, "HEADLINE", (*pages.HEADLINE[:2], picture))
+    return tmp_path
+
+
+def run_chapters(tree: Path) -> subprocess.CompletedProcess:
+    command = [sys.executable, tree / "book" / "chapters.py"]
+    return subprocess.run(command, cwd=tree, capture_output=True, text=True)
+
+
+def of_run(tree: Path, parameters: dict | None = None) -> str:
+    return fingerprint.of_run(tree / "notebooks" / "01_trial.ipynb", parameters or {})
+
+
+def test_hash_follows_cells_parameters_and_imported_files_and_nothing_else(tree):
+    notebook = tree / "notebooks" / "01_trial.ipynb"
+    first = of_run(tree)
+    assert of_run(tree, {"rho": 1}) != first
+    (tree / "lib" / "other.py").write_text("VALUE = 3\n")
+    stored = json.loads(notebook.read_text())
+    stored["cells"][-1]["outputs"] = [{"output_type": "stream", "name": "stdout", "text": "3"}]
+    notebook.write_text(json.dumps(stored))
+    assert of_run(tree) == first, "a file that no chapter imports, or a stored output, must not count"
+    (tree / "lib" / "deep" / "two.py").write_text("VALUE = 4\n")
+    second = of_run(tree)
+    assert second != first
+    stored["cells"][-1]["source"] += "\nrho"
+    notebook.write_text(json.dumps(stored))
+    assert of_run(tree) != second
+
+
+def test_hash_follows_results_and_the_place_of_images_where_a_chapter_reads_them(tree, monkeypatch):
+    (tree / "lib" / "store.py").write_text("")
+    (tree / "lib" / "data").mkdir()
+    (tree / "lib" / "data" / "__init__.py").write_text("")
+    (tree / "lib" / "data" / "sources.py").write_text("")
+    write_chapter(tree / "notebooks" / "01_trial.ipynb", "import lib.store\nfrom lib.data import sources")
+    seen = {of_run(tree)}
+    (tree / "results").mkdir()
+    (tree / "results" / "trial.json").write_text("{}")
+    seen.add(of_run(tree))
+    (tree / "data" / "MNIST" / "raw").mkdir(parents=True)
+    seen.add(of_run(tree))
+    monkeypatch.setenv("SAM_DATA_ROOT", str(tree / "elsewhere"))
+    seen.add(of_run(tree))
+    assert len(seen) == 4
+
+
+def test_quick_path_imports_neither_torch_nor_papermill():
+    code = ("import sys; sys.path.insert(0, 'book'); import fingerprint, pages, regression; "
+            "[fingerprint.of_run(path, {}) for path in fingerprint.chapters()]; "
+            "print({'torch', 'papermill', 'nbformat', 'sphinx', 'pandas'} & sys.modules.keys())")
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert run.stdout.strip() == "set()", run.stderr
+
+
+def test_chapter_runs_once_with_the_book_parameters_and_again_only_after_a_change(tree):
+    first = run_chapters(tree)
+    assert first.returncode == 0, first.stderr
+    executed = tree / "book" / "chapters" / "01_trial.ipynb"
+    notebook = nbformat.read(executed, as_version=4)
+    assert notebook.cells[1].source.startswith("rho: float = 0.25  # radius\n")
+    assert notebook.cells[2].outputs[0].data["text/plain"] == "(0.25, [1, 2], 2)"
+    assert len(notebook.cells) == 3 and "papermill" not in notebook.metadata
+    assert run_chapters(tree).stdout == ""
+    (tree / "book" / "parameters.yml").write_text("01_trial: {}\n")
+    assert "01_trial: done" in run_chapters(tree).stdout
+
+
+def test_failing_chapter_names_its_cell_and_leaves_the_last_good_output(tree):
+    executed = tree / "book" / "chapters" / "01_trial.ipynb"
+    executed.parent.mkdir()
+    executed.write_text('{"metadata": {}, "good": "output"}')
+    write_chapter(tree / "notebooks" / "01_trial.ipynb", "\nraise ValueError('two\\nlines')")
+    run = run_chapters(tree)
+    assert run.returncode == 1
+    assert run.stderr == ("01_trial: cell 3, which begins `raise ValueError('two\\nlines')`, failed: "
+                          "ValueError: two lines\n")
+    assert json.loads(executed.read_text())["good"] == "output"
+    assert os.listdir(executed.parent) == ["01_trial.ipynb"]
+
+
+def test_dead_kernel_names_its_chapter_and_cell(tree):
+    write_chapter(tree / "notebooks" / "01_trial.ipynb", "import os\nos._exit(3)")
+    run = run_chapters(tree)
+    assert run.returncode == 1
+    assert "01_trial: the kernel died in the cell which begins `import os`" in run.stderr
+
+
+@pytest.mark.parametrize(("entries", "line"), [
+    ("01_trial: {width: 3}", "gives it an unknown parameter width; it takes levels, rho"),
+    ("{}", "book/parameters.yml has no entry for 01_trial"),
+])
+def test_wrong_book_parameters_are_named_in_one_line(tree, entries, line):
+    (tree / "book" / "parameters.yml").write_text(entries)
+    run = run_chapters(tree)
+    assert run.returncode == 1
+    assert line in run.stderr and len(run.stderr.splitlines()) == 1
+
+
+def test_chapter_whose_notebook_is_gone_goes_too(tree):
+    stale = tree / "book" / "chapters" / "00_old.ipynb"
+    stale.parent.mkdir()
+    stale.write_text("{}")
+    (tree / "notebooks" / "01_trial.ipynb").unlink()
+    assert chapters.run_stale() and not stale.exists()
+
+
+def test_injected_values_are_written_into_the_parameters_cell():
+    typed = 'a: float = 0.5  # ρ, a radius\nb: list = [1,\n  2]  # two\nc: str = "x"  # kept'
+    injected = "# Parameters\nb = [3, 4, 5]\na = -1.5\n"
+    notebook = V4.new_notebook(cells=[
+        V4.new_code_cell(typed, metadata={"tags": ["parameters"]}),
+        V4.new_code_cell(injected, metadata={"tags": ["injected-parameters"]})])
+    chapters.merge_parameters(notebook)
+    assert [cell.source for cell in notebook.cells] == [
+        'a: float = -1.5  # ρ, a radius\nb: list = [3, 4, 5]  # two\nc: str = "x"  # kept']
+
+
+def glued(name: str, mime: str) -> dict:
+    return {"output_type": "display_data", "data": {mime: "x"},
+            "metadata": {"scrapbook": {"name": name, "mime_prefix": ""}}}
+
+
+@pytest.mark.parametrize(("inside", "problem"), [
+    ('<img src="a.png" alt="a line"><figcaption>A</figcaption>', None),
+    (None, "figure fig-a is on no page"),
+    ('<img src="a.png" alt="a line">', "figure fig-a has no caption"),
+    ('<img src="b.png" alt="a line"><figcaption>A</figcaption>', "fig-a has no image file"),
+    ('<img src="a.png" alt=""><figcaption>A</figcaption>', "fig-a has no `:alt:` text"),
+])
+def test_built_pages_are_searched_for_every_page_and_figure(tree, inside, problem):
+    (tree / "book" / "_toc.yml").write_text("root: intro\nparts:\n- chapters:\n  - file: chapters/01_trial\n")
+    html = tree / "html"
+    (html / "chapters").mkdir(parents=True)
+    (html / "intro.html").write_text("")
+    assert list(pages.missing(html)) == ["page chapters/01_trial of book/_toc.yml was not built"]
+    figure = f'<figure id="fig-a">{inside}</figure>' if inside else ""
+    (html / "chapters" / "01_trial.html").write_text(figure)
+    (html / "chapters" / "a.png").write_text("")
+    (tree / "book" / "chapters").mkdir()
+    (tree / "book" / "chapters" / "01_trial.ipynb").write_text(
+        json.dumps({"cells": [{"outputs": [glued("fig-a", "image/png")]}]}))
+    found = list(pages.missing(html))
+    assert len(found) == (problem is not None) and (problem or "") in "".join(found)
+
+
+def test_headline_is_taken_from_its_chapter_and_kept_small(tree):
+    noise = np.random.default_rng(0).integers(0, 256, (400, 800, 3), dtype=np.uint8)
+    png = io.BytesIO()
+    Image.fromarray(noise).save(png, "PNG")
+    output = glued("fig-headline", "image/png")
+    output["data"] = {"image/png": [base64.b64encode(png.getvalue()).decode()]}
+    (tree / "book" / "chapters").mkdir()
+    (tree / "book" / "chapters" / "03_toy.ipynb").write_text(json.dumps({"cells": [{"outputs": [output]}]}))
+    pages.HEADLINE[2].unlink()
+    pages.write_headline()
+    assert 10_000 < pages.HEADLINE[2].stat().st_size < pages.HEADLINE_BYTES
+
+
+def install(tree: Path, **variables: str) -> subprocess.CompletedProcess:
+    """`make book` where no package index answers."""
+    unreachable = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_EXTRA_INDEX_URL": "",
+                   "PIP_FIND_LINKS": "", "PIP_RETRIES": "0", "PIP_CONFIG_FILE": os.devnull}
+    command = ["make", "book", *[f"{name}={value}" for name, value in variables.items()]]
+    environment = {**os.environ, **unreachable}
+    return subprocess.run(command, cwd=tree, capture_output=True, text=True, env=environment)
+
+
+def refusal(run: subprocess.CompletedProcess) -> str:
+    """The one line in which the installation says why it stopped."""
+    assert run.returncode != 0
+    lines = [line for line in run.stderr.splitlines() if not line.startswith("make")]
+    assert len(lines) == 1, run.stderr
+    return lines[0]
+
+
+def fake_python(folder: Path, script: str) -> str:
+    path = folder / "python"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return str(path)
+
+
+needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+
+
+@needs_make
+def test_missing_interpreter_is_refused(tree):
+    line = refusal(install(tree, PYTHON="python9.9"))
+    assert "there is no python9.9 here; name a Python of 3.11 or newer" in line
+
+
+@needs_make
+def test_old_interpreter_is_refused(tree):
+    old = fake_python(tree, 'case "$2" in *exit*) exit 1;; *) echo 3.9;; esac')
+    assert "is Python 3.9, which is too old; name one of 3.11 or newer" in refusal(install(tree, PYTHON=old))
+
+
+@needs_make
+def test_interpreter_without_venv_is_refused(tree):
+    bare = fake_python(tree, 'case "$2" in *ensurepip*) exit 1;; *) echo 3.11;; esac')
+    line = refusal(install(tree, PYTHON=bare))
+    assert "lacks its venv module; on Debian and Ubuntu: apt install python3.11-venv" in line
+
+
+@needs_make
+def test_no_network_is_told_and_a_half_made_environment_is_begun_anew(tree):
+    (tree / ".venv" / "bin").mkdir(parents=True)
+    (tree / ".venv" / "left").write_text("")
+    run = install(tree, PYTHON=sys.executable)
+    assert "the package index cannot be reached; the first installation needs the network" in refusal(run)
+    assert not (tree / ".venv" / "left").exists() and not (tree / ".venv" / "installed").exists()
+
+
+@needs_make
+def test_help_lists_every_command():
+    shown = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True).stdout
+    for command in ("book", "test", "notebooks", "lint", "clean"):
+        assert f"make {command} " in shown
