@@ -13,12 +13,15 @@ import sys
 from pathlib import Path
 
 import chapters
+import claims_table
 import fingerprint
 import nbformat
 import numpy as np
 import pages
 import pytest
 from PIL import Image
+
+from lib.claims import Check, Verdict, judge
 
 ROOT = Path(__file__).resolve().parents[1]
 V4 = nbformat.v4
@@ -201,6 +204,17 @@ def test_built_pages_are_searched_for_every_page_and_figure(tree, inside, proble
         json.dumps({"cells": [{"outputs": [glued("fig-a", "image/png")]}]}))
     found = list(pages.missing(html))
     assert len(found) == (problem is not None) and (problem or "") in "".join(found)
+
+
+@pytest.mark.parametrize(("held", "verdict"), [
+    ([True], Verdict.REPRODUCED), ([True, False], Verdict.PARTLY),
+    ([False], Verdict.NOT_REPRODUCED), ([], Verdict.NOT_RUN)])
+def test_landing_page_reads_the_verdicts_that_chapters_show(held, verdict, tmp_path):
+    shown = judge("C1", [Check("a check", holds) for holds in held])
+    executed = tmp_path / "03_toy.ipynb"
+    output = {"output_type": "execute_result", "data": {"text/html": [shown._repr_html_()]}}
+    executed.write_text(json.dumps({"cells": [{"outputs": [output]}]}))
+    assert claims_table.verdicts(executed) == {"C1": verdict.value}
 
 
 def test_headline_is_taken_from_its_chapter_and_kept_small(tree):

@@ -160,7 +160,7 @@ def contour_slider(
         height=520,
         template="plotly_white",
         margin={"l": 10, "r": 10, "t": 50, "b": 10},
-        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        showlegend=False,  # the caption says it: a legend would meet the title on a phone
         sliders=[{"steps": steps, "currentvalue": {"prefix": "radius ρ = "}, "pad": {"t": 15}}],
         xaxis={"visible": False, "constrain": "domain"},
         yaxis={"visible": False, "scaleanchor": "x"},
