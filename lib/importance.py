@@ -16,6 +16,7 @@ from scipy.stats import binned_statistic_2d
 from torch import Tensor
 
 from lib.optim import SAM
+from lib.probes import Probe
 
 
 def importance_weights(logits: Tensor, labels: Tensor) -> Tensor:
@@ -101,6 +102,25 @@ def _checked(weights: np.ndarray) -> np.ndarray:
     ):
         raise ValueError("weights must be finite and not negative, and not all zero")
     return weights
+
+
+def probe_contributions(features: np.ndarray, attribute: np.ndarray, probe: Probe) -> np.ndarray:
+    """Signed contribution of the feature that `probe` reads, (n,): y (v . phi + b) for two classes, positive
+    where the probe is right; for more, the true class's score less the best of the others.
+
+    features (n, d), attribute (n,). Raises ValueError for an attribute that the probe was not trained on.
+    """
+    attribute = np.asarray(attribute)
+    if not np.isin(attribute, probe.classes).all():
+        known, given = probe.classes.tolist(), sorted(set(attribute.tolist()))
+        raise ValueError(f"attribute must be one of {known}, not {given}")
+    scores = np.asarray(features, dtype=float) @ probe.weights.T + probe.bias
+    if len(probe.classes) == 2:
+        return np.where(attribute == probe.classes[1], 1, -1) * scores[:, 0]
+    true = np.searchsorted(probe.classes, attribute)[:, None]
+    others = scores.copy()
+    np.put_along_axis(others, true, -np.inf, axis=1)
+    return np.take_along_axis(scores, true, axis=1)[:, 0] - others.max(axis=1)
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from lib.importance import gini, importance_weights, lorenz_curve, real_and_phantom_weights, weight_map
+from lib.importance import (
+    gini,
+    importance_weights,
+    lorenz_curve,
+    probe_contributions,
+    real_and_phantom_weights,
+    weight_map,
+)
 from lib.models import ToyNet
 from lib.optim import LSAM, SAM
+from lib.probes import balanced_indices, linear_probe
 
 WEIGHTS = arrays(float, st.integers(2, 40), elements=st.floats(0, 1)).filter(
     lambda weights: weights.sum() > 1e-6
@@ -111,3 +119,19 @@ def test_weight_map_holds_median_and_count_and_marks_empty_bins():
     table = weight_map(easy, hard, np.array([1.0, 2.0, 9.0, 4.0, 7.0]), np.arange(3.0), np.arange(3.0))
     assert table.count.tolist() == [[3, 0], [0, 1]]
     assert table.median[0, 0] == 2 and table.median[1, 1] == 4 and np.isnan(table.median[0, 1])
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_probes_contribution_is_positive_exactly_where_it_is_right(classes):
+    generator = np.random.default_rng(classes)
+    attributes = {"shape": np.arange(240) % classes, "shade": np.arange(240) // 2 % 2}
+    features = generator.normal(size=(240, 5)) + 0.8 * np.eye(5)[attributes["shape"]]
+    rows = balanced_indices(attributes, seed=0)
+    balanced = {name: values[rows] for name, values in attributes.items()}
+    probe = linear_probe(features[rows], balanced, features[rows], balanced, "shape")
+    contributions = probe_contributions(features, attributes["shape"], probe)
+    right = probe.predict(features) == attributes["shape"]
+    assert 0 < right.mean() < 1
+    assert np.array_equal(contributions > 0, right)
+    with pytest.raises(ValueError, match="attribute must be one of"):
+        probe_contributions(features, attributes["shape"] + 1, probe)
