@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lib.stats import LEVEL, Estimate, bootstrap_means
+from lib.stats import LEVEL, Estimate, bootstrap_means, spread
 
 
 def at(ratios: np.ndarray, curves: np.ndarray, where: np.ndarray) -> np.ndarray:
@@ -48,7 +48,7 @@ def distance(first: np.ndarray, second: np.ndarray, seed: int = 0, level: float 
     gaps = first - second
     low, high = _interval(np.abs(bootstrap_means(gaps, seed)).mean(axis=0), level)
     mean = float(np.abs(gaps.mean(axis=1)).mean())
-    return Estimate(gaps.shape[1], mean, _spread(gaps.mean(axis=0)), low, high)
+    return Estimate(gaps.shape[1], mean, spread(gaps.mean(axis=0)), low, high)
 
 
 def quotient(first: np.ndarray, second: np.ndarray, seed: int = 0, level: float = LEVEL) -> Estimate:
@@ -63,7 +63,7 @@ def quotient(first: np.ndarray, second: np.ndarray, seed: int = 0, level: float 
     above, below = bootstrap_means(np.stack([first, second]), seed)
     with np.errstate(divide="ignore", invalid="ignore"):
         low, high = _interval(above / below, level)
-        return Estimate(len(first), float(first.mean() / second.mean()), _spread(first / second), low, high)
+        return Estimate(len(first), float(first.mean() / second.mean()), spread(first / second), low, high)
 
 
 def falls_to(
@@ -101,10 +101,6 @@ def _interval(values: np.ndarray, level: float) -> tuple[float, float]:
     """Percentiles that are themselves drawn values, so that an infinite one does no harm."""
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf")
     return float(low), float(high)
-
-
-def _spread(values: np.ndarray) -> float:
-    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
 
 def _measured(ratios: np.ndarray, curves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,9 @@
-"""Which device a computation runs on."""
+"""Which device a computation runs on, and on how many threads."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -21,3 +24,14 @@ def pick(name: str = "auto") -> torch.device:
         raise ValueError(f"device {name!r} is not available on this machine; use one of "
                          f"{', '.join(kind for kind, there in available.items() if there)}")
     return torch.device(name)
+
+
+@contextmanager
+def threads(count: int | None = None) -> Iterator[None]:
+    """Torch on `count` threads within (None: on those it has), and on as many as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(before if count is None else count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD
 
+from lib.device import threads
 from lib.models import FeatureNet
 from lib.optim import LSAM, SAM
 
@@ -47,17 +48,9 @@ class BatchNormNet(FeatureNet):
         return self.body(x)
 
 
+@threads(1)  # on so small a net more would only wait for each other
 def measure(method: str, rho: float, seed: int = 0) -> Invariants:
     """The invariants of ``"SAM"`` or ``"LSAM"`` (fused), radius `rho`, on noise images drawn by `seed`."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # on so small a net threads would only wait for each other
-    try:
-        return _measure(method, rho, seed)
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _measure(method: str, rho: float, seed: int) -> Invariants:
     torch.manual_seed(seed)
     start = BatchNormNet()
     data = [(torch.randn(IMAGES, 1, 16, 16), torch.randint(CLASSES, (IMAGES,))) for _ in range(STEPS)]

@@ -49,6 +49,11 @@ def bootstrap_band(
     return np.asarray(values, dtype=float).mean(-1), low, high
 
 
+def spread(values: np.ndarray) -> float:
+    """Standard deviation (n - 1) of `values` (seeds,); 0 for one seed."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+
+
 def estimate(values: np.ndarray, seed: int = 0, level: float = LEVEL) -> Estimate:
     """Mean, spread and interval of one quantity over seeds; `values` has shape (seeds,)."""
     values = np.asarray(values, dtype=float)
@@ -58,7 +63,7 @@ def estimate(values: np.ndarray, seed: int = 0, level: float = LEVEL) -> Estimat
     return Estimate(
         len(values),
         float(mean),
-        float(values.std(ddof=1)) if len(values) > 1 else 0.0,
+        spread(values),
         float(low),
         float(high),
     )

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lib.device import threads as device_threads
 from lib.models import ConvNet
 from lib.optim import LSAM, SAM
 
@@ -51,12 +52,8 @@ def step_costs(
     steps = {method: _step(method, images, loss_function) for method in ("SGD", "LSAM", "SAM")}
     alone = images.device.type == "cpu" and threads == 1
     clock = time.process_time if alone else time.perf_counter
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with device_threads(threads):
         times = interleaved_seconds(steps, seconds, images.device, clock)
-    finally:
-        torch.set_num_threads(before)
     return {method: _against(times["SGD"], own) for method, own in times.items()}
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, fields
 
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lib.data.toy import ToyConstants, sample
+from lib.device import threads
 from lib.models import ConvNet, FeatureNet, SingleLogit, ToyNet
 from lib.theory import (
     Expansion,
@@ -23,17 +23,6 @@ from lib.theory import (
     two_layer_norms,
 )
 from lib.toy.ensemble import ToyResult, unpack
-
-
-@contextmanager
-def single_thread() -> Iterator[None]:
-    """Torch on one thread: more gain nothing on tensors this small, and lose much on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 class LayeredNet(FeatureNet):
@@ -126,7 +115,7 @@ def conv_subject(seed: int, images: int = 200) -> Subject:
     return Subject(net, torch.from_numpy(np.clip(pixels, -0.5, 0.5)).float(), torch.from_numpy(y).float())
 
 
-@single_thread()
+@threads(1)  # more gain nothing on tensors this small, and lose much on a busy machine
 def fitted(subject: Subject, fit: Fit, seed: int) -> Subject:
     """The subject with a trained copy of its net; `seed` draws the batches."""
     net, draw = deepcopy(subject.net), torch.Generator().manual_seed(seed)
@@ -141,7 +130,7 @@ def fitted(subject: Subject, fit: Fit, seed: int) -> Subject:
     return Subject(net, subject.x, subject.y)
 
 
-@single_thread()
+@threads(1)
 def survey(subjects: Iterable[Subject], points: int, radii: Sequence[float], perturbed: str,
            batch_size: int = 1, orders: int = 2) -> Expansion:
     """`expand` for the first `points` examples of every subject: arrays with the nets as first axis."""
@@ -151,7 +140,7 @@ def survey(subjects: Iterable[Subject], points: int, radii: Sequence[float], per
     return Expansion(each[0].radii, *stacked)
 
 
-@single_thread()
+@threads(1)
 def example_differences(draws: int, seed: int = 0) -> dict[str, float]:
     """Largest difference between each closed form and automatic differentiation, by the largest value.
 

@@ -6,9 +6,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.special import expit
 
 from lib.data.toy import ToyConstants, sample
-from lib.toy.decomposition import decompose, phantom_heads, sigmoid
+from lib.toy.decomposition import decompose, phantom_heads
 from lib.toy.ensemble import ToySetting, batch_order, features, intervention, lsam, sgd, train, unpack
 
 SMALL = ToyConstants(training_points=60, test_points=50)
@@ -62,7 +63,7 @@ def test_a_step_is_importance_weight_times_sum_of_feature_gradients(name, engine
     f_hard, hard_gradients = feature_gradients(before[1], x[:, 2:])
     f = np.stack([f_easy, f_hard], axis=1)
     u, g = heads(w, phantom_heads(f, w, y, setting.rho), setting.ratio)
-    weights = sigmoid(-y * (f @ u))
+    weights = expit(-y * (f @ u))
     for i, gradients in enumerate((easy_gradients, hard_gradients)):
         gradient = -np.mean(
             [label * weight * g[i] * one for label, weight, one in zip(y, weights, gradients, strict=True)],
@@ -79,7 +80,7 @@ def test_the_sum_is_automatic_differentiations_gradient_of_the_logistic_loss():
     points = sample(SMALL, 1)
     x, y, w = points.x[:5], points.y[:5].astype(float), np.array([0.7, -0.4])
     values, gradients = zip(*(feature_gradients(net[i], x[:, 2 * i:2 * i + 2]) for i in range(2)))
-    weights = sigmoid(-y * (w @ np.array(values)))
+    weights = expit(-y * (w @ np.array(values)))
     by_parts = [
         -np.mean([y[b] * weights[b] * w[i] * gradients[i][b] for b in range(5)], axis=0) for i in range(2)
     ]
@@ -109,7 +110,7 @@ def test_decomposition_is_that_of_the_traced_training_step():
             parts.phantom_head[s, first], np.tile(result.traces[0][s, 0, 2:], (5, 1)), atol=1e-5
         )
     margins = parts.easy + parts.hard
-    np.testing.assert_allclose(parts.real, sigmoid(-margins))
+    np.testing.assert_allclose(parts.real, expit(-margins))
     assert decompose(result, 0, 0, rho=0.0).phantom == pytest.approx(parts.real)
 
 

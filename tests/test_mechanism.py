@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.special import expit
 
 from lib.claims import weakest
 from lib.data.toy import ToyConstants
-from lib.toy.decomposition import Decomposition, decompose, sigmoid
+from lib.toy.decomposition import Decomposition, decompose
 from lib.toy.ensemble import lsam, sgd, train
 from lib.toy.mechanism import (
     at,
@@ -24,8 +25,8 @@ from lib.toy.mechanism import (
 def parts_of(easy: np.ndarray, hard: np.ndarray, head: np.ndarray, phantom_head: np.ndarray) -> Decomposition:
     """Of nets (seeds, n) whose batches all have the same phantom head."""
     ratio = phantom_head / head
-    return Decomposition(easy=easy, hard=hard, real=sigmoid(-(easy + hard)),
-                         phantom=sigmoid(-(ratio[0] * easy + ratio[1] * hard)),
+    return Decomposition(easy=easy, hard=hard, real=expit(-(easy + hard)),
+                         phantom=expit(-(ratio[0] * easy + ratio[1] * hard)),
                          phantom_head=np.broadcast_to(phantom_head, (*easy.shape, 2)))
 
 

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lib.device import threads
 from lib.importance import gini, real_and_phantom_weights
 from lib.models import ConvNet, ToyNet
 from lib.optim import LSAM, SAM
@@ -34,7 +35,6 @@ from lib.theory_nets import (
     example_differences,
     fitted,
     relu_subject,
-    single_thread,
     survey,
     toy_subjects,
 )
@@ -267,7 +267,7 @@ def test_typical_errors_are_medians_over_fitted_examples():
 
 def test_one_thread_within_and_as_many_as_before_after():
     before = torch.get_num_threads()
-    with pytest.raises(RuntimeError, match="stop"), single_thread():
+    with pytest.raises(RuntimeError, match="stop"), threads(1):
         assert torch.get_num_threads() == 1
         raise RuntimeError("stop")
     assert torch.get_num_threads() == before

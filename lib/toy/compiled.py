@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import torch
 
 from lib.data.toy import SPLITS
+from lib.device import threads as torch_threads
 from lib.toy import kernel
 from lib.toy.nets import Model, Record, batch_order, initial_nets, net_size, points, stops, unpack
 from lib.toy.setting import ANCHORS, FACTORS, ToySetting
@@ -68,10 +68,9 @@ class CompiledEngine:
         head_record = np.empty((count, len(checkpoints), 2))
         snapshots = np.empty((count, len(checkpoints) if keep_nets else 0, *nets.shape[1:]), np.float32)
         traces = np.empty((count, -(-longest // trace_every) if trace_every else 0, 4), np.float32)
-        torch_threads = torch.get_num_threads()
-        kernel.train(nets, wide, heads, configs, training, evaluation, orders, at, errors, head_record,
-                     snapshots, traces, trace_every)
-        torch.set_num_threads(torch_threads)  # Numba's threads are OpenMP's, whose number torch goes by too
+        with torch_threads():  # Numba's threads are OpenMP's, whose number torch goes by too
+            kernel.train(nets, wide, heads, configs, training, evaluation, orders, at, errors, head_record,
+                         snapshots, traces, trace_every)
         diverged = ~(np.isfinite(nets).all(axis=(1, 2)) & np.isfinite(heads).all(axis=1))
         return Record(errors, head_record, diverged, traces, _cut(snapshots, width))
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import expit
 
 from lib.data.toy import sample
 from lib.toy.ensemble import ToyResult
@@ -28,15 +29,10 @@ class Decomposition:
     phantom_head: np.ndarray
 
 
-def sigmoid(x: np.ndarray) -> np.ndarray:
-    """The logistic sigmoid, in float64, without overflow."""
-    return np.exp(-np.logaddexp(0, -np.asarray(x, dtype=float)))
-
-
 def phantom_heads(phi: np.ndarray, head: np.ndarray, y: np.ndarray, rho: float) -> np.ndarray:
     """Equation (5) for batches: phi (..., rows, 2), head (..., 2), y (..., rows) -> w~ (..., 2); w where
     the gradient is zero."""
-    weight = sigmoid(-y * np.einsum("...bi,...i->...b", phi, head))
+    weight = expit(-y * np.einsum("...bi,...i->...b", phi, head))
     gradient = -np.einsum("...b,...bi->...i", y * weight, phi)
     norm = np.linalg.norm(gradient, axis=-1, keepdims=True)
     return head + rho * np.divide(gradient, norm, out=np.zeros_like(gradient), where=norm > 0)
@@ -65,6 +61,6 @@ def decompose(result: ToyResult, setting: int, checkpoint: int, rho: float) -> D
             batch = order[start:start + size]
             heads[s, batch] = phantom_heads(phi[batch], head, points.y[batch], rho)
         parts["easy"][s], parts["hard"][s] = (points.y[:, None] * phi * head).T
-        parts["real"][s] = sigmoid(-points.y * (phi @ head))
-        parts["phantom"][s] = sigmoid(-points.y * (phi * heads[s]).sum(axis=1))
+        parts["real"][s] = expit(-points.y * (phi @ head))
+        parts["phantom"][s] = expit(-points.y * (phi * heads[s]).sum(axis=1))
     return Decomposition(**parts, phantom_head=heads)

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import fields
 
 import numpy as np
+from scipy.special import expit
 
 from lib.importance import gini
-from lib.toy.decomposition import Decomposition, decompose, sigmoid
+from lib.toy.decomposition import Decomposition, decompose
 from lib.toy.ensemble import ToyResult
 
 PARTS = tuple(field.name for field in fields(Decomposition))
@@ -62,7 +63,7 @@ def head_change(parts: Decomposition, head: np.ndarray) -> np.ndarray:
 def half_phantom(parts: Decomposition, head: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Importance weights (..., n) where only w_e, and where only w_h, is moved to the phantom."""
     easy, hard = np.moveaxis(parts.phantom_head / head[..., None, :], -1, 0)
-    return sigmoid(-(easy * parts.easy + parts.hard)), sigmoid(-(parts.easy + hard * parts.hard))
+    return expit(-(easy * parts.easy + parts.hard)), expit(-(parts.easy + hard * parts.hard))
 
 
 def against_rho(result: ToyResult) -> tuple[dict[str, np.ndarray], np.ndarray]:
