@@ -50,11 +50,14 @@ def run_stale() -> bool:
         if is_fresh(notebook, parameters[notebook.stem]):
             continue
         made_from = fingerprint.of_run(notebook, parameters[notebook.stem])  # as it begins
+        began = time.perf_counter()
         result = execute(notebook, parameters[notebook.stem])
         good = good and result is not None
         if result is not None:
             for_the_page(result)
-            result.metadata[MARK] = made_from
+            result.metadata.update({  # the last three for the scorecard
+                MARK: made_from, "parameters": parameters[notebook.stem],
+                "seconds": round(time.perf_counter() - began), "cores": os.cpu_count()})
             write(EXECUTED / notebook.name, as_text(result))
     return good
 
@@ -150,6 +153,13 @@ def merge_parameters(notebook: NotebookNode) -> None:
                                     + lines[end][line.value.end_col_offset:]]
     cell.source = b"\n".join(lines).decode()
     notebook.cells.remove(injected)
+
+
+def headings(notebook: dict) -> list[str]:
+    """The headings of an executed notebook, as read from its file; the first is the chapter's title."""
+    lines = [line for cell in notebook["cells"] if cell["cell_type"] == "markdown"
+             for line in "".join(cell["source"]).splitlines()]
+    return [line.lstrip("#").strip() for line in lines if line.startswith("#")]
 
 
 def stripped(notebook: NotebookNode) -> NotebookNode:

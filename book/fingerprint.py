@@ -17,6 +17,8 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
 PARAMETERS = ROOT / "book" / "parameters.yml"
+RESULTS = ROOT / "results"
+CLAIMS = RESULTS / "claims.json"  # made from the executed chapters
 ENVIRONMENT = [ROOT / "requirements-lock.txt", ROOT / "pyproject.toml"]
 
 
@@ -76,12 +78,18 @@ def _module_files(module: str) -> set[Path]:
     return files
 
 
+def trial_files() -> list[Path]:
+    """The stored results of trials, less what is only now being written."""
+    return sorted(path for path in RESULTS.rglob("*.json")
+                  if path != CLAIMS and not path.name.startswith("."))
+
+
 def _watched(library: list[Path]) -> list[str]:
     """What the library reads at run time: result files, and which image data are there."""
     names = {path.relative_to(ROOT).as_posix() for path in library}
     lines = []
     if "lib/store.py" in names:
-        lines += _lines(sorted(path for path in (ROOT / "results").rglob("*") if path.is_file()))
+        lines += _lines(trial_files())
     if "lib/data/sources.py" in names:
         data = Path(os.environ.get("SAM_DATA_ROOT") or ROOT / "data")
         there = [*data.glob("*/*"), *data.glob("*/raw/*")]

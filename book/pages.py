@@ -6,6 +6,7 @@ import base64
 import fcntl
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -28,9 +29,13 @@ HEADLINE_BYTES = 100_000
 
 
 def inputs() -> str:
-    """The hash of everything that the pages are made from."""
+    """The hash of everything that the pages are made from, the library of the book's own code included."""
     files = [path for path in BOOK.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
-    return fingerprint.of_files([*files, ROOT / "_config.yml", *fingerprint.ENVIRONMENT])
+    library = fingerprint.library_files([path.read_text(encoding="utf-8") for path in files
+                                         if path.suffix == ".py"])
+    claims = [path for path in [fingerprint.CLAIMS] if path.exists()]
+    return fingerprint.of_files([*files, ROOT / "_config.yml", *fingerprint.ENVIRONMENT, *library,
+                                 *fingerprint.trial_files(), *claims])
 
 
 def build() -> bool:
@@ -40,14 +45,17 @@ def build() -> bool:
     began = time.perf_counter()
     print("pages: building", flush=True)
     write_headline()
+    write_scorecard()
     made_from = inputs()
     work = BUILD / "work"
     shutil.rmtree(work / "_build" / "html", ignore_errors=True)  # else a new stylesheet alone is not copied
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()",
                "build", "book", "-W", "-n", "--keep-going", "--path-output", work]
     log = BUILD / "pages.log"
+    path = os.pathsep.join(filter(None, [str(BOOK), os.environ.get("PYTHONPATH")]))  # for book/_ext
     with log.open("w") as output:
-        failed = subprocess.run(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT).returncode
+        failed = subprocess.run(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT,
+                                env={**os.environ, "PYTHONPATH": path}).returncode
     text = re.sub(r"\x1b\[[\d;]*m", "", log.read_text()).replace(f"{ROOT}/", "")
     problems = [line for line in text.splitlines() if "WARNING" in line or "ERROR" in line]
     if failed and not problems:
@@ -137,6 +145,13 @@ def write_headline() -> None:
             picture = _reduced(base64.b64decode(content))
             if not path.exists() or path.read_bytes() != picture:
                 chapters.write(path, picture)
+
+
+def write_scorecard() -> None:
+    """Store what the executed chapters recorded about the claims, where the pages read it."""
+    import scorecard  # here, since it imports SciPy, which takes long
+
+    scorecard.write(scorecard.collect(chapters.EXECUTED))
 
 
 def _reduced(png: bytes) -> bytes:

@@ -4,18 +4,22 @@ the numbers."""
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from enum import Enum
+from typing import Any
 
 import numpy as np
 
 from lib.stats import Estimate, estimate
 
+JUDGEMENT = "judgement"  # the key of a displayed judgement, as plain values, in its output's metadata
+
 
 @dataclass(frozen=True)
 class Claim:
-    """What the paper says, by which figure or table, and the chapter that judges it."""
+    """What the paper says, by which figure or table, and the chapters that judge it."""
 
     id: str
     statement: str
@@ -59,14 +63,51 @@ class Verdict(Enum):
     NOT_REPRODUCED = "not reproduced"
     NOT_RUN = "not run here"
 
+    @property
+    def kind(self) -> str:
+        """The class of its card on a page."""
+        return self.name.lower().replace("_", "-")
+
 
 @dataclass(frozen=True)
 class Check:
-    """One part of a claim: what has to hold, whether it does, and the effect that decided it."""
+    """One part of a claim: what has to hold, whether it does (None: not run here), and the effect behind it.
+
+    `main` marks the check whose effect stands for the claim where there is room for one.
+    """
 
     what: str
-    holds: bool
+    holds: bool | None
     effect: Estimate | None = None
+    main: bool = False
+
+    @property
+    def outcome(self) -> str:
+        """What became of it, in a word or three."""
+        return "not run" if self.holds is None else "holds" if self.holds else "fails"
+
+    def as_json(self) -> dict[str, Any]:
+        """The check as plain JSON values; a number that is none (NaN, infinity) is null."""
+        effect = self.effect and {name: value if math.isfinite(value) else None
+                                  for name, value in asdict(self.effect).items()}
+        holds = None if self.holds is None else bool(self.holds)  # NumPy's booleans are no JSON
+        return {"what": self.what, "holds": holds, "effect": effect, "main": self.main}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Check:
+        """The check that `as_json` wrote."""
+        effect = values["effect"] and Estimate(**{
+            name: math.nan if value is None else value for name, value in values["effect"].items()})
+        return cls(values["what"], values["holds"], effect, values["main"])
+
+
+def verdict_of(checks: Iterable[Check]) -> Verdict:
+    """Reproduced where every check holds; not reproduced where none of those that ran does; partly where some
+    do, or where some were not run; not run here where none was."""
+    found = [check.holds for check in checks]
+    if all(holds is None for holds in found):
+        return Verdict.NOT_RUN
+    return Verdict.REPRODUCED if all(found) else Verdict.PARTLY if any(found) else Verdict.NOT_REPRODUCED
 
 
 @dataclass(frozen=True)
@@ -75,21 +116,26 @@ class Judgement:
 
     claim: Claim
     checks: tuple[Check, ...]
+    stored_seconds: float = 0.0  # what the stored results behind the checks took to compute
 
     @property
     def verdict(self) -> Verdict:
-        """Reproduced where every check holds, not reproduced where none does, partly otherwise; no check:
-        not run here."""
-        held = [check.holds for check in self.checks]
-        if not held:
-            return Verdict.NOT_RUN
-        return Verdict.REPRODUCED if all(held) else Verdict.PARTLY if any(held) else Verdict.NOT_REPRODUCED
+        """The verdict of these checks, see `verdict_of`."""
+        return verdict_of(self.checks)
+
+    def as_json(self) -> dict[str, Any]:
+        """The judgement as plain JSON values."""
+        return {"claim": self.claim.id, "checks": [check.as_json() for check in self.checks],
+                "stored_seconds": round(self.stored_seconds)}
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict, dict[str, Any]]:
+        """No more to show than text and HTML; in the output's metadata itself, for the scorecard to read."""
+        return {}, {JUDGEMENT: self.as_json()}
 
     def __repr__(self) -> str:
         lines = [f"{self.claim.id}: {self.verdict.value}"]
         lines += [
-            f"  {'holds' if check.holds else 'fails'}: {check.what}"
-            + (f": {check.effect}" if check.effect else "")
+            f"  {check.outcome}: {check.what}" + (f": {check.effect}" if check.effect else "")
             for check in self.checks
         ]
         return "\n".join(lines)
@@ -97,15 +143,14 @@ class Judgement:
     def _repr_html_(self) -> str:
         rows = "".join(
             f"<tr><td>{html.escape(check.what)}</td><td>{html.escape(str(check.effect or ''))}</td>"
-            f"<td>{'holds' if check.holds else 'fails'}</td></tr>" for check in self.checks)
+            f"<td>{check.outcome}</td></tr>" for check in self.checks)
         head = "<tr><th>Check</th><th>Effect (mean, 95 % interval)</th><th></th></tr>"
         table = f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>" if rows else ""
-        kind = self.verdict.name.lower().replace("_", "-")
-        return (f'<div class="verdict {kind}"><p><strong>{self.claim.id}: {self.verdict.value}.</strong> '
-                f"{html.escape(self.claim.statement)}</p>{table}</div>")
+        words = f"<strong>{self.claim.id}: {self.verdict.value}.</strong> {html.escape(self.claim.statement)}"
+        return f'<div class="verdict {self.verdict.kind}"><p>{words}</p>{table}</div>'
 
 
-def weakest(what: str, values: np.ndarray, sign: int) -> Check:
+def weakest(what: str, values: np.ndarray, sign: int, main: bool = False) -> Check:
     """Whether the mean over seeds of `values` (..., seed) has this sign, beyond its interval, everywhere on
     the leading axes.
 
@@ -115,11 +160,19 @@ def weakest(what: str, values: np.ndarray, sign: int) -> Check:
     margins = [effect.low if sign > 0 else -effect.high for effect in effects]
     held = sum(margin > 0 for margin in margins)
     count = f" ({held} of {len(effects)})" if len(effects) > 1 else ""
-    return Check(what + count, held == len(effects), effects[int(np.argmin(margins))])
+    return Check(what + count, held == len(effects), effects[int(np.argmin(margins))], main)
 
 
-def judge(claim_id: str, checks: Sequence[Check]) -> Judgement:
-    """The judgement of a claim from its checks. Raises ValueError for an unknown claim."""
+def judge(claim_id: str, checks: Sequence[Check], stored_seconds: float = 0.0) -> Judgement:
+    """The judgement of a claim from its checks; without any the claim is not run here.
+
+    A part of the claim that is not run, for want of data say, is a check that neither holds nor fails:
+    `Check(what, None)`. `stored_seconds` is what the stored results that were read took to compute.
+
+    Raises ValueError for an unknown claim, or where several checks are marked as the main one.
+    """
     if claim_id not in CLAIMS:
         raise ValueError(f"claim must be one of {', '.join(CLAIMS)}, not {claim_id!r}")
-    return Judgement(CLAIMS[claim_id], tuple(checks))
+    if sum(check.main for check in checks) > 1:
+        raise ValueError(f"main must mark one check of {claim_id}, not {sum(check.main for check in checks)}")
+    return Judgement(CLAIMS[claim_id], tuple(checks), stored_seconds)

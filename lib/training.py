@@ -6,7 +6,8 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,10 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from lib.checkpoint import load_checkpoint, save_checkpoint
+from lib.device import reuse_memory
 from lib.optim import LSAM, SAM
 
 METHODS = ("sgd", "sam", "lsam")
 EVALUATION_BATCH = 500
+CHECKPOINT_SECONDS = 60.0  # at most this much training is lost where a process is killed, and one epoch
 
 
 @dataclass(frozen=True)
@@ -102,20 +106,35 @@ def take_step(model: nn.Module, optimizer: torch.optim.Optimizer, inputs: Tensor
 
 
 def train(model: nn.Module, optimizer: torch.optim.Optimizer, train_images: Images, validation: Images, *,
-          epochs: int, batch_size: int, seed: int, label: str = "") -> History:
+          epochs: int, batch_size: int, seed: int, label: str = "",
+          checkpoint: Path | None = None) -> History:
     """Train in place with a cosine schedule per step, from the optimizer's learning rate to 0.
 
     `seed` decides the order of the batches and nothing else. Training stops after the epoch in which a loss
     was NaN or infinite; the history then names the step and holds the epochs before. `label` names the
     progress bar, which is there in a terminal only.
+
+    `checkpoint` is a file of this very training (same data, settings and seed). Where it is there, training
+    goes on from it, to the same weights that it would have reached undisturbed; a finished one is only
+    loaded. It is written after an epoch if CHECKPOINT_SECONDS have passed, and at the end, then without the
+    optimizer's state.
     """
-    history, started = History(), time.perf_counter()
+    reuse_memory()
     device = train_images.labels.device
     steps_per_epoch = math.ceil(len(train_images) / batch_size)
     peak = [group["lr"] for group in optimizer.param_groups]
     steps = epochs * steps_per_epoch
-    with deterministic(), tqdm(total=steps, desc=label, unit="step", leave=False, disable=None) as bar:
-        for epoch in range(epochs):
+    first, history = 0, History()
+    if saved := load_checkpoint(checkpoint, model, optimizer):
+        first, history = saved.epochs, History(**saved.history)
+        if first == epochs or history.diverged_at is not None:
+            return history
+    started = last_saved = time.perf_counter()
+    before = history.seconds
+    done = first * steps_per_epoch
+    with (deterministic(), tqdm(total=steps, initial=done, desc=label, unit="step", leave=False,
+                                disable=None) as bar):
+        for epoch in range(first, epochs):
             model.train()
             losses = torch.empty(steps_per_epoch, device=device)
             for i, which in enumerate(batch_order(seed, epoch, len(train_images), batch_size)):
@@ -136,7 +155,12 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, train_images: Imag
             history.validation_loss.append(validation_loss)
             history.validation_error.append(validation_error)
             bar.set_postfix(loss=f"{history.train_loss[-1]:.3f}", validation_error=f"{validation_error:.3f}")
-    history.seconds = time.perf_counter() - started
+            now = time.perf_counter()
+            if epoch + 1 < epochs and now - last_saved > CHECKPOINT_SECONDS:
+                last_saved, history.seconds = now, before + now - started
+                save_checkpoint(checkpoint, epoch + 1, model, optimizer, asdict(history))
+    history.seconds = before + time.perf_counter() - started
+    save_checkpoint(checkpoint, epochs, model, None, asdict(history))
     return history
 
 

@@ -8,26 +8,18 @@ import pytest
 import torch
 from images import write_cifar_folder, write_mnist
 
-from lib import experiments, training
+from lib import training
+from lib.checkpoint import CheckpointWarning
 from lib.data import pairs
-from lib.experiments import (
-    ImageTrial,
-    MissingTrials,
-    collect,
-    comparison,
-    difference,
-    diverged,
-    easy_and_hard,
-    errors,
-    paper_grid,
-    read_pairs,
-    run_trial,
-    shortfalls,
-    table,
-)
+from lib.experiments import images, table1
+from lib.experiments.images import ImageTrial, read_pairs
+from lib.experiments.table import difference, diverged, easy_and_hard, errors, table
+from lib.experiments.table1 import comparison, grid, one_setting, plan, select, selected, shortfalls
+from lib.experiments.trial import MissingTrials, Place
+from lib.experiments.weights import FRACTIONS, WeightTrial
 from lib.store import Store
+from lib.sweep import run
 
-CPU = torch.device("cpu")
 TRIAL = ImageTrial("cifar-mnist", "sgd", lr=0.05, epochs=1, batch_size=10)
 
 
@@ -41,13 +33,18 @@ def root(tmp_path_factory):
 
 
 @pytest.fixture
+def place(root, tmp_path):
+    return Place(root, "cpu", checkpoints=tmp_path / "checkpoints")
+
+
+@pytest.fixture
 def trial_record(root):
-    return lambda **changes: run_trial(replace(TRIAL, **changes), root, CPU)
+    return lambda **changes: replace(TRIAL, **changes).run(Place(root, "cpu", checkpoints=None))
 
 
 @pytest.fixture
 def store(tmp_path):
-    return Store(tmp_path)
+    return Store(tmp_path / "store")
 
 
 def without_time(record: dict) -> dict:
@@ -75,6 +72,7 @@ def test_record_holds_what_the_chapters_need_as_plain_json(trial_record):
     assert metrics["probing_error"]["mnist"]["error"] < 0.1
     assert metrics["validation_error"] == record["curve"]["validation_error"][-1]
     assert all(len(values) == 1 for values in record["curve"].values())
+    assert record["seconds"]["total"] >= record["seconds"]["training"]
     assert {"torch", "scikit-learn"} < set(record["versions"]) and record["hardware"]["device"] == "cpu"
 
 
@@ -120,8 +118,8 @@ def test_train_limit_takes_that_many_images(trial_record, monkeypatch):
     assert counts == [10, 10, 5]
 
 
-def test_diverged_trial_has_its_step_and_no_metrics(store, root, trial_record):
-    (record,) = collect([replace(TRIAL, lr=1e30)], store, root, "cpu")
+def test_diverged_trial_has_its_step_and_no_metrics(store, place, trial_record):
+    (record,) = run([replace(TRIAL, lr=1e30)], store, place)
     assert record["status"] == "diverged" and record["diverged_at"] in (1, 2) and record["metrics"] is None
     assert list(store) == [record] and table([record]).empty
     with pytest.raises(MissingTrials, match="no trial of sgd finished: seed 0 diverged at step"):
@@ -129,31 +127,76 @@ def test_diverged_trial_has_its_step_and_no_metrics(store, root, trial_record):
     assert diverged([trial_record(), record]) == [f"sgd seed 0 at step {record['diverged_at']}"]
 
 
-def test_collect_computes_only_what_the_store_lacks(store, root, monkeypatch):
-    trials = [replace(TRIAL, seed=seed) for seed in range(2)]
-    first = collect(trials[:1], store, root, "cpu")
-    computed = []
-    monkeypatch.setattr(
-        experiments,
-        "run_trial",
-        lambda trial, *_: computed.append(trial) or {"configuration": trial.configuration},
-    )
-    records = collect(trials, store, root, "cpu")
-    assert computed == trials[1:] and records[0] == first[0]
-    assert [record["configuration"]["seed"] for record in records] == [0, 1]
-    collect(trials, store, root)
-    assert computed == trials[1:]
-
-
-def test_stored_trials_need_no_images_and_missing_ones_are_named_with_the_command(store, root, tmp_path):
-    collect([TRIAL], store, root, "cpu")
-    assert len(collect([TRIAL], store, tmp_path / "nowhere")) == 1
+def test_stored_trials_need_no_images_and_missing_ones_are_named_with_the_command(store, place, tmp_path):
+    run([TRIAL], store, place)
+    nowhere = Place(tmp_path / "nowhere", "cpu", checkpoints=None)
+    assert len(run([TRIAL], store, nowhere)) == 1
     with pytest.raises(MissingTrials) as caught:
-        collect([TRIAL, replace(TRIAL, seed=1)], store, tmp_path / "nowhere")
+        run([TRIAL, replace(TRIAL, seed=1)], store, nowhere)
     message = str(caught.value)
     assert "1 of 2 trials" in message and "\n" not in message
     assert "SAM_DATA_ROOT" in message and "python -m lib.data.sources --download cifar10 mnist" in message
     assert caught.value._render_traceback_() == [f"MissingTrials: {message}"]
+
+
+@pytest.mark.parametrize("method", ["sgd", "sam", "lsam"])
+def test_training_that_was_cut_off_goes_on_to_the_same_record(root, place, monkeypatch, method):
+    trial = replace(TRIAL, method=method, rho=0.0 if method == "sgd" else 0.1, epochs=4)
+    undisturbed = trial.run(Place(root, "cpu", checkpoints=None))
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    evaluate, calls = training.evaluate, []
+
+    def cut_off(*arguments):
+        calls.append(None)
+        if len(calls) == 3:  # the third epoch's: two are in the checkpoint
+            raise KeyboardInterrupt
+        return evaluate(*arguments)
+
+    monkeypatch.setattr(training, "evaluate", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        trial.run(place)
+    again = trial.run(place)
+    assert len(calls) == 3 + 2 + 1, "two more epochs and the final measurement"
+    assert without_time(again) == without_time(undisturbed)
+
+
+def test_trained_net_is_kept_and_read_again_without_training(place, monkeypatch):
+    record = TRIAL.run(place)
+    monkeypatch.setattr(training, "take_step", None)  # training would fail
+    again = TRIAL.run(place)
+    assert again["metrics"] == record["metrics"] and again["curve"] == record["curve"]
+    assert again["seconds"]["training"] == record["seconds"]["training"]
+    reading = read_pairs(TRIAL, 3, place)
+    assert len(reading.images) == 3
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "another net"])
+def test_damaged_checkpoint_is_named_and_training_begins_anew(place, damage):
+    record = TRIAL.run(place)
+    path = place.checkpoint(TRIAL)
+    content = path.read_bytes()
+    if damage == "another net":
+        torch.save({"epochs": 1, "history": {}, "optimizer": None, "model": {"weight": torch.ones(3)}}, path)
+    else:
+        path.write_bytes(content[:len(content) // 2] if damage == "cut" else b"")
+    with pytest.warns(CheckpointWarning, match=path.name):
+        assert TRIAL.run(place)["metrics"] == record["metrics"]
+
+
+def test_weights_are_measured_on_the_kept_net_at_both_points(place, monkeypatch):
+    trial = WeightTrial(replace(TRIAL, epochs=2), rho=0.1, batch_size=10)
+    trial.of.run(place)
+    monkeypatch.setattr(training, "take_step", None)
+    record = trial.run(place)
+    real, phantom = record["metrics"]["real"], record["metrics"]["phantom"]
+    for weights in (real, phantom):
+        assert len(weights["lorenz"]) == len(FRACTIONS) and weights["lorenz"][0] == 0
+        assert weights["lorenz"][-1] == 1 and 0 < weights["gini"] < 1 and weights["points"] == 54
+    assert phantom["mean"] > real["mean"], "uphill the net fits worse"
+    assert trial.label == "weights of cifar-mnist sgd lr 0.05 seed 0"
+    assert json.loads(json.dumps(trial.configuration)) == trial.configuration
+    with pytest.raises(ValueError, match="rho must be a finite number above 0, not 0"):
+        WeightTrial(TRIAL, 0)
 
 
 def test_identity_depends_on_every_field_and_not_on_the_type_of_a_number():
@@ -178,7 +221,7 @@ def test_configuration_is_plain_json_that_gives_the_trial_back():
     configuration = json.loads(json.dumps(TRIAL.configuration))
     assert configuration == TRIAL.configuration
     assert (
-        configuration.pop("experiment") == "images" and configuration.pop("protocol") == experiments.PROTOCOL
+        configuration.pop("experiment") == "images" and configuration.pop("protocol") == images.PROTOCOL
     )
     assert ImageTrial(**configuration) == TRIAL
 
@@ -207,6 +250,44 @@ def test_wrong_value_is_refused_in_one_line(change, message):
     assert "\n" not in str(caught.value)
 
 
+def write_sweep(store: Store, leave_out: int = 0, **validation_errors: dict) -> None:
+    """A made-up sweep: validation error .5, or that of `validation_errors` by (lr, rho); loss falls with rho."""
+    for trial in grid("cifar-mnist")[leave_out:]:
+        error = validation_errors.get("at", {}).get((trial.lr, trial.rho), 0.5)
+        store.write({"configuration": trial.configuration, "status": "finished",
+                     "metrics": {"validation_error": error, "validation_loss": 1 - trial.rho}})
+
+
+def test_setting_is_selected_by_validation_error_then_loss_for_each_method(store):
+    write_sweep(store, at={(0.01, 0.0): 0.2, (0.05, 0.1): 0.1, (0.1, 0.01): 0.1})
+    chosen = selected("cifar-mnist", store)
+    assert {name: (trial.method, trial.lr, trial.rho) for name, trial in chosen.items()} == {
+        "sgd": ("sgd", 0.01, 0), "sam": ("sam", 0.05, 0.1), "lsam": ("lsam", 0.05, 0.1)}
+    with pytest.raises(ValueError, match="records must hold a finished trial of lsam"):
+        select(store, "lsam")
+
+
+def test_diverged_trials_are_never_selected(store):
+    write_sweep(store)
+    for trial in grid("cifar-mnist"):
+        if (trial.lr, trial.rho) != (0.1, 0.01):
+            store.write({"configuration": trial.configuration, "status": "diverged", "metrics": None})
+    assert select(store, "sam").lr == 0.1
+    with pytest.raises(ValueError, match="a finished trial of sgd"):
+        selected("cifar-mnist", store)
+
+
+def test_plan_is_the_sweep_and_then_the_selected_settings_on_every_seed(store):
+    write_sweep(store, leave_out=1)
+    before = plan("cifar-mnist", store, seeds=4)
+    assert len(before.trials) == 21 and before.later == 22
+    write_sweep(store)
+    after = plan("cifar-mnist", store, seeds=4)
+    assert after.later == 0 and len({trial.identity for trial in after.trials}) == 21 + 22
+    methods = [trial.method for trial in after.trials[21:] if isinstance(trial, ImageTrial) and trial.epochs]
+    assert methods == 4 * ["sgd", "sam", "lsam"]
+
+
 def test_shortfalls_name_what_the_protocol_lacks_until_nothing_does(store):
     reduced = [replace(TRIAL, train_limit=50)]
     assert shortfalls(reduced, store) == [
@@ -216,33 +297,34 @@ def test_shortfalls_name_what_the_protocol_lacks_until_nothing_does(store):
         "batch_size 10",
         "train_limit 50",
     ]
-    full = [ImageTrial("cifar-mnist", "sgd", seed=seed) for seed in range(4)]
-    for trial in paper_grid("cifar-mnist"):
-        store.write({"configuration": trial.configuration})
-    assert shortfalls(full, store) == []
+    write_sweep(store)
+    settings = selected("cifar-mnist", store)
+    assert shortfalls(comparison(settings, 4), store) == []
+    other = {**settings, "sam": replace(settings["sam"], rho=0.01)}
+    assert shortfalls(comparison(other, 4), store) == ["another setting than the selected one"]
 
 
 def test_grid_is_the_papers():
-    grid = paper_grid("fmnist-mnist")
-    assert len({trial.identity for trial in grid}) == 21
-    assert {trial.lr for trial in grid} == {0.01, 0.05, 0.1}
-    assert {trial.rho for trial in grid} == {0, 0.01, 0.03, 0.05, 0.07, 0.1, 0.2}
+    trials = grid("fmnist-mnist")
+    assert len({trial.identity for trial in trials}) == 21
+    assert {trial.lr for trial in trials} == {0.01, 0.05, 0.1}
+    assert {trial.rho for trial in trials} == {0, 0.01, 0.03, 0.05, 0.07, 0.1, 0.2}
     assert all(
         (trial.method == "sgd") == (trial.rho == 0)
-        and trial.epochs == 20
+        and trial.epochs == table1.EPOCHS == 20
         and trial.momentum == 0.9
         and trial.batch_size == 100
         and trial.weight_decay == 0
-        for trial in grid
+        for trial in trials
     )
 
 
 def test_comparison_pairs_every_method_by_seed():
-    trials = comparison("cifar-mnist", lr=0.05, rho=0.1, epochs=3, seeds=2)
+    trials = comparison(one_setting("cifar-mnist", lr=0.05, rho=0.1, epochs=3), seeds=2)
     kinds = [(trial.method, trial.rho, trial.epochs) for trial in trials]
     assert kinds == 2 * [("sgd", 0, 0), ("sgd", 0, 3), ("sam", 0.1, 3), ("lsam", 0.1, 3)]
     assert [trial.seed for trial in trials] == 4 * [0] + 4 * [1]
-    others = comparison("cifar-mnist", lr=0.1, rho=0.2, epochs=3, seeds=2)
+    others = comparison(one_setting("cifar-mnist", lr=0.1, rho=0.2, epochs=3), seeds=2)
     assert [trial.epochs for trial in set(trials) & set(others)] == [0, 0], (
         "the untrained nets, whatever the setting"
     )
@@ -277,10 +359,12 @@ def test_table_tells_easy_from_hard_by_sgd_and_pairs_differences_by_seed():
     assert change.n == 2 and change.mean == pytest.approx(-0.1) and change.spread == pytest.approx(0)
     assert errors(rows, "cifar-mnist", "untrained", "mnist").to_dict() == {0: 0.9}
     assert errors(rows, "cifar-mnist", "sam", "answer cifar").to_dict() == {0: 0.5, 1: 0.5}
+    with pytest.raises(ValueError, match="rows must hold sam on cifar-mnist at one setting"):
+        errors(table([*records, record("sam", 0, 0, 0, lr=0.1)]), "cifar-mnist", "sam", "test")
 
 
-def test_net_reads_pairs_of_two_classes(root):
-    reading = read_pairs(replace(TRIAL, epochs=3), 5, root, CPU)
+def test_net_reads_pairs_of_two_classes(place):
+    reading = read_pairs(replace(TRIAL, epochs=3), 5, place)
     first, second = reading.attributes.values()
     assert len(reading.images) == len(reading.answers) == 5 and (first != second).all()
     assert set(reading.probed) == set(reading.attributes) and all(
@@ -293,7 +377,7 @@ def test_stored_untrained_net_is_found_again_in_the_images():
     record = Store().read(trial.configuration)
     if record is None or not pairs.available("cifar-mnist"):
         pytest.skip("needs the images of CIFAR-MNIST under the data root (SAM_DATA_ROOT)")
-    again = run_trial(trial, device=CPU)["metrics"]
+    again = trial.run(Place(device="cpu", checkpoints=None))["metrics"]
     assert again["validation_loss"] == pytest.approx(record["metrics"]["validation_loss"], rel=1e-4)
     for attribute, rate in record["metrics"]["probing_error"].items():
         assert again["probing_error"][attribute]["error"] == pytest.approx(rate["error"], abs=0.01)

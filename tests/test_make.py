@@ -13,7 +13,6 @@ import sys
 from pathlib import Path
 
 import chapters
-import claims_table
 import fingerprint
 import nbformat
 import numpy as np
@@ -21,7 +20,7 @@ import pages
 import pytest
 from PIL import Image
 
-from lib.claims import Check, Verdict, judge
+from lib.claims import JUDGEMENT, Check, judge
 
 ROOT = Path(__file__).resolve().parents[1]
 V4 = nbformat.v4
@@ -41,7 +40,7 @@ def tree(tmp_path, monkeypatch) -> Path:
     """A copy of the repository's machinery with one short chapter, `01_trial`, that imports `lib.one`."""
     generated = shutil.ignore_patterns("chapters", "__pycache__")
     shutil.copytree(ROOT / "book", tmp_path / "book", ignore=generated)
-    for name in ("Makefile", "pyproject.toml", "requirements-lock.txt"):
+    for name in ("Makefile", "_config.yml", "pyproject.toml", "requirements-lock.txt"):
         shutil.copy(ROOT / name, tmp_path)
     (tmp_path / "lib" / "deep").mkdir(parents=True)
     shutil.copy(ROOT / "lib" / "notebook.py", tmp_path / "lib")
@@ -100,6 +99,8 @@ def test_hash_follows_results_and_the_place_of_images_where_a_chapter_reads_them
     (tree / "results").mkdir()
     (tree / "results" / "trial.json").write_text("{}")
     seen.add(of_run(tree))
+    (tree / "results" / "claims.json").write_text("{}")  # made from the chapters, not read by them
+    (tree / "results" / ".half-written.json").write_text("{")
     (tree / "data" / "MNIST" / "raw").mkdir(parents=True)
     seen.add(of_run(tree))
     monkeypatch.setenv("SAM_DATA_ROOT", str(tree / "elsewhere"))
@@ -123,6 +124,8 @@ def test_chapter_runs_once_with_the_book_parameters_and_again_only_after_a_chang
     assert notebook.cells[1].source.startswith("rho: float = 0.25  # radius\n")
     assert notebook.cells[2].outputs[0].data["text/plain"] == "(0.25, [1, 2], 2)"
     assert len(notebook.cells) == 3 and "papermill" not in notebook.metadata
+    assert notebook.metadata["parameters"] == {"rho": 0.25}
+    assert notebook.metadata["seconds"] >= 0 and notebook.metadata["cores"] >= 1
     assert run_chapters(tree).stdout == ""
     (tree / "book" / "parameters.yml").write_text("01_trial: {}\n")
     assert "01_trial: done" in run_chapters(tree).stdout
@@ -206,15 +209,24 @@ def test_built_pages_are_searched_for_every_page_and_figure(tree, inside, proble
     assert len(found) == (problem is not None) and (problem or "") in "".join(found)
 
 
-@pytest.mark.parametrize(("held", "verdict"), [
-    ([True], Verdict.REPRODUCED), ([True, False], Verdict.PARTLY),
-    ([False], Verdict.NOT_REPRODUCED), ([], Verdict.NOT_RUN)])
-def test_landing_page_reads_the_verdicts_that_chapters_show(held, verdict, tmp_path):
-    shown = judge("C1", [Check("a check", holds) for holds in held])
-    executed = tmp_path / "03_toy.ipynb"
-    output = {"output_type": "execute_result", "data": {"text/html": [shown._repr_html_()]}}
-    executed.write_text(json.dumps({"cells": [{"outputs": [output]}]}))
-    assert claims_table.verdicts(executed) == {"C1": verdict.value}
+def test_pages_are_made_again_after_a_change_of_results_claims_or_the_library_of_the_book(tree):
+    seen = {pages.inputs()}
+    for path in ("results/images/trial.json", "results/claims.json", "lib/claims.py", "lib/other.py"):
+        (tree / path).parent.mkdir(parents=True, exist_ok=True)
+        (tree / path).write_text("{}")
+        seen.add(pages.inputs())
+    assert len(seen) == 4, "lib/other.py is imported by no code of the book"
+
+
+def test_claims_of_the_executed_chapters_are_stored_where_the_pages_read_them(tree):
+    (tree / "book" / "chapters").mkdir()
+    shown = {"output_type": "execute_result", "data": {},
+             "metadata": {JUDGEMENT: judge("C1", [Check("a check", True)]).as_json()}}
+    cells = [{"cell_type": "code", "source": "", "outputs": [shown]}]
+    (tree / "book" / "chapters" / "03_toy.ipynb").write_text(json.dumps({"cells": cells, "metadata": {}}))
+    pages.write_scorecard()
+    first = json.loads((tree / "results" / "claims.json").read_text())["claims"][0]
+    assert (first["claim"], first["verdict"]) == ("C1", "reproduced")
 
 
 def test_headline_is_taken_from_its_chapter_and_kept_small(tree):

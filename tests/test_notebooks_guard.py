@@ -15,6 +15,8 @@ import pages
 import pytest
 from nbformat import NotebookNode
 
+from lib.claims import CLAIMS
+
 NOTEBOOKS = fingerprint.chapters()
 PARAMETERS = fingerprint.yaml.safe_load(fingerprint.PARAMETERS.read_text(encoding="utf-8"))
 MACHINE = re.compile(r"(^|[\s'\"(=])(/home/|/root/|/tmp/|/Users/|[A-Z]:\\)|site-packages")
@@ -70,6 +72,13 @@ def test_key_numbers_are_stored_to_compare_with(notebook):
     assert checked
     for cell in checked:
         assert cell.execution_count and cell.outputs, "nbval compares nothing where no output is stored"
+
+
+def test_notebook_judges_only_claims_that_are_its_own(path, notebook):
+    sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    judged = [node.args[0].value for source in sources for node in ast.walk(ast.parse(source))
+              if isinstance(node, ast.Call) and ast.unparse(node.func) == "judge"]
+    assert set(judged) <= {claim.id for claim in CLAIMS.values() if path.stem in claim.notebooks}
 
 
 def test_cells_have_ids_of_their_own(notebook):

@@ -9,6 +9,7 @@ combination (``probe_test``).
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,18 +70,50 @@ class PairedSet:
     mean_pixel: Tensor  # float32 (3,): mean of train.images / 255 over images and pixels
 
 
+_own: dict[str, tuple[Part, Part]] = {}
+
+
+def add(name: str, first: Part, second: Part) -> None:
+    """Make a pair of your own known by `name` in this process, so that trials can be named by it.
+
+    Raises ValueError where the name is taken or the parts cannot be paired (see `pair`).
+    """
+    if name in PAIRED_SETS:
+        raise ValueError(f"name must be none of {', '.join(PAIRED_SETS)}, not {name!r}")
+    pair(name, first, second)
+    _own[name] = first, second
+
+
+def names() -> tuple[str, ...]:
+    """The sets that `load` knows."""
+    return *PAIRED_SETS, *_own
+
+
+def fingerprint(name: str) -> str | None:
+    """A hash of the images and labels of a pair of your own; None for the paper's sets."""
+    if name not in _own:
+        return None
+    digest = hashlib.sha256()
+    for part in _own[name]:
+        for labelled in (part.train, part.test):
+            digest.update(labelled.images.numpy().tobytes() + labelled.labels.numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
 def available(name: str, root: Path | str | None = None) -> bool:
     """Whether the data root has a folder for both sources of the set `name`; files may still be damaged."""
-    return all(sources.is_present(source, root) for _, source in _definition(name)[:2])
+    return name in _own or all(sources.is_present(source, root) for _, source in _definition(name)[:2])
 
 
 def load(name: str, seed: int = 0, root: Path | str | None = None) -> PairedSet:
-    """The set `name` (one of PAIRED_SETS), paired at random by `seed` from the images under the data root.
+    """The set `name` (one of `names()`), paired at random by `seed` from the images under the data root.
 
     Raises DataError (one line: which file, how to get it); ValueError on an unknown name or a negative seed.
     """
-    first, second, classes = _definition(name)
     _check_seed(seed)
+    if name in _own:
+        return pair(name, *_own[name], seed)
+    first, second, classes = _definition(name)
     upper, lower = (Part(attribute, *(sources.read(source, split, range(classes), root) for split in SPLITS))
                     for attribute, source in (first, second))
     return pair(name, upper, lower, seed)
@@ -171,7 +204,7 @@ def _stack(first: Part, second: Part, split: str, rows: np.ndarray) -> Split:
 
 def _definition(name: str) -> tuple[tuple[str, str], tuple[str, str], int]:
     if name not in PAIRED_SETS:
-        raise ValueError(f"name must be one of {', '.join(PAIRED_SETS)}, not {name!r}")
+        raise ValueError(f"name must be one of {', '.join(names())}, not {name!r}")
     return PAIRED_SETS[name]
 
 

@@ -271,6 +271,29 @@ def _read_cifar_folder(split: str, classes: Sequence[int], root: Path) -> tuple[
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(), torch.tensor(labels)
 
 
+def read_folder(folder: Path | str, side: int = 32) -> Labelled:
+    """Images of your own: one folder a class under `folder`, classes 0, 1, ... in the order of their names;
+    every image in colour, scaled to `side` by `side` pixels where it has another size.
+
+    Raises DataError, in one line, where there is no such folder, no image, or a file is no image.
+    """
+    folder = Path(folder)
+    images, labels = [], []
+    for label, kind in enumerate(sorted(path for path in folder.glob("*") if path.is_dir())):
+        found = (path for path in kind.glob("*") if path.suffix.lower() in datasets.folder.IMG_EXTENSIONS)
+        for path in sorted(found):
+            try:
+                with Image.open(path) as file:
+                    image = file.convert("RGB")
+            except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises, by kind of damage
+                raise DataError(f"{path} is not a whole image file") from error
+            images.append(np.asarray(image if image.size == (side, side) else image.resize((side, side))))
+            labels.append(label)
+    if not images:
+        raise DataError(f"{folder} must hold one folder of images a class, and has no image in a folder")
+    return Labelled(np.stack(images).transpose(0, 3, 1, 2), np.array(labels))
+
+
 def _check_choice(argument: str, value: str, choices: Sequence[str]) -> None:
     if value not in choices:
         raise ValueError(f"{argument} must be one of {', '.join(choices)}, not {value!r}")

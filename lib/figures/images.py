@@ -12,15 +12,26 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from lib import experiments, stats
-from lib.experiments import Reading
+from lib import stats
+from lib.experiments.images import Reading
+from lib.experiments.table import easy_and_hard
+from lib.experiments.table import errors as errors_of
 from lib.figures import style
 
 COLOURS = {"sgd": style.SGD, "sam": style.SAM, "lsam": style.LSAM}
 MARKERS = {"sgd": "o", "sam": "s", "lsam": "D"}
 NAMES = {"sgd": "SGD", "sam": "SAM", "lsam": "LSAM", "untrained": "untrained"}
-SETS = {"cifar-mnist": "CIFAR-MNIST", "fmnist-mnist": "FMNIST-MNIST"}
-ATTRIBUTES = {"cifar": "CIFAR", "fmnist": "FMNIST", "mnist": "MNIST"}
+
+
+class Names(dict):
+    """Names as the page writes them; one that is not known stands for itself."""
+
+    def __missing__(self, name: str) -> str:
+        return name
+
+
+SETS = Names({"cifar-mnist": "CIFAR-MNIST", "fmnist-mnist": "FMNIST-MNIST"})
+ATTRIBUTES = Names({"cifar": "CIFAR", "fmnist": "FMNIST", "mnist": "MNIST"})
 DASHES = (0, (4, 3))
 CLASSES = {"cifar": ("airplane", "automobile"), "fmnist": ("T-shirt", "trouser", "pullover", "dress", "coat"),
            "mnist": ("0", "1", "2", "3", "4")}
@@ -70,19 +81,19 @@ def _curves(ax: Axes, curves: np.ndarray, method: str, is_loss: bool) -> None:
 def probing_errors(rows: pd.DataFrame) -> Figure:
     """Above: probing errors (%) of the hard and the easy feature by method. Below: their change against SGD.
 
-    `rows` is `experiments.table`'s. Small dots are seeds, joined where they share a seed; marks with bars are
-    means with 95 % bootstrap intervals over seeds (for one seed a mark alone); the dashed line is the mean of
-    the untrained net.
+    `rows` is that of `lib.experiments.table`. Small dots are seeds, joined where they share a seed; marks
+    with bars are means with 95 % bootstrap intervals over seeds (for one seed a mark alone); the dashed
+    line is the mean of the untrained net.
     """
     columns = []
     for dataset in rows.dataset.unique():
-        easy, hard = experiments.easy_and_hard(rows, dataset)
+        easy, hard = easy_and_hard(rows, dataset)
         columns += [(dataset, hard, "hard"), (dataset, easy, "easy")]
     fig, (above, below) = plt.subplots(2, len(columns), figsize=(style.PAGE_WIDTH, 4.4), sharex=True,
                                        squeeze=False, height_ratios=(3, 2))
     for (dataset, attribute, kind), upper, lower in zip(columns, above, below):
-        errors = {method: 100 * experiments.errors(rows, dataset, method, attribute) for method in COLOURS}
-        _errors(upper, errors, 100 * experiments.errors(rows, dataset, "untrained", attribute))
+        errors = {method: 100 * errors_of(rows, dataset, method, attribute) for method in COLOURS}
+        _errors(upper, errors, 100 * errors_of(rows, dataset, "untrained", attribute))
         _changes(lower, errors)
         where = f"{ATTRIBUTES[attribute]} ({kind})", f"in {SETS[dataset]}"
         upper.set_title((" " if len(columns) < 3 else "\n").join(where))

@@ -1,0 +1,194 @@
+"""The scorecard: what the executed chapters recorded about each claim, kept in `results/claims.json`.
+
+The pages are made from that file alone, so that page and file cannot disagree.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import chapters
+import fingerprint
+import yaml
+
+from lib.claims import CLAIMS, JUDGEMENT, Check, Claim, Verdict, verdict_of
+
+RULE = re.compile(r"How the claims? (is|are) judged")  # the heading above a chapter's rule
+
+
+@dataclass(frozen=True)
+class ClaimRecord:
+    """What one chapter of the book found about one claim, and how to find it again."""
+
+    claim: str
+    chapter: str  # the notebook's name
+    title: str
+    rule: str  # the section of the chapter that states the rule, by its place in the page; or ""
+    checks: tuple[Check, ...]
+    parameters: dict[str, Any]  # those of the book, where they are not the notebook's defaults
+    seconds: int | None  # of the whole chapter; None where that was not measured
+    cores: int | None  # of the machine that ran it
+    stored_seconds: int  # what the stored results that it reads took to compute
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the chapter concludes."""
+        return verdict_of(self.checks)
+
+    @property
+    def command(self) -> str:
+        """The command that runs the chapter as the book does."""
+        words = [".venv/bin/papermill", f"notebooks/{self.chapter}.ipynb", "out.ipynb"]
+        others = {}  # texts, which -p would read as numbers where they look like it, and lists
+        for name, value in self.parameters.items():
+            if isinstance(value, (int, float)):
+                words += ["-p", name, str(value)]
+            else:
+                others[name] = value
+        if others:
+            flow = yaml.safe_dump(others, default_flow_style=True, sort_keys=False, width=math.inf)
+            words += ["-y", flow.strip()]
+        return shlex.join(words)
+
+    def as_json(self) -> dict[str, Any]:
+        """The record as plain JSON values, with what follows from them."""
+        return {"chapter": self.chapter, "title": self.title, "rule": self.rule,
+                "verdict": self.verdict.value, "checks": [check.as_json() for check in self.checks],
+                "parameters": self.parameters, "command": self.command,
+                "seconds": self.seconds, "cores": self.cores, "stored_seconds": self.stored_seconds}
+
+    @classmethod
+    def from_json(cls, claim: str, values: dict[str, Any]) -> ClaimRecord:
+        """The record that `as_json` wrote."""
+        own = {name: value for name, value in values.items() if name not in ("verdict", "command", "checks")}
+        return cls(claim, checks=tuple(map(Check.from_json, values["checks"])), **own)
+
+
+@dataclass(frozen=True)
+class Score:
+    """One claim with the records of its chapters."""
+
+    claim: Claim
+    records: tuple[ClaimRecord, ...]
+
+    @property
+    def not_run(self) -> list[str]:
+        """The chapters that are to judge the claim and did not."""
+        ran = {record.chapter for record in self.records if record.verdict is not Verdict.NOT_RUN}
+        return [chapter for chapter in self.claim.notebooks if chapter not in ran]
+
+    @property
+    def checks(self) -> list[Check]:
+        """The checks of all chapters; a chapter that did not judge counts as one that was not run."""
+        return [check for record in self.records for check in record.checks] \
+            + [Check(chapter, None) for chapter in self.not_run]
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict over the checks of all chapters."""
+        return verdict_of(self.checks)
+
+    @property
+    def held(self) -> int:
+        """How many checks hold."""
+        return sum(check.holds is True for check in self.checks)
+
+    @property
+    def ran(self) -> int:
+        """How many checks ran."""
+        return sum(check.holds is not None for check in self.checks)
+
+    def as_json(self) -> dict[str, Any]:
+        """The score as plain JSON values."""
+        return {"claim": self.claim.id, "statement": self.claim.statement, "shown_by": self.claim.shown_by,
+                "verdict": self.verdict.value, "checks_held": self.held, "checks_run": self.ran,
+                "not_run": self.not_run, "records": [record.as_json() for record in self.records]}
+
+
+def leading(checks: tuple[Check, ...]) -> list[Check]:
+    """The checks that stand for all: the main one, else the first with an effect; where it holds, the first
+    that fails."""
+    order = sorted(checks, key=lambda check: (check.holds is None, not check.main, check.effect is None))
+    failing = [check for check in checks if check.holds is False]
+    return order[:1] + (failing[:1] if order and order[0].holds else [])
+
+
+def recorded(executed: Path) -> Iterator[ClaimRecord]:
+    """The records of an executed chapter, one for each claim that it judges; judgements of one claim are put
+    together.
+
+    Raises ValueError where the chapter judges a claim that `lib/claims.py` does not give to it.
+    """
+    notebook = json.loads(executed.read_text(encoding="utf-8"))
+    found: dict[str, list[dict]] = {}
+    for cell in notebook["cells"]:
+        for output in cell.get("outputs", []):
+            if judgement := output.get("metadata", {}).get(JUDGEMENT):
+                found.setdefault(judgement["claim"], []).append(judgement)
+    headings = chapters.headings(notebook) or [executed.stem]
+    rule = next((heading for heading in headings if RULE.match(heading)), "")
+    run = notebook["metadata"]
+    for claim, judgements in found.items():
+        if executed.stem not in CLAIMS[claim].notebooks:
+            raise ValueError(f"{executed.stem} judges {claim}, which lib/claims.py gives to "
+                             f"{' and '.join(CLAIMS[claim].notebooks)}")
+        yield ClaimRecord(
+            claim, executed.stem, title=headings[0].partition(":")[0],
+            rule=re.sub(r"[^a-z0-9]+", "-", rule.lower()).strip("-"),
+            checks=tuple(Check.from_json(check) for judgement in judgements for check in judgement["checks"]),
+            parameters=run.get("parameters", {}), seconds=run.get("seconds"), cores=run.get("cores"),
+            stored_seconds=sum(judgement["stored_seconds"] for judgement in judgements))
+
+
+def collect(executed: Path) -> list[Score]:
+    """Every claim of the paper with what the chapters in this folder recorded, in the order of the claims."""
+    return _scores([record for path in sorted(executed.glob("*.ipynb")) for record in recorded(path)])
+
+
+def read(path: Path | None = None) -> list[Score]:
+    """Every claim of the paper with its records in the file (None: the book's); no file, no records."""
+    path = fingerprint.CLAIMS if path is None else path
+    stored = json.loads(path.read_text(encoding="utf-8"))["claims"] if path.exists() else []
+    records = [ClaimRecord.from_json(row["claim"], values) for row in stored for values in row["records"]]
+    return _scores(records)
+
+
+def _scores(records: list[ClaimRecord]) -> list[Score]:
+    return [Score(claim, tuple(record for record in records if record.claim == claim.id))
+            for claim in CLAIMS.values()]
+
+
+def write(scores: list[Score], path: Path | None = None) -> None:
+    """Store the scores in the file (None: the book's), unless it says the same already."""
+    path = fingerprint.CLAIMS if path is None else path
+    content = {"claims": [score.as_json() for score in scores]}
+    if path.exists():
+        try:
+            if alike(content, json.loads(path.read_text(encoding="utf-8"))):
+                return
+        except ValueError:  # a damaged file is replaced
+            pass
+    path.parent.mkdir(exist_ok=True)
+    chapters.write(path, (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def alike(one: Any, other: Any, name: str = "") -> bool:
+    """Whether two contents of the file say the same: numbers to six digits, times within a factor of two."""
+    if name == "cores":
+        return True
+    if name == "seconds" and one and other:
+        return max(one, other) <= 2 * min(one, other) + 5
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(alike(one[key], other[key], key) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(alike, one, other))
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=1e-6, abs_tol=1e-12)
+    return one == other

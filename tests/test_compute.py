@@ -1,0 +1,94 @@
+"""What the stored results took to compute, and how the book's page lists it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import computing
+import pytest
+
+from lib.compute import diverged, duration, efforts, hardware, nets, total_seconds
+from lib.store import Store
+
+CPU = {"device": "cpu", "model": "a processor", "threads": 2}
+GPU = {"device": "cuda", "model": "a graphics card", "threads": 8}
+
+
+def image(seed: int, seconds: dict, status: str = "finished", device: dict = CPU) -> dict:
+    return {"configuration": {"experiment": "images", "protocol": 1, "dataset": "cifar-mnist", "seed": seed},
+            "status": status, "metrics": {} if status == "finished" else None, "seconds": seconds,
+            "hardware": device}
+
+
+def toy(wrong: list | None, seeds: int = 3) -> dict:
+    """A trial of two settings; `wrong` holds None for a net that diverged."""
+    return {"configuration": {"experiment": "toy", "seeds": seeds, "settings": [{}, {"rho": 1}]},
+            "status": "diverged" if wrong is None else "finished", "seconds": {"total": 5.0}, "hardware": CPU,
+            "metrics": None if wrong is None else {"wrong": {"train": {"model": wrong}}}}
+
+
+@pytest.fixture
+def results(tmp_path) -> Path:
+    Store(tmp_path / "images").write(image(0, {"training": 10.0}))
+    Store(tmp_path / "images").write(image(1, {"training": 20.0, "total": 30.0}, "diverged", GPU))
+    Store(tmp_path / "toy").write(toy([[0, None, 2], [1, 1, None]]))
+    (tmp_path / "claims.json").write_text("{}")
+    return tmp_path
+
+
+def test_time_is_the_total_where_there_is_one_and_the_sum_of_the_parts_elsewhere():
+    assert total_seconds([image(0, {"training": 10.0, "total": 30.0}), image(1, {"a": 1.0, "b": 2.0})]) == 33
+    assert total_seconds([]) == 0
+
+
+def test_every_net_of_a_toy_trial_counts_and_those_without_an_error_have_diverged():
+    record = toy([[0, None, 2], [1, 1, None]])
+    assert (nets(record), diverged(record)) == (6, 2)
+    assert (nets(toy(None)), diverged(toy(None))) == (6, 6)
+    assert (nets(image(0, {})), diverged(image(0, {}, "diverged"))) == (1, 1)
+
+
+def test_efforts_add_up_by_folder_experiment_and_data_set(results):
+    images, toys = efforts(results)
+    assert images.experiment == "images, cifar-mnist"
+    assert (images.trials, images.nets, images.diverged, images.seconds) == (2, 2, 1, 40)
+    assert images.hardware == ("a graphics card", "a processor, 2 threads")
+    assert (toys.experiment, toys.trials, toys.nets, toys.diverged, toys.seconds) == ("toy", 1, 6, 2, 5)
+
+
+def test_efforts_name_the_data_set_of_the_net_that_a_trial_measures(tmp_path):
+    measured = image(0, {"total": 1.0})
+    measured["configuration"] = {"experiment": "weights", "of": {"dataset": "fmnist-mnist"}}
+    Store(tmp_path / "images").write(measured)
+    assert [effort.experiment for effort in efforts(tmp_path)] == ["images, weights, fmnist-mnist"]
+
+
+def test_threads_count_on_a_cpu_only():
+    assert hardware(image(0, {}, device=GPU)) == "a graphics card"
+    assert hardware(image(0, {}, device={**CPU, "threads": 1})) == "a processor, 1 thread"
+
+
+@pytest.mark.parametrize(("seconds", "words"), [
+    (0, "0 s"), (0.42, "0.4 s"), (45.4, "45 s"), (89, "89 s"), (150, "2 min"), (5399, "90 min"),
+    (5400, "1.5 h"), (100_000, "27.8 h")])
+def test_a_duration_has_the_unit_that_one_would_use(seconds, words):
+    assert duration(seconds) == words
+
+
+def test_page_lists_every_kind_of_trial_and_their_sum(results):
+    table = computing.computing_time(efforts(results))
+    assert table.count("<tr>") == 4
+    assert "<td>together</td><td>3</td><td>8</td><td>3</td><td>45 s</td>" in table
+    assert "a graphics card; a processor, 2 threads" in table
+    assert "No result" in computing.computing_time([])
+
+
+def test_page_lists_the_chapters_by_title_with_their_times(tmp_path):
+    for name, metadata in (("01_a", {"seconds": 12, "cores": 2}), ("02_b", {})):
+        cells = [{"cell_type": "markdown", "source": [f"# Chapter {name}: more\n", "text"]}]
+        (tmp_path / f"{name}.ipynb").write_text(json.dumps({"metadata": metadata, "cells": cells}))
+    table = computing.chapter_times(list(tmp_path.glob("*.ipynb")))
+    assert "<td>Chapter 01_a</td><td>12 s</td><td>2</td>" in table
+    assert "<td>Chapter 02_b</td><td>–</td><td>–</td>" in table
+    assert "<td>together</td><td>12 s</td>" in table

@@ -1,0 +1,313 @@
+"""The claims' records: what chapters leave, the file made from them, and the pages made from the file."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import chapters
+import fingerprint
+import nbformat
+import pages
+import pytest
+import scorecard
+import yaml
+from bs4 import BeautifulSoup
+from papermill.cli import _resolve_type
+from scorecard import ClaimRecord, Score
+from sphinx.application import Sphinx
+from sphinx.util.docutils import docutils_namespace
+
+from lib.claims import CLAIMS, JUDGEMENT, Check, Judgement, Verdict, judge
+from lib.stats import estimate
+
+GAIN = Check("gain of SGD < LSAM's | at ρ = 1.4", True, estimate([0.25, 0.5]))
+LOSS = Check("*no* loss_of_anything_", False, estimate([-0.5, -0.25]))
+BOOK = {"seeds": 20, "fast": True, "rhos": [0.0, 0.5], "dataset": "cifar-mnist", "version": "10", "lr": 1e-5}
+
+
+def execute(folder: Path, name: str, *judgements: Judgement, parameters: dict = BOOK) -> None:
+    """Write a chapter as if it had been run: a title, a rule, and these judgements displayed."""
+    outputs = [{"output_type": "execute_result", "data": {"text/plain": [repr(shown)]},
+                "metadata": {JUDGEMENT: shown.as_json()}} for shown in judgements]
+    cells = [{"cell_type": "markdown", "source": [f"# Chapter {name}: a subtitle\n", "\n", "*A claim.*"]},
+             {"cell_type": "markdown", "source": "## How the claims are judged\n\nBy a rule."},
+             {"cell_type": "code", "source": "...", "outputs": outputs}]
+    folder.mkdir(exist_ok=True)
+    metadata = {"parameters": parameters, "seconds": 14, "cores": 2}
+    (folder / f"{name}.ipynb").write_text(json.dumps({"cells": cells, "metadata": metadata}))
+
+
+def small_book(folder: Path) -> Path:
+    """Executed chapters that judge some of the claims."""
+    execute(folder, "03_toy", judge("C1", [LOSS, replace(GAIN, main=True)]))
+    execute(folder, "04_rebalancing", judge("C2", [GAIN]), judge("C5", [LOSS]), parameters={})
+    execute(folder, "05_mechanism", judge("C3", [GAIN]), judge("C4", [GAIN, Check("CelebA", None)]))
+    execute(folder, "07_real_data", judge("C7", []), judge("C3", [GAIN], stored_seconds=7300))
+    return folder
+
+
+@pytest.fixture
+def executed(tmp_path) -> Path:
+    return small_book(tmp_path / "chapters")
+
+
+def by_claim(scores: list[Score]) -> dict[str, Score]:
+    return {score.claim.id: score for score in scores}
+
+
+def test_every_claim_has_a_score_and_one_without_a_record_is_not_run(executed):
+    scores = by_claim(scorecard.collect(executed))
+    assert list(scores) == list(CLAIMS)
+    assert scores["C8"].verdict is Verdict.NOT_RUN and scores["C8"].not_run == ["08_domainbed"]
+    assert scores["C7"].verdict is Verdict.NOT_RUN and scores["C7"].not_run == ["07_real_data"]
+
+
+def test_a_record_says_where_how_and_in_what_time(executed):
+    record, = by_claim(scorecard.collect(executed))["C1"].records
+    assert (record.chapter, record.title) == ("03_toy", "Chapter 03_toy")
+    assert record.rule == "how-the-claims-are-judged"
+    assert record.checks == (LOSS, replace(GAIN, main=True))
+    assert (record.parameters, record.seconds, record.cores) == (BOOK, 14, 2)
+
+
+def test_a_record_survives_the_run_of_a_real_notebook(tmp_path):
+    code = ("from lib.claims import Check, judge\nfrom lib.stats import estimate\n"
+            "judge('C1', [Check('a gain', True, estimate([0.25, 0.5]), main=True)], stored_seconds=3)")
+    cells = [nbformat.v4.new_markdown_cell("# The toy: more"), nbformat.v4.new_code_cell(code)]
+    notebook = tmp_path / "03_toy.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": chapters.KERNEL}), notebook)
+    result = chapters.execute(notebook, {})
+    chapters.for_the_page(result)
+    chapters.write(notebook, chapters.as_text(result))
+    record, = scorecard.recorded(notebook)
+    assert (record.claim, record.title, record.stored_seconds) == ("C1", "The toy", 3)
+    assert record.checks == (Check("a gain", True, GAIN.effect, main=True),)
+
+
+def test_a_chapter_of_an_older_run_lacks_a_time_and_nothing_else(executed):
+    chapter = executed / "03_toy.ipynb"
+    chapter.write_text(json.dumps({**json.loads(chapter.read_text()), "metadata": {"made_from": "..."}}))
+    record, = by_claim(scorecard.collect(executed))["C1"].records
+    assert record.seconds is None and record.verdict is Verdict.PARTLY
+
+
+def test_the_command_gives_papermill_the_parameters_of_the_book():
+    record = ClaimRecord("C1", "03_toy", "The toy", "", (), BOOK, 14, 2, 0)
+    words = shlex.split(record.command)
+    assert words[:3] == [".venv/bin/papermill", "notebooks/03_toy.ipynb", "out.ipynb"]
+    given: dict = {}
+    rest = iter(words[3:])
+    for option in rest:  # as papermill reads them
+        given |= {next(rest): _resolve_type(next(rest))} if option == "-p" else yaml.safe_load(next(rest))
+    assert given == BOOK and type(given["version"]) is str and given["fast"] is True
+    assert "\n" not in record.command
+    assert replace(record, parameters={}).command.endswith("out.ipynb")
+
+
+@pytest.mark.parametrize(("first", "second", "verdict"), [
+    ([GAIN], [GAIN], Verdict.REPRODUCED),
+    ([GAIN], [LOSS], Verdict.PARTLY),
+    ([LOSS], [LOSS], Verdict.NOT_REPRODUCED),
+    ([GAIN], [], Verdict.PARTLY),  # never reproduced before all of it was tried
+    ([GAIN], None, Verdict.PARTLY),
+    ([LOSS], None, Verdict.NOT_REPRODUCED),
+    ([], None, Verdict.NOT_RUN),
+])
+def test_chapters_of_one_claim_are_judged_by_all_their_checks_together(tmp_path, first, second, verdict):
+    execute(tmp_path, "05_mechanism", judge("C3", first))
+    if second is not None:
+        execute(tmp_path, "07_real_data", judge("C3", second))
+    score = by_claim(scorecard.collect(tmp_path))["C3"]
+    assert score.verdict is verdict
+    assert score.not_run == [name for name, checks in (("05_mechanism", first), ("07_real_data", second))
+                             if not checks]
+
+
+def test_judgements_of_one_claim_in_one_chapter_are_put_together(tmp_path):
+    execute(tmp_path, "07_real_data", judge("C7", [GAIN], 5), judge("C7", [LOSS], 7))
+    score = by_claim(scorecard.collect(tmp_path))["C7"]
+    assert score.records[0].checks == (GAIN, LOSS) and score.records[0].stored_seconds == 12
+    assert score.verdict is Verdict.PARTLY and (score.held, score.ran) == (1, 2)
+
+
+def test_a_chapter_that_judges_another_ones_claim_is_named(tmp_path):
+    execute(tmp_path, "03_toy", judge("C12", [GAIN]))
+    with pytest.raises(ValueError, match="03_toy judges C12, which lib/claims.py gives to 11_theory"):
+        scorecard.collect(tmp_path)
+
+
+@pytest.mark.parametrize(("checks", "shown"), [
+    ([Check("bare", True), GAIN, LOSS], [GAIN, LOSS]),
+    ([LOSS, GAIN], [LOSS]),
+    ([LOSS, replace(GAIN, main=True)], [replace(GAIN, main=True), LOSS]),
+    ([Check("unrun", None, main=True), GAIN], [GAIN]),
+    ([Check("bare", True)], [Check("bare", True)]),
+    ([], []),
+])
+def test_the_main_check_leads_and_a_failing_one_is_not_hidden(checks, shown):
+    assert scorecard.leading(tuple(checks)) == shown
+
+
+def test_scores_read_back_from_the_file_are_the_scores(executed, tmp_path):
+    scores = scorecard.collect(executed)
+    scorecard.write(scores, tmp_path / "results" / "claims.json")
+    assert scorecard.read(tmp_path / "results" / "claims.json") == scores
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["claims.json"]
+
+
+def test_without_a_file_no_claim_was_run(tmp_path):
+    scores = scorecard.read(tmp_path / "claims.json")
+    assert list(by_claim(scores)) == list(CLAIMS)
+    assert {score.verdict for score in scores} == {Verdict.NOT_RUN}
+
+
+def altered(score: Score, **changes: object) -> Score:
+    return replace(score, records=tuple(replace(record, **changes) for record in score.records))
+
+
+def test_the_file_is_written_again_only_where_it_would_say_something_else(executed, tmp_path):
+    path, scores = tmp_path / "claims.json", scorecard.collect(executed)
+    scorecard.write(scores, path)
+    first = path.read_bytes()
+
+    def changed(**changes: object) -> bool:
+        scorecard.write([altered(score, **changes) for score in scores], path)
+        result = path.read_bytes() != first
+        path.write_bytes(first)
+        return result
+
+    noise = replace(GAIN, effect=replace(GAIN.effect, mean=GAIN.effect.mean * (1 + 1e-9)))
+    assert not changed(seconds=15) and not changed(cores=64)
+    assert changed(seconds=60)
+    assert changed(parameters={"seeds": 21})
+    assert changed(checks=(noise,)) and changed(stored_seconds=1)
+    only_c2 = by_claim(scores)["C2"]
+    scorecard.write([only_c2], path)
+    first = path.read_bytes()
+    scores = [only_c2]
+    assert not changed(checks=(noise,))
+    assert changed(checks=(replace(noise, holds=False),))
+
+
+def test_a_damaged_file_is_replaced(executed, tmp_path):
+    path = tmp_path / "claims.json"
+    path.write_text('{"claims": [')
+    scorecard.write(scorecard.collect(executed), path)
+    assert by_claim(scorecard.read(path))["C1"].verdict is Verdict.PARTLY
+
+
+def test_the_stored_file_holds_every_claim_with_the_verdict_of_its_checks():
+    if not fingerprint.CLAIMS.exists():
+        pytest.skip("results/claims.json is not there (make book)")
+    rows = json.loads(fingerprint.CLAIMS.read_text(encoding="utf-8"))["claims"]
+    assert [row["claim"] for row in rows] == list(CLAIMS)
+    assert rows == [score.as_json() for score in scorecard.read()]
+
+
+def build(folder: Path, executed: Path) -> Path:
+    """The pages of a small book with the directives and these chapters; returns their folder."""
+    source = folder / "book"
+    (source / "chapters").mkdir(parents=True)
+    for chapter in executed.glob("*.ipynb"):
+        text = "# Chapter\n\n## How the claims are judged\n\nBy a rule.\n"
+        (source / "chapters" / f"{chapter.stem}.md").write_text(text)
+    (source / "intro.md").write_text("# Book\n\n```{claims-table}\n```\n\n```{not-run}\n```\n")
+    (source / "scorecard.md").write_text("# Scorecard\n\n```{scorecard}\n```\n")
+    (source / "index.md").write_text("# Index\n\n```{toctree}\n:glob:\n*\nchapters/*\n```\n")
+    with docutils_namespace():
+        Sphinx(source, None, folder / "html", folder / "doctrees", "html", status=None, warningiserror=True,
+               confoverrides={"extensions": ["myst_parser", "claims_table"], "html_theme": "basic"}).build()
+    return folder / "html"
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory) -> tuple[Path, list[Score]]:
+    """The pages of the small book, and the scores in the file that they were made from."""
+    folder = tmp_path_factory.mktemp("small")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fingerprint, "CLAIMS", folder / "claims.json")
+        scorecard.write(scorecard.collect(small_book(folder / "chapters")))
+        return build(folder, folder / "chapters"), scorecard.read()
+
+
+@pytest.fixture(params=["a small book", "this book"])
+def built(request) -> tuple[Path, list[Score]]:
+    """A folder of pages, and the scores in the file that they were made from."""
+    if request.param == "a small book":
+        return request.getfixturevalue("small")
+    if not pages.MADE_FROM.exists() or pages.MADE_FROM.read_text() != pages.inputs():
+        pytest.skip("the pages are not built from what is here now (make book)")
+    return pages.HTML, scorecard.read()
+
+
+def soup(page: Path) -> BeautifulSoup:
+    return BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
+
+
+def judged(score: Score) -> list[ClaimRecord]:
+    return [record for record in score.records if record.verdict is not Verdict.NOT_RUN]
+
+
+def texts(part: BeautifulSoup, selector: str) -> list[str]:
+    return [found.get_text() for found in part.select(selector)]
+
+
+def test_scorecard_and_file_agree(built):
+    html, scores = built
+    cards = soup(html / "scorecard.html").select(".claim")
+    assert [card["data-claim"] for card in cards] == list(CLAIMS) == list(by_claim(scores))
+    for card, score in zip(cards, scores):
+        claim, ran = score.claim, judged(score)
+        assert texts(card, "strong")[0] == f"{claim.id}: {score.verdict.value}."
+        assert score.verdict.kind in card["class"]
+        assert claim.statement in card.get_text() and claim.shown_by in card.get_text()
+        assert texts(card, "pre") == [record.command for record in ran]
+        assert len(card.select(".record")) == len(ran)
+        for part, record in zip(card.select(".record"), ran):
+            leading = scorecard.leading(record.checks)
+            shown = list(zip(texts(part, ".what"), texts(part, ".effect"), texts(part, ".held")))
+            told = [(check.what, str(check.effect or ""), check.outcome)
+                    for check in (*leading, *record.checks)]
+            assert shown == (told if len(leading) < len(record.checks) else told[:len(leading)])
+            assert record.verdict.value in part.select_one("p").get_text()
+        assert all(chapter in card.get_text() for chapter in score.not_run)
+
+
+def test_landing_page_and_file_agree(built):
+    html, scores = built
+    landing = soup(html / "intro.html")
+    rows = landing.select("table.claims tr[data-claim]")
+    assert [row["data-claim"] for row in rows] == list(CLAIMS)
+    for row, score in zip(rows, scores):
+        assert texts(row, ".outcome") == [score.verdict.value]
+        assert row.select_one(".outcome a")["href"] == f"scorecard.html#claim-{score.claim.id.lower()}"
+        assert score.claim.statement in row.get_text()
+    for page in (landing, soup(html / "scorecard.html")):
+        told = [sum(score.verdict is verdict for score in scores) for verdict in Verdict]
+        assert texts(page, ".tally .outcome") == [f"{n} {verdict.value}" for n, verdict in zip(told, Verdict)]
+
+
+def test_links_of_the_claims_lead_to_something(built):
+    html, scores = built
+    links = [link["href"] for page, part in (("intro", "table.claims"), ("scorecard", ".claim"))
+             for link in soup(html / f"{page}.html").select(f"{part} a")]
+    assert sum("#how-the-claim" in link for link in links) == sum(len(judged(score)) for score in scores)
+    for link in set(links):
+        page, _, place = link.partition("#")
+        assert (html / page).is_file(), link
+        assert not place or soup(html / page).find(id=place), link
+
+
+def test_page_of_a_small_book_tells_what_was_not_run_and_what_it_took(small):
+    html, _ = small
+    cards = {card["data-claim"]: card.get_text() for card in soup(html / "scorecard.html").select(".claim")}
+    assert "C8: not run here." in cards["C8"] and "Not run here: 08_domainbed." in cards["C8"]
+    assert "1 of 1 checks hold, 1 not run." in cards["C4"]
+    assert "Not run here: 07_real_data; CelebA." in cards["C4"]
+    assert "The chapter ran for 14 s on 2 cores and reads results that took 2.0 h to compute." in cards["C3"]
+    assert GAIN.what in cards["C1"] and LOSS.what in cards["C1"]
+    listed = texts(soup(html / "intro.html"), "li strong")
+    assert listed == ["C4", "C6", "C7", "C8", "C9", "C10", "C11", "C12"]
