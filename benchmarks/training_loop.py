@@ -1,7 +1,7 @@
 """Where the time of image training goes: ``python benchmarks/training_loop.py``.
 
-The loop of `lib.training` on generated pairs of the real size: the share of an epoch that is spent inside steps
-(forward, backward, update), and the operators that take most of it.
+The loop of `lib.training` on generated pairs of the real size: the share of an epoch that is spent inside
+steps (forward, backward, update), and the operators that take most of it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ def main() -> None:
 def _train(method: str, train: Images, validation: Images, epochs: int, where: torch.device) -> tuple:
     """Seconds of a training, of its steps and of its validation, and the number of steps."""
     model = training.initial_model(ConvNet, 2, seed=0, device=where)
-    optimizer = training.make_optimizer(method, model, 0.0 if method == "sgd" else 0.05, lr=0.05, momentum=0.9)
+    rho = 0.0 if method == "sgd" else 0.05
+    optimizer = training.make_optimizer(method, model, rho, lr=0.05, momentum=0.9)
     spent = {"take_step": [], "evaluate": []}
     plain = {name: getattr(training, name) for name in spent}
 

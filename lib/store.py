@@ -53,7 +53,7 @@ class Store:
     def write(self, record: dict) -> Path:
         """Store `record` under its configuration's name, in place of an earlier one; return the file's path.
 
-        Raises ValueError, and writes nothing, where a value is not plain JSON.
+        A file of that name which is no good record is kept beside it, as ``.unusable``. Raises ValueError, and writes nothing, where a value is not plain JSON.
         """
         path = self.path(record["configuration"])
         lines = ",\n".join(f"{_json(key)}: {_json(value)}" for key, value in record.items())
@@ -65,6 +65,8 @@ class Store:
                 file.flush()
                 os.fsync(file.fileno())
             os.chmod(temporary, 0o644)  # a temporary file is private; a result is not
+            if path.exists() and _load(path) is None:  # a foreign or damaged file: not ours to destroy
+                os.replace(path, path.with_suffix(".json.unusable"))
             os.replace(temporary, path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)

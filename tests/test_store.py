@@ -112,3 +112,13 @@ def test_value_that_is_no_plain_json_is_refused_and_nothing_is_written(store, va
     with pytest.raises(ValueError, match="plain JSON"):
         store.write(RECORD | {"metrics": {"test_error": value}})
     assert list(store) == [] and not store.folder.exists()
+
+
+def test_unusable_file_is_kept_aside_when_its_trial_is_stored(tmp_path):
+    store = Store(tmp_path)
+    path = store.path({"seed": 1})
+    path.write_text("not a record")
+    with pytest.warns(ResultWarning, match=path.name):
+        store.write({"configuration": {"seed": 1}})
+    assert store.read({"seed": 1}) is not None and len(list(store)) == 1
+    assert path.with_suffix(".json.unusable").read_text() == "not a record"
