@@ -53,7 +53,8 @@ class Store:
     def write(self, record: dict) -> Path:
         """Store `record` under its configuration's name, in place of an earlier one; return the file's path.
 
-        A file of that name which is no good record is kept beside it, as ``.unusable``. Raises ValueError, and writes nothing, where a value is not plain JSON.
+        A file of that name which is no good record is kept beside it, as ``.unusable``. Raises ValueError,
+        and writes nothing, where a value is not plain JSON.
         """
         path = self.path(record["configuration"])
         lines = ",\n".join(f"{_json(key)}: {_json(value)}" for key, value in record.items())
