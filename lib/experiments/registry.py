@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from lib.experiments import table1
+from lib.experiments import open_choices, table1
 from lib.experiments.plan import Experiment
 from lib.store import RESULTS, Store
 
@@ -17,5 +17,7 @@ def experiments() -> dict[str, Experiment]:
                    partial(table1.plan, "cifar-mnist"), images, table1.SEEDS),
         Experiment("fmnist-mnist", "Table 1, FMNIST-MNIST: the full sweep, then four seeds (chapter 7)",
                    partial(table1.plan, "fmnist-mnist"), images, table1.SEEDS),
+        Experiment("open-choices", "Lost constants of the toy, one at a time and all at once (chapter 13)",
+                   open_choices.plan, Store(RESULTS / "toy"), open_choices.SEEDS),
     ]
     return {experiment.name: experiment for experiment in known}

@@ -1,0 +1,93 @@
+"""Chapter 12's trials of CIFAR-MNIST: every variant of SAM at the setting that the sweep chose for SAM."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from lib.experiments.images import ImageTrial
+from lib.experiments.trial import MissingTrials
+from lib.experiments.variants import DECAY
+from lib.store import Store
+
+ADAM_RATE = 1e-3  # Adam's learning rate (its paper's)
+LARGER = 10.0  # ASAM's radius over SAM's: its paper's 0.5 against SAM's 0.05
+
+
+def rows(lr: float, rho: float, epochs: int = 20, sgd_lr: float | None = None) -> dict[str, ImageTrial]:
+    """CIFAR-MNIST, every variant at one setting: SAM's, chosen by the sweep; `sgd_lr`: SGD's, if another.
+
+    ASAM's radius is `LARGER` times SAM's, its norm being another; Adam has its own learning rate.
+    """
+    base = ImageTrial("cifar-mnist", "sgd", lr=lr, epochs=epochs)
+    sgd = replace(base, lr=lr if sgd_lr is None else sgd_lr)
+
+    def at(method: str, radius: float = rho, **others: float) -> ImageTrial:
+        return replace(base, method=method, rho=radius, **others)
+
+    return {
+        "SGD": sgd, "LSAM": at("lsam"), "SAM": at("sam"), "ASAM": at("asam", LARGER * rho),
+        "GSAM": at("gsam"), "ESAM": at("esam"), "LookSAM": at("looksam"), "Friendly SAM": at("friendly"),
+        "SGD, weight decay": replace(sgd, weight_decay=DECAY),
+        "SAM, decay outside": at("sam", weight_decay=DECAY),
+        "SAM, decay inside": at("sam_decay_inside", weight_decay=DECAY),
+        "Adam": at("adam", 0.0, lr=ADAM_RATE), "SAM around Adam": at("sam_adam", lr=ADAM_RATE),
+    }
+
+
+def plan(lr: float, rho: float, seeds: int = 4, epochs: int = 20,
+         sgd_lr: float | None = None) -> list[ImageTrial]:
+    """The image trials of all rows, each with seeds 0, 1, ...: paired by seed."""
+    chosen = rows(lr, rho, epochs, sgd_lr).values()
+    return [replace(trial, seed=seed) for seed in range(seeds) for trial in chosen]
+
+
+def gains(
+    rows: Mapping[str, ImageTrial], seeds: int, stores: Sequence[Store]
+) -> tuple[str, dict[str, np.ndarray | None]]:
+    """The hard feature by the paper's rule, that of the higher probing error under SGD, and all rows' gains.
+
+    Gains (2, seed) are the falls of the hard and of the easy probing error from SGD's, at the seeds that the
+    row shares with it; None where there is none. The stores are looked through in their order. Raises
+    MissingTrials where SGD itself is not stored.
+    """
+    found = {name: _probing(trial, seeds, stores) for name, trial in rows.items()}
+    sgd = found["SGD"]
+    if not sgd:
+        raise MissingTrials("no SGD trial of CIFAR-MNIST is stored at this setting: compute the trials of "
+                            "lib.experiments.variant_images.plan")
+    features = list(next(iter(sgd.values())))
+    hard = max(features, key=lambda feature: np.mean([errors[feature] for errors in sgd.values()]))
+    order = [hard, *(feature for feature in features if feature != hard)]
+    found_gains = {}
+    for name, by_seed in found.items():
+        both = sorted(by_seed.keys() & sgd.keys())
+        found_gains[name] = np.array([[sgd[seed][feature] - by_seed[seed][feature] for seed in both]
+                                for feature in order]) if both else None
+    return hard, found_gains
+
+
+def _probing(trial: ImageTrial, seeds: int, stores: Sequence[Store]) -> dict[int, dict[str, float]]:
+    """Probing errors of the finished trials among seeds 0, 1, ...: seed -> attribute -> error."""
+    found = {}
+    for seed in range(seeds):
+        configuration = replace(trial, seed=seed).configuration
+        records = (store.read(configuration) for store in stores)
+        record = next((record for record in records if record is not None), None)
+        if record is not None and record["metrics"] is not None:
+            errors = record["metrics"]["probing_error"]
+            found[seed] = {name: rate["error"] for name, rate in errors.items()}
+    return found
+
+
+def note(settings: Mapping[str, ImageTrial] | None, seeds: int, epochs: int, full: int) -> str:
+    """What was run, in a sentence: the selected settings (None: not known yet), and by how much it is reduced
+    from `full` epochs."""
+    if settings is None:
+        return "Not run here: the sweep that chooses the setting is not complete."
+    sam, sgd = settings["sam"], settings["sgd"]
+    run = (f"SAM at learning rate {sam.lr:g}, ρ = {sam.rho:g}, SGD at learning rate {sgd.lr:g}; "
+           f"up to {seeds} seeds, {epochs} epochs")
+    return f"{run}." if epochs >= full else f"Reduced: {run} of {full}."

@@ -1,0 +1,126 @@
+"""Chapter 12's trials of the toy: SAM's variants and two explicit re-weightings, and what is read of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lib.data.toy import ToyConstants
+from lib.experiments.noise import at_choice, choose
+from lib.experiments.variant_trial import FIRST_SEED, SEEDS, VariantTrial, ascents, errors
+from lib.toy.variants import WITHOUT_RADIUS, VariantSetting
+
+DECAY = 5e-4  # weight decay, where there is any (ours: the usual one)
+
+
+def _radii(method: str, *radii: float, **others: float) -> tuple[VariantSetting, ...]:
+    return tuple(VariantSetting(method, radius, **others) for radius in radii)
+
+
+# Every row of the toy's ranking: the settings that it may choose from. The grids come from exploration on
+# seeds 0 to 3; each goes up to where training begins to fail.
+ROWS: dict[str, tuple[VariantSetting, ...]] = {
+    "SGD": (VariantSetting("sgd"),),
+    "LSAM": _radii("lsam", 0.4, 0.8, 1.2, 1.6, 2.0),
+    "SAM": _radii("sam", 0.1, 0.2, 0.3, 0.4, 0.5),
+    "ASAM": _radii("asam", 0.3, 0.5, 0.7, 1.0, 1.7, 2.0, 2.3),
+    "GSAM": _radii("gsam", 0.1, 0.2, 0.3, 0.4),
+    "ESAM": _radii("esam", 0.1, 0.2, 0.3, 0.4, 0.5),
+    "LookSAM": _radii("looksam", 0.2, 0.4, 0.8, 1.2, 1.6, 2.0, 2.4),
+    "Friendly SAM": _radii("friendly", 0.2, 0.4, 0.6, 0.8, 1.0),
+    "SGD, weight decay": (VariantSetting("sgd", weight_decay=DECAY),),
+    "SAM, decay outside": _radii("sam", 0.1, 0.2, 0.3, 0.4, 0.5, weight_decay=DECAY),
+    "SAM, decay inside": _radii("sam_decay_inside", 0.1, 0.2, 0.3, 0.4, 0.5, weight_decay=DECAY),
+    "Adam": tuple(VariantSetting("adam", learning_rate=rate) for rate in (1e-4, 3e-4, 1e-3)),
+    "SAM around Adam": _radii("sam_adam", 0.05, 0.1, 0.2, 0.4, learning_rate=3e-4),
+    "Just Train Twice": tuple(VariantSetting("jtt", identification=steps, upweight=times)
+                              for steps in (10, 20) for times in (5, 20, 50)),
+    "GroupDRO, easy size": tuple(VariantSetting("group_dro", step_size=size) for size in (0.01, 0.1, 1.0)),
+    "GroupDRO, hard size": tuple(VariantSetting("group_dro", step_size=size, groups="hard")
+                                 for size in (0.01, 0.1, 1.0)),
+}
+REWEIGHTINGS = ("Just Train Twice", "GroupDRO, easy size", "GroupDRO, hard size")
+BASES = {"SAM, decay outside": "SGD, weight decay", "SAM, decay inside": "SGD, weight decay",
+         "SAM around Adam": "Adam"}  # a row's own base optimizer, where it is not SGD
+WITH_RADIUS = tuple(name for name, settings in ROWS.items() if settings[-1].rho)
+LIVE = ("lsam", "sam", "asam", "gsam", "esam", "looksam", "friendly")  # methods of a comparison at any radius
+FIT = 0.005  # mean training error up to which a method fits
+
+# With feature-label noise there are points on which the easy feature is wrong: minority groups.
+MINORITY = ToyConstants(label_noise=0.05)
+MINORITY_ROWS: dict[str, tuple[VariantSetting, ...]] = {
+    "SGD": (VariantSetting("sgd", data=MINORITY),),
+    "LSAM": _radii("lsam", 0.4, 0.8, 1.2, data=MINORITY),
+    "SAM": _radii("sam", 0.1, 0.2, 0.4, data=MINORITY),
+    "Just Train Twice": tuple(VariantSetting("jtt", identification=steps, upweight=times, data=MINORITY)
+                              for steps in (60, 300) for times in (5, 20)),
+    "GroupDRO, conflict": tuple(VariantSetting("group_dro", step_size=size, groups="conflict", data=MINORITY)
+                                for size in (0.01, 0.1, 1.0)),
+}
+
+
+def toy_plan(rows: Mapping[str, Sequence[VariantSetting]] = ROWS, seeds: int = SEEDS,
+             first_seed: int = FIRST_SEED) -> list[VariantTrial]:
+    """One trial for every row."""
+    return [VariantTrial(tuple(settings), seeds, first_seed, name) for name, settings in rows.items()]
+
+
+def live_plan(methods: Sequence[str], rho: float, seeds: int, epochs: int) -> list[VariantTrial]:
+    """A small comparison of `methods` (names of the toy) at one radius; those that have none go without."""
+    return [VariantTrial((VariantSetting(method, 0.0 if method in WITHOUT_RADIUS else rho, epochs=epochs),),
+                         seeds, name=method) for method in methods]
+
+
+@dataclass(frozen=True)
+class Best:
+    """A row at its chosen settings: test errors (seed,), and the setting that most seeds chose, of each."""
+
+    setting: VariantSetting
+    hard: np.ndarray
+    easy: np.ndarray
+    training: np.ndarray
+    diverged: int  # nets among the chosen
+
+
+def best(record: dict, settings: Sequence[VariantSetting]) -> Best:
+    """Each seed at the setting that has the lowest mean of both probing errors on the validation data of the
+    *other* seeds.
+
+    A net that diverged has learned nothing: its errors count as chance, one half.
+    """
+    validation = [filled(errors(record, feature, "validation")) for feature in ("easy", "hard")]
+    if len(settings) == 1:
+        chosen = np.zeros(validation[0].shape[-1], dtype=int)
+    else:
+        chosen = choose((validation[0] + validation[1]) / 2)
+    hard, easy, training = (at_choice(filled(errors(record, feature, split)), chosen) for feature, split in
+                            (("hard", "test"), ("easy", "test"), ("model", "train")))
+    gone = at_choice(np.isnan(errors(record, "model")), chosen)
+    return Best(settings[np.bincount(chosen).argmax()], hard, easy, training, int(gone.sum()))
+
+
+def filled(values: np.ndarray) -> np.ndarray:
+    """Errors with one half, chance, in place of NaN."""
+    return np.where(np.isnan(values), 0.5, values)
+
+
+def words(setting: VariantSetting) -> str:
+    """What a row's settings differ in."""
+    if setting.method == "jtt":
+        return f"{setting.identification} steps, weight {setting.upweight}"
+    if setting.method == "group_dro":
+        return f"step size {setting.step_size:g}"
+    if setting.method == "adam":
+        return f"learning rate {setting.learning_rate:g}"
+    return f"ρ = {setting.rho:g}" if setting.rho else ""
+
+
+def rebalancing(record: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of the settings that fit, in the mean over seeds: how far the phantom re-balances the head, which is
+    (w~_h / w~_e) / (w_h / w_e) of the means through training; the squared ascent's share on the head; and the
+    hard probing error."""
+    fits = filled(errors(record, "model", "train")).mean(axis=1) <= FIT
+    easy, hard, phantom_easy, phantom_hard, share = np.moveaxis(ascents(record)[fits].mean(axis=1), -1, 0)
+    return phantom_hard / phantom_easy * easy / hard, share, errors(record, "hard")[fits].mean(axis=1)

@@ -1,0 +1,82 @@
+"""Every method by its name: what builds the optimizer of a model at a radius, and takes its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import SGD, Adam, Optimizer
+
+from lib.optim.ascent import ASAM, DecayedSAM, FriendlySAM
+from lib.optim.descent import GSAM, LookSAM
+from lib.optim.esam import ESAM
+from lib.optim.sam import LSAM, SAM
+
+Builder = Callable[[nn.Module, float, Mapping[str, Any]], Optimizer]
+
+
+def _around_sgd(variant: type[SAM]) -> Builder:
+    return lambda model, rho, settings: variant(model.parameters(), rho=rho, **settings)
+
+
+def _sgd(model: nn.Module, rho: float, settings: Mapping[str, Any]) -> Optimizer:
+    return SGD(model.parameters(), **settings)
+
+
+def _lsam(model: nn.Module, rho: float, settings: Mapping[str, Any]) -> Optimizer:
+    return LSAM(model, rho=rho, **settings)
+
+
+def _decay_inside(model: nn.Module, rho: float, settings: Mapping[str, Any]) -> Optimizer:
+    others = {name: value for name, value in settings.items() if name != "weight_decay"}
+    return DecayedSAM(model.parameters(), rho=rho, decay=settings.get("weight_decay", 0.0), **others)
+
+
+def _adam(model: nn.Module, rho: float, settings: Mapping[str, Any]) -> Optimizer:
+    return Adam(model.parameters(), **_without_momentum(settings))
+
+
+def _sam_adam(model: nn.Module, rho: float, settings: Mapping[str, Any]) -> Optimizer:
+    return SAM(model.parameters(), Adam, rho, **_without_momentum(settings))
+
+
+def _without_momentum(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Adam has moments of its own."""
+    return {name: value for name, value in settings.items() if name != "momentum"}
+
+
+# `settings` are the base optimizer's: lr, momentum, weight_decay. Weight decay is the base optimizer's affair
+# (outside the ascent) but for "sam_decay_inside".
+VARIANTS: dict[str, Builder] = {
+    "sgd": _sgd,
+    "sam": _around_sgd(SAM),
+    "lsam": _lsam,
+    "asam": _around_sgd(ASAM),
+    "gsam": _around_sgd(GSAM),
+    "esam": _around_sgd(ESAM),
+    "looksam": _around_sgd(LookSAM),
+    "friendly": _around_sgd(FriendlySAM),
+    "sam_decay_inside": _decay_inside,
+    "adam": _adam,
+    "sam_adam": _sam_adam,
+}
+WITHOUT_RADIUS = ("sgd", "adam")  # methods that have no rho: it is 0
+
+
+def take_step(model: nn.Module, optimizer: Optimizer, inputs: Tensor, labels: Tensor) -> Tensor:
+    """One update on one batch, cross-entropy; returns the mean loss at the parameters before it."""
+    if isinstance(optimizer, LSAM):
+        return optimizer.step_fused(inputs, lambda logits: F.cross_entropy(logits, labels))
+    if isinstance(optimizer, ESAM):
+        return optimizer.step(
+            lambda which: F.cross_entropy(model(inputs[which]), labels[which], reduction="none"))
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(inputs), labels)
+        loss.backward()
+        return loss
+
+    return optimizer.step(closure)

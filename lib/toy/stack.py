@@ -1,0 +1,97 @@
+"""A stack of toy nets, trained side by side with every layer within reach of a perturbation.
+
+All parameters of m nets are one array theta (m, 2, size + 1): for the easy and the hard feature the flat
+weights of its net (layout: `lib.toy.nets.unpack`) and then its entry of the head, w_e or w_h. Norms and
+products below are taken over the last two axes, net by net.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import pad, softplus
+
+from lib.data.toy import ToySample
+from lib.toy import stack_kernel as kernel
+from lib.toy.nets import features, initial_nets, unpack
+
+
+def initial(seeds: Sequence[int], width: int, head: tuple[float, float]) -> Tensor:
+    """theta at the start: the nets that the ensemble's engines start from, one for each entry of `seeds`."""
+    ends = np.array(head, dtype=np.float32)[:, None]
+    return torch.from_numpy(np.stack([np.concatenate([initial_nets(s, width), ends], axis=1) for s in seeds]))
+
+
+Weights = Tensor | Callable[[Tensor], Tensor] | None
+
+
+def evaluate(
+    theta: Tensor, x: Tensor, y: Tensor, weights: Weights = None, gradient: bool = True
+) -> tuple[Tensor, Tensor | None]:
+    """Logistic losses (m, n), and the gradient, shaped as theta, of their mean.
+
+    x (m, n, 4), y (m, n). weights: of the examples in the mean, (m, n), or what gives them from the losses.
+    gradient: False leaves the backward pass out, and the gradient None.
+    """
+    count, points = y.shape
+    rows = -(-points // kernel.BLOCK) * kernel.BLOCK  # filled up with zeros
+    x = pad(x, (0, 0, 0, rows - points))
+    width = parts(theta)["b1"].shape[-1]
+    first, second = (torch.empty(count, 2, rows, width) for _ in range(2))
+    phi = torch.empty(count, 2, rows)
+    arrays = [array.numpy() for array in (theta, x, first, second, phi)]
+    kernel.forward(arrays[0], width, *arrays[1:])
+    margins = y * (phi[..., :points] * theta[..., -1:]).sum(dim=1)
+    losses = softplus(-margins)
+    if not gradient:
+        return losses, None
+    if callable(weights):
+        weights = weights(losses)
+    slope = -y * torch.sigmoid(-margins) / points
+    slope = pad(slope if weights is None else weights * slope, (0, rows - points))
+    found = torch.empty_like(theta)
+    kernel.backward(arrays[0], width, *arrays[1:], slope.numpy(), found.numpy())
+    return losses, found
+
+
+def parts(theta: Tensor) -> dict[str, np.ndarray]:
+    """Views into theta's nets: W1 (m, 2, 2, H), b1, W2, b2, w3, b3."""
+    return unpack(theta[..., :-1].numpy())
+
+
+def norm(vector: Tensor) -> Tensor:
+    """Net by net, (m, 1, 1), float64."""
+    return torch.from_numpy(kernel.norms(vector.flatten(1).numpy()))[:, None, None]
+
+
+def unit(vector: Tensor, length: Tensor | float = 1.0) -> Tensor:
+    """`vector` made `length` long; zero where it is zero."""
+    size = norm(vector)
+    return vector * torch.where(size > 0, length / size, 0.0).float()
+
+
+def orthogonal(vector: Tensor, to: Tensor) -> Tensor:
+    """The part of `vector` that is orthogonal to `to`."""
+    along = unit(to)
+    return torch.addcmul(vector, along, -(vector * along).sum(dim=(1, 2), keepdim=True))
+
+
+def margins(theta: Tensor, sets: Sequence[ToySample]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """y w_e f_e and y w_h f_h, each (n,), of every net on its own set of points."""
+    for net, points in zip(theta.numpy(), sets, strict=True):
+        easy, hard = (net[i, -1] * features(net[i, :-1], points.x[:, 2 * i:2 * i + 2]) for i in range(2))
+        yield points.y * easy, points.y * hard
+
+
+def errors(theta: Tensor, sets: Sequence[ToySample]) -> np.ndarray:
+    """Errors (m, 3) of sign(w_e f_e), sign(w_h f_h) and sign(F), each net on its own set of points."""
+    return np.array([[(~(margin > 0)).mean() for margin in (easy, hard, easy + hard)]
+                     for easy, hard in margins(theta, sets)])
+
+
+def mistakes(theta: Tensor, sets: Sequence[ToySample]) -> list[np.ndarray]:
+    """Which of its points (n,) each net gets wrong."""
+    return [~(easy + hard > 0) for easy, hard in margins(theta, sets)]

@@ -1,0 +1,133 @@
+"""A toy trial: its identity is what it computes, its record is small and gives everything back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lib.data.toy import ToyConstants
+from lib.experiments.toy import MEANS, ToyTrial, errors, heads, means
+from lib.experiments.trial import Place
+from lib.store import Store
+from lib.toy.ensemble import intervention, lsam, sgd, train
+
+DATA = ToyConstants(training_points=40, test_points=60, complexity=200.0)
+SHARED = {"data": DATA, "width": 8, "epochs": 4}
+SETTINGS = (sgd(**SHARED), lsam(0.5, **SHARED), intervention("both", 2.0, **SHARED))
+TRIAL = ToyTrial(SETTINGS, 3, 5, trace_every=4)
+PLACE = Place(device="cpu", checkpoints=None)
+EXPLODES = lsam(0.5, **SHARED | {"learning_rate": 1e6})
+
+
+@pytest.fixture(scope="module")
+def record() -> dict:
+    return TRIAL.run(PLACE)
+
+
+@pytest.mark.parametrize("trial", [
+    TRIAL, ToyTrial((lsam(1, head=(2, 0.5), batch_size=7, head_importance="real", memory=3),), 1),
+    ToyTrial((sgd(), sgd(data=ToyConstants(label_noise=0.1, noisy="hard"), epochs=3)), 2, 0),
+], ids=["three methods", "one setting", "two sets of data"])
+def test_configuration_gives_the_trial_back(trial):
+    written = json.loads(json.dumps(trial.configuration))
+    assert ToyTrial.from_configuration(written) == trial
+    assert ToyTrial.from_configuration(written).identity == trial.identity
+
+
+def test_configuration_of_something_else_is_refused():
+    for change in ({"experiment": "images"}, {"protocol": 0}):
+        with pytest.raises(ValueError, match="configuration must be of a toy trial"):
+            ToyTrial.from_configuration(TRIAL.configuration | change)
+
+
+def test_identity_is_what_is_computed_and_not_what_it_is_called():
+    assert replace(TRIAL, name="another").identity == TRIAL.identity
+    assert replace(TRIAL, name="another") == TRIAL
+    one, same = (ToyTrial((lsam(rho, head=head),), 1) for rho, head in ((1, (1, 2)), (1.0, (1.0, 2.0))))
+    assert one.identity == same.identity
+    changes = [{"seeds": 4}, {"first_seed": 6}, {"trace_every": 0}, {"settings": SETTINGS[:2]},
+               {"settings": SETTINGS[::-1]},
+               {"settings": (replace(SETTINGS[0], data=replace(DATA, dropout=0.1)), *SETTINGS[1:])}]
+    identities = {replace(TRIAL, **change).identity for change in changes}
+    assert len(identities | {TRIAL.identity}) == len(changes) + 1
+
+
+@pytest.mark.parametrize("change", [
+    {"settings": ()}, {"settings": ("sgd",)}, {"seeds": 0}, {"seeds": 2.0}, {"first_seed": -1},
+    {"trace_every": -1}, {"seeds": True},
+])
+def test_what_is_not_allowed_is_named_in_one_line(change):
+    with pytest.raises(ValueError, match=f"^{next(iter(change))} must be .*, not .*$"):
+        replace(TRIAL, **change)
+
+
+def test_record_holds_what_the_ensemble_measured(record):
+    result = train(SETTINGS, range(5, 8), trace_every=4, progress=False)
+    kept = [(feature, split) for feature in ("easy", "hard", "model") for split in ("validation", "test")]
+    for feature, split in (*kept, ("model", "train")):
+        assert np.allclose(errors(record, feature, split), result.error(feature, split)[:, :, -1], atol=1e-6)
+    assert np.allclose(heads(record), result.heads[:, :, -1], rtol=1e-3)
+    trace = result.traces[1].astype(float)  # of LSAM
+    assert np.allclose(means(record)[1, :, :4], trace.mean(axis=1), rtol=1e-3)
+    rates = (trace[..., 2:] / trace[..., :2]).mean(axis=1)
+    assert np.allclose(means(record)[1, :, 4:], rates, rtol=1e-3)
+
+
+def test_sgd_has_its_real_head_for_a_phantom_and_an_intervention_has_none(record):
+    found = dict(zip(MEANS, np.moveaxis(means(record), -1, 0)))
+    assert np.array_equal(found["w_hard"][0], found["phantom_hard"][0])
+    assert np.all(found["rate_easy"][0] == 1)
+    assert np.isnan(means(record)[2]).all() and not np.isnan(means(record)[:2]).any()
+
+
+def test_means_need_a_trace():
+    trial = replace(TRIAL, trace_every=0, settings=SETTINGS[:1])
+    with pytest.raises(ValueError, match="trace_every above 0"):
+        means(trial.run(PLACE))
+
+
+def test_record_survives_the_store(record, tmp_path):
+    store = Store(tmp_path)
+    store.write(record)
+    stored = store.read(TRIAL.configuration)
+    assert stored == json.loads(json.dumps(record))
+    assert np.array_equal(errors(stored, "hard"), errors(record, "hard"))
+    assert record["seconds"]["total"] > 0 and {"numba", "numpy"} <= record["versions"].keys()
+    assert record["hardware"]["device"] == "cpu" and record["hardware"]["threads"] == 1
+
+
+def test_trials_are_paired_by_seed_whatever_their_company(record):
+    alone = ToyTrial((SETTINGS[1],), 2, 6).run(PLACE)  # seeds 6, 7 of 5, 6, 7
+    assert np.array_equal(errors(alone, "hard")[0], errors(record, "hard")[1, 1:])
+
+
+def test_diverged_net_is_missing_and_the_others_stay():
+    record = ToyTrial((SETTINGS[0], EXPLODES), 2, trace_every=4).run(PLACE)
+    assert record["status"] == "finished"
+    json.dumps(record, allow_nan=False)
+    assert not np.isnan(errors(record, "hard")[0]).any() and np.isnan(errors(record, "hard")[1]).all()
+    assert np.isnan(heads(record)[1]).all() and np.isnan(means(record)[1]).all()
+
+
+def test_trial_of_which_every_net_diverged_is_diverged():
+    record = ToyTrial((EXPLODES,), 2, trace_every=4).run(PLACE)
+    assert record["status"] == "diverged" and record["metrics"] is None
+    for values, shape in ((errors(record, "hard"), (1, 2)), (heads(record), (1, 2, 2)),
+                          (means(record), (1, 2, 6))):
+        assert values.shape == shape and np.isnan(values).all()
+
+
+@pytest.mark.parametrize(("feature", "split"), [("hard", "train"), ("spiral", "test"), ("hard", "all")])
+def test_error_that_is_not_kept_is_refused(record, feature, split):
+    with pytest.raises(ValueError, match="feature and split must be among"):
+        errors(record, feature, split)
+
+
+def test_cost_grows_with_what_there_is_to_compute():
+    kind, amount = TRIAL.cost
+    longer = replace(TRIAL, settings=tuple(replace(setting, epochs=8) for setting in SETTINGS))
+    assert longer.cost == (kind, pytest.approx(2 * amount))
+    assert replace(TRIAL, seeds=6).cost == (kind, pytest.approx(2 * amount))

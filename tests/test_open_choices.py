@@ -1,0 +1,274 @@
+"""The study of the lost constants: its design, the chapters' rules for many points at once, the shares."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib.experiments import open_choices, open_verdicts
+from lib.experiments.open_choices import CHOICES, EFFECTS, OURS, RADII, RATIOS
+from lib.experiments.open_verdicts import Points
+from lib.experiments.toy import MEANS, ToyTrial
+from lib.experiments.trial import Place
+from lib.figures import open_choices as figures
+from lib.probes import wilson_interval
+from lib.shares import Explanation, Share, explain, share, whole
+from lib.stats import estimate
+from lib.toy.ensemble import ToySetting, lsam
+
+SEEDS = 6
+RHO = RADII.index(1.0)
+
+
+# The design
+
+def test_our_choice_is_what_the_other_chapters_train():
+    ours = ToySetting(importance="real", effective="real")
+    assert open_choices.trial(OURS).settings[1] == lsam(RADII[1])
+    assert open_choices.common(OURS) == {name: getattr(ours, name) for name in open_choices.common(OURS)}
+
+
+def test_every_point_is_in_range_and_gives_its_values_back():
+    for trial, values in zip(open_choices.design(30), open_choices.sample(30)):
+        back = open_choices.values_of(trial.settings[0])
+        for choice in CHOICES:
+            assert choice.low <= values[choice.name] <= choice.high
+            assert back[choice.name] == pytest.approx(values[choice.name], abs=2e-4, rel=2e-3)
+
+
+def test_design_fills_every_range():
+    table = pd.DataFrame(open_choices.sample(128))
+    for choice in CHOICES:
+        shares = np.linspace(0, 1, 9)
+        edges = [choice.at(at) for at in shares]
+        counts, _ = np.histogram(table[choice.name], bins=edges)
+        assert counts.min() >= 10, f"{choice.name}: {counts}"  # 16 to be expected
+
+
+def test_fewer_points_are_the_first_of_more():
+    few, more = open_choices.design(3), open_choices.design(20)
+    assert few == more[:3]
+    assert open_choices.design(3, seed=1) != few
+    assert len({trial.identity for trial in more}) == 20
+
+
+def test_one_at_a_time_changes_one_constant_or_the_head():
+    points = open_choices.alone()
+    assert points[0] == OURS
+    names = [{name for name in OURS if point[name] != OURS[name]} for point in points[1:]]
+    assert all(len(changed) == 1 or changed == {"head_easy", "head_hard"} for changed in names)
+    assert set().union(*names) == OURS.keys()
+    assert len({trial.identity for trial in open_choices.one_at_a_time()}) == len(points)
+
+
+def test_plan_is_both_studies():
+    trials = open_choices.plan(None, seeds=10).trials
+    assert len(trials) == open_choices.POINTS + len(open_choices.alone())
+    assert {trial.seeds for trial in trials} == {10}
+
+
+def test_what_is_no_point_is_refused():
+    with pytest.raises(ValueError, match="points must be at least 1, not 0"):
+        open_choices.sample(0)
+    with pytest.raises(ValueError, match="values must be of gap, outer"):
+        open_choices.common({"gap": 0.1})
+
+
+# Reading
+
+def small(trial: ToyTrial) -> ToyTrial:
+    """The trial with nets that are trained at once."""
+    return replace(trial, seeds=2, settings=tuple(
+        replace(setting, width=8, epochs=2, data=replace(setting.data, training_points=30, test_points=50))
+        for setting in trial.settings))
+
+
+def test_another_radius_is_read_in_its_place():
+    assert open_choices.at_radius(open_choices.design(2), RADII[2]) == []
+    trials = open_choices.design(2)
+    added = open_choices.at_radius(trials, 0.5)
+    assert [trial.settings[0].data for trial in added] == [trial.settings[0].data for trial in trials]
+    place = Place(device="cpu", checkpoints=None)
+    records, extra = ([small(trial).run(place) for trial in some] for some in (trials, added))
+    without, points = open_verdicts.read(records), open_verdicts.read(records, extra)
+    assert points.rhos == (0.0, 0.4, 0.5, 0.7, 1.0, 1.4)
+    at = points.rhos.index(0.5)
+    for name in ("hard", "training", "means"):
+        assert np.array_equal(np.delete(getattr(points, name), at, axis=1), getattr(without, name))
+    assert points.interventions.shape == (2, len(EFFECTS), len(RATIOS), 2)
+    assert not np.isnan(points.hard).any() and not np.isnan(points.means).any()
+
+
+# The rules
+
+def made(**changes: np.ndarray) -> Points:
+    """One point at which every part of every claim holds, with a little noise over seeds; `changes` replace
+    what was measured."""
+    noise = 0.001 * np.random.default_rng(0).uniform(size=(1, len(RADII), SEEDS))
+    fall = np.array([0.4, 0.35, 0.31, 0.28, 0.25])[None, :, None]  # as both interventions at these ratios
+    phantom = np.array([0.5, 0.6, 0.7, 0.8, 0.9])[None, :, None] + noise
+    one = np.ones_like(noise)
+    rate_easy, rate_hard = 1 - np.array(RADII)[None, :, None] / 2 + noise, 1 + np.array(RADII)[None, :, None]
+    means = {"w_easy": one, "w_hard": 0.5 * one, "phantom_easy": one, "phantom_hard": phantom,
+             "rate_easy": rate_easy, "rate_hard": rate_hard + noise}
+    fixed = np.array([[0.38, 0.2, 0.1], [0.38, 0.2, 0.1], [0.4, 0.05, 0.05]])[None, :, :, None] + noise[:, :1]
+    measured = {"hard": fall + noise, "easy": 0.01 + noise, "validation": fall + noise, "training": 0 * noise,
+                "means": np.stack([means[name] for name in MEANS], axis=-1), "interventions": fixed}
+    return Points(pd.DataFrame([OURS]), RADII, **measured | changes)
+
+
+def judged(points: Points) -> dict[str, bool]:
+    """Every part of every claim at the only point."""
+    claims = open_verdicts.claims(points, open_verdicts.one_radius(points, RADII[RHO]))
+    return {f"{claim} {part}": bool(held[0])
+            for claim, parts in claims.items() for part, held in parts.items()}
+
+
+def test_every_part_holds_where_the_paper_is_right_in_everything():
+    assert all(judged(made()).values())
+
+
+@pytest.mark.parametrize(("changes", "fails"), [
+    ({"training": np.full((1, 5, SEEDS), 0.01)}, {"C1 both fit the labels"}),
+    ({"easy": np.full((1, 5, SEEDS), 0.45)}, {"C1 SGD leaves the hard feature behind"}),
+    ({"hard": made().hard[:, ::-1]}, {"C1 LSAM lowers the hard error", "C1 it falls as ρ grows"}),
+], ids=["does not fit", "the line is the hard one", "LSAM is worse"])
+def test_part_fails_where_its_measure_says_so(changes, fails):
+    before, after = judged(made()), judged(made(**changes))
+    changed = {part for part in before if part.startswith("C1") and before[part] and not after[part]}
+    assert changed == fails
+
+
+@pytest.mark.parametrize(("name", "factor", "fails"), [
+    ("w_hard", np.array([1, 1.1, 1.2, 1.3, 1.4]), {"C2 the real ratio hardly moves"}),
+    ("phantom_hard", np.array([1, 0.8, 0.6, 0.4, 0.3]),
+     {"C2 the phantom ratio is larger", "C2 it grows with ρ", "C2 the real ratio hardly moves"}),
+    ("rate_easy", np.full(5, 3.0), {"C5 easy rate below 1"}),
+    ("rate_hard", np.full(5, 0.3), {"C5 hard rate above 1"}),
+])
+def test_heads_decide_c2_and_c5(name, factor, fails):
+    means = made().means.copy()
+    means[..., MEANS.index(name)] *= factor[None, :, None]
+    before, after = judged(made()), judged(made(means=means))
+    changed = {part for part in before if part[:2] in ("C2", "C5") and before[part] and not after[part]}
+    assert changed == fails
+
+
+def test_interventions_decide_c6():
+    swept = made().hard
+    points = made(hard=np.repeat(swept[:, :1], 5, axis=1))  # LSAM is SGD, and both together are far below
+    assert not judged(points)["C6 both match LSAM"]
+    fixed = made().interventions.copy()
+    fixed[:, 0] = swept[:, :1]  # importance weighting changes nothing
+    found = judged(made(interventions=fixed))
+    assert not found["C6 importance weighting alone"] and found["C6 learning rate alone"]
+    assert not found["C6 comparable gains"]
+    fixed[:, 2] = 0.2  # a flat curve at LSAM's mean height
+    flat = np.repeat(np.full((1, 1, SEEDS), 0.2), 5, axis=1)
+    assert judged(made(hard=flat, interventions=fixed))["C6 both match LSAM"]
+
+
+def test_rules_are_those_of_the_chapters_one_point_at_a_time():
+    rng = np.random.default_rng(1)
+    hard = rng.uniform(0.1, 0.4, size=(1, 5, SEEDS))
+    points = made(hard=hard)
+    effect = estimate(hard[0, 0] - hard[0, RHO])
+    assert judged(points)["C1 LSAM lowers the hard error"] == (effect.low > 0)
+    compared = open_verdicts.one_radius(points, RADII[RHO])
+    assert np.array_equal(open_verdicts.gain(points, compared)[0], hard[0, 0] - hard[0, RHO])
+    with pytest.raises(ValueError, match="rho must be one of"):
+        open_verdicts.one_radius(points, 0.3)
+
+
+def test_diverged_net_fails_what_needs_it_and_costs_c6_a_seed():
+    hard = made().hard.copy()
+    hard[:, RHO, 0] = np.nan
+    found = judged(made(hard=hard))
+    assert not found["C1 LSAM lowers the hard error"] and found["C6 learning rate alone"]
+    hard[:, RHO, :2] = np.nan
+    assert not judged(made(hard=hard))["C6 learning rate alone"], "four seeds are too few"
+
+
+def test_premise_is_that_sgd_fits_and_the_spiral_is_hard():
+    assert all(found[0] for found in open_verdicts.strata(made()).values())
+    for changes in ({"training": np.full((1, 5, SEEDS), 0.01)}, {"easy": np.full((1, 5, SEEDS), 0.45)}):
+        found = open_verdicts.strata(made(**changes))
+        assert found["all"][0] and not found["premise"][0] and not found["to gain"][0]
+    found = open_verdicts.strata(made(hard=made().hard / 10))
+    assert found["premise"][0] and not found["to gain"][0]
+
+
+def test_best_radius_is_chosen_on_validation_data_among_those_that_fit():
+    validation = np.array([0.0, 0.3, 0.1, 0.2, 0.05])[None, :, None] * np.ones((1, 1, SEEDS))
+    best = open_verdicts.best_radius(made(validation=validation, hard=made().hard[:, ::-1]))
+    assert np.array_equal(best, np.full((1, SEEDS), 4))
+    training = np.array([0.0, 0.0, 0.0, 0.0, 0.1])[None, :, None] * np.ones((1, 1, SEEDS))
+    assert np.all(open_verdicts.best_radius(made(validation=validation, training=training)) == 2)
+    training[:, 2], validation[:, 2] = np.nan, np.nan  # diverged
+    assert np.all(open_verdicts.best_radius(made(validation=validation, training=training)) == 3)
+
+
+def test_radius_of_a_seed_is_chosen_on_the_other_seeds():
+    validation = np.full((1, 5, SEEDS), 0.2)
+    validation[:, 1, 0] = 0.0  # for the first seed alone the first radius is the best
+    assert open_verdicts.best_radius(made(validation=validation))[0, 1:].tolist() == [1] * (SEEDS - 1)
+    validation[:, 2, 1:] = 0.19
+    assert open_verdicts.best_radius(made(validation=validation))[0, 0] == 2
+
+
+# Shares and what explains them
+
+def test_share_counts_among_the_chosen_with_wilsons_interval():
+    held, among = np.array([True, True, False, False]), np.array([True, True, True, False])
+    found = share(held, among)
+    assert (found.held, found.n) == (2, 3)
+    assert found.interval == wilson_interval(2, 3)
+    assert str(Share(100, 200)) == "50% [43%, 57%]"
+    assert np.isnan(Share(0, 0).share) and np.isnan(Share(0, 0).interval).all()
+
+
+def test_whole_claim_holds_where_all_parts_do():
+    parts = {"one": np.array([True, True, False]), "other": np.array([True, False, True])}
+    assert list(whole(parts)) == [True, False, False]
+
+
+def test_explanation_finds_the_constant_that_decides():
+    values = pd.DataFrame(open_choices.sample(128))
+    found = explain(values, (values["complexity"] > 350).to_numpy())
+    assert found.importance.index[0] == "complexity" and found.accuracy > 0.9
+    chance = explain(values, np.random.default_rng(0).uniform(size=128) > 0.5)
+    assert chance.accuracy < 0.7
+    assert explain(values, np.arange(128) < 5) is None
+
+
+def test_sensitivity_has_the_sign_of_the_dependence():
+    values = pd.DataFrame({"one": [1.0, 2, 3, 4], "other": [1.0, 3, 2, 4]})
+    table = open_verdicts.sensitivity(values, pd.DataFrame({"effect": [9.0, 4, 1, 0]}))
+    assert table.loc["effect", "one"] == pytest.approx(-1) and -1 < table.loc["effect", "other"] < 0
+
+
+# Figures
+
+def test_figures_are_drawn_where_nothing_and_where_everything_holds():
+    values = pd.DataFrame(open_choices.sample(40))
+    held = (values["width"] > 40).to_numpy()
+    judged = (values["complexity"] > 200).to_numpy()
+    explained = Explanation(pd.Series({"width": 0.4, "gap": 0.0, "noise": 0.0}), 0.9)
+    found = {"all": Share(40, 40), "premise": Share(0, 30), "to gain": Share(0, 0)}
+    names = [figures.change(point) for point in open_choices.alone()]
+    assert names[0] == "our choice" and len(set(names)) == len(names)
+    gains = [estimate(np.arange(3.0) + row) for row in range(len(names))]
+    premise = np.arange(len(names)) % 2 == 0
+    held_alone = {"C1": {"a part": premise, "another": premise}, "C2": {"a part": ~premise}}
+    drawn = [figures.shares({"C1": {"C1": found, "a part": found}}),
+             figures.one_at_a_time(names, gains, premise, held_alone),
+             figures.where(values, {"C1": held, "C2": ~held}, judged, {"C1": explained, "C2": None}),
+             figures.sensitivity(pd.DataFrame({"gap": [0.5, -0.04]}, index=["one", "other"]))]
+    for fig in drawn:
+        fig.canvas.draw()
+        plt.close(fig)
+    assert "-0.0" not in [text.get_text() for text in drawn[3].axes[0].texts]

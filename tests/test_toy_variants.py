@@ -1,0 +1,277 @@
+"""The toy trained with SAM's variants: a stack's nets take the steps of `lib.optim`, and the re-weightings
+weigh as they say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from lib.data.toy import ToyConstants, sample
+from lib.models import ToyNet
+from lib.optim import ESAM, VARIANTS
+from lib.optim.constants import CONSTANTS
+from lib.toy import rules, variants
+from lib.toy.ensemble import lsam, sgd
+from lib.toy.ensemble import train as train_ensemble
+from lib.toy.nets import batch_order, initial_nets, unpack
+from lib.toy.reweighting import BINS, GroupDRO, group, upsampled
+from lib.toy.stack import errors, evaluate, initial, margins, mistakes, orthogonal, unit
+from lib.toy.variants import METHODS, Net, VariantSetting, train, trained
+
+SMALL = ToyConstants(training_points=60, test_points=100)
+RATES = {"adam": 0.003, "sam_adam": 0.003}
+SHORT = {"data": SMALL, "epochs": 3, "width": 16}
+
+
+def setting(method: str, **others) -> VariantSetting:
+    """A short training of `method`."""
+    defaults = {"rho": 0.0 if method in rules.WITHOUT_RADIUS else 0.2,
+                "learning_rate": RATES.get(method, 0.05), **SHORT}
+    return VariantSetting(method, **(defaults | others))
+
+
+def toy_net(seed: int, width: int) -> ToyNet:
+    """The torch module with the stack's initial weights."""
+    net = ToyNet(width)
+    bodies = [part for part in net.modules() if isinstance(part, torch.nn.Sequential) and len(part) == 5]
+    with torch.no_grad():
+        for body, flat in zip(bodies, initial_nets(seed, width), strict=True):
+            part = {name: torch.from_numpy(value.copy()) for name, value in unpack(flat).items()}
+            for index, layer in zip("123", (body[0], body[2], body[4]), strict=True):
+                weight = part["w3"][:, None] if index == "3" else part[f"W{index}"]
+                layer.weight.copy_(weight.T)
+                layer.bias.copy_(part[f"b{index}"])
+    return net
+
+
+def trained_alone(method: str, chosen: VariantSetting, seed: int) -> ToyNet:
+    """The toy net trained with the optimizer of `lib.optim`."""
+    net = toy_net(seed, chosen.width)
+    settings = {"lr": chosen.learning_rate, "weight_decay": chosen.weight_decay}
+    optimizer = VARIANTS[method](net, chosen.rho, settings)
+    if isinstance(optimizer, ESAM):
+        optimizer.defaults["beta"] = 1.0
+    points = sample(chosen.data, seed)
+    for rows in batch_order(seed, chosen.data.training_points, chosen.epochs).reshape(-1, chosen.batch_size):
+        x, y = torch.from_numpy(points.x[rows]), torch.from_numpy(points.y[rows])
+
+        def losses(which: Tensor | slice) -> Tensor:
+            return torch.nn.functional.softplus(-y[which] * net(x[which]))
+
+        def closure() -> Tensor:
+            loss = losses(slice(None)).mean()
+            loss.backward()
+            return loss
+
+        optimizer.zero_grad()
+        optimizer.step(losses if isinstance(optimizer, ESAM) else closure)
+    return net
+
+
+@pytest.mark.parametrize("method, others", [
+    ("sgd", {}), ("sgd", {"weight_decay": 0.01}), ("lsam", {"rho": 0.7}), ("sam", {}), ("asam", {}),
+    ("sam", {"weight_decay": 0.01}), ("sam_decay_inside", {"weight_decay": 0.01}), ("gsam", {}),
+    ("looksam", {}), ("friendly", {}), ("adam", {}), ("sam_adam", {}), ("esam", {}),
+])
+def test_net_of_a_stack_is_the_toy_net_trained_with_the_optimizer(method, others, monkeypatch) -> None:
+    # ESAM's masks are drawn in another order there: all weights are perturbed, half of the batch selected.
+    monkeypatch.setattr(rules, "C", replace(CONSTANTS, esam_beta=1.0))
+    chosen = setting(method, **others)
+    theta, _ = trained([Net(replace(chosen, rho=chosen.rho / 2), 3), Net(chosen, 3), Net(chosen, 4)])
+    net = trained_alone(method, chosen, 3)
+    points = sample(SMALL, 3, "test")
+    with torch.no_grad():
+        expected = net(torch.from_numpy(points.x))
+    ((easy, hard),) = margins(theta[1:2], [points])
+    torch.testing.assert_close(torch.from_numpy(points.y * (easy + hard)), expected, rtol=2e-3, atol=2e-4)
+    start = initial([3], chosen.width, chosen.head)
+    assert (theta[1] - start[0]).norm() > 0.1  # they have gone somewhere
+
+
+@pytest.mark.parametrize("ours, theirs", [
+    (VariantSetting("sgd", **SHORT), sgd(**SHORT)),
+    (VariantSetting("lsam", 0.7, **SHORT), lsam(0.7, **SHORT)),
+])
+def test_stack_agrees_with_the_ensembles_engine(ours, theirs) -> None:
+    stack = train([ours], range(3), progress=False)
+    ensemble = train_ensemble([theirs], range(3), engine="torch")
+    np.testing.assert_allclose(stack.heads, ensemble.heads[:, :, 0], atol=1e-5)
+    np.testing.assert_allclose(stack.errors, ensemble.errors[:, :, 0], atol=0.011)
+    assert not stack.diverged.any()
+
+
+def test_result_does_not_depend_on_what_else_is_trained() -> None:
+    chosen = [setting("sam"), setting("sam", rho=0.5), setting("lsam")]
+    together, alone = train(chosen, range(3), progress=False), train(chosen[1:2], [1], progress=False)
+    np.testing.assert_array_equal(together.heads[1, 1], alone.heads[0, 0])
+    np.testing.assert_array_equal(together.errors[1, 1], alone.errors[0, 0])
+    np.testing.assert_array_equal(together.ascents[1, 1], alone.ascents[0, 0])
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if m not in (*rules.WITHOUT_RADIUS, "sam_adam")])
+def test_rho_zero_is_sgd(method) -> None:
+    plain = train([setting("sgd")], range(2), progress=False)
+    ours = train([setting(method, rho=0.0)], range(2), progress=False)
+    if method == "esam":  # its selection of examples is left: the definition has no rho there
+        assert not np.array_equal(ours.heads, plain.heads)
+    else:
+        np.testing.assert_allclose(ours.heads, plain.heads, rtol=1e-4)
+
+
+def test_gradient_is_that_of_the_weighted_loss() -> None:
+    torch.manual_seed(0)
+    net, theta = toy_net(5, 16), initial([5], 16, (1.0, 1.0))
+    x, y, weights = torch.randn(1, 7, 4), torch.randn(1, 7).sign(), torch.rand(1, 7)
+    losses, gradient = evaluate(theta, x, y, weights)
+    expected = torch.nn.functional.softplus(-y[0] * net(x[0]))
+    torch.testing.assert_close(losses[0], expected.detach())
+    (weights[0] * expected).mean().backward()
+    size = sum(p.grad.square().sum() for p in net.parameters()).sqrt()
+    torch.testing.assert_close(gradient.norm(), size)
+    assert evaluate(theta, x, y, gradient=False)[1] is None
+
+
+def test_unit_vectors_are_long_as_asked_net_by_net_and_zero_where_zero() -> None:
+    torch.manual_seed(0)
+    vector = torch.randn(3, 2, 9) * torch.tensor([1.0, 1e-25, 0.0])[:, None, None]
+    length = torch.tensor([0.5, 2.0, 1.0])[:, None, None]
+    sizes = unit(vector, length).flatten(1).double().norm(dim=1)
+    torch.testing.assert_close(sizes, torch.tensor([0.5, 2.0, 0.0]).double(), rtol=1e-5, atol=0.0)
+
+
+def test_orthogonal_part_has_no_component_left() -> None:
+    torch.manual_seed(0)
+    vector, to = torch.randn(4, 2, 50), torch.randn(4, 2, 50)
+    left = orthogonal(vector, to)
+    assert (left * to).sum(dim=(1, 2)).abs().max() < 1e-4
+    along = vector - left
+    torch.testing.assert_close(along.flatten(1).norm(dim=1) * to.flatten(1).norm(dim=1),
+                               (vector * to).sum(dim=(1, 2)).abs(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("method, share", [("lsam", 1.0), ("sam", None)])
+def test_ascents_are_followed(method, share) -> None:
+    result = train([setting(method, rho=0.3), setting(method, rho=0.0)], range(2), progress=False)
+    w, phantom, on_head = result.ascents[..., :2], result.ascents[..., 2:4], result.ascents[..., 4]
+    assert np.isnan(on_head[1]).all()  # rho = 0 moves nothing
+    if share:
+        np.testing.assert_allclose(on_head[0], share)
+        assert (np.abs(np.linalg.norm(phantom - w, axis=-1)[0]) <= 0.3 + 1e-6).all()
+    else:
+        assert ((on_head[0] > 0) & (on_head[0] < 1)).all()
+    assert np.isnan(train([setting("sgd")], [0], progress=False).ascents).all()
+
+
+def test_esam_perturbs_its_share_of_the_weights() -> None:
+    theta = initial([0, 1], 16, (1.0, 1.0))
+    seen = []
+
+    def at(point: Tensor, weights: Tensor | None = None, gradient: bool = True) -> tuple[Tensor, Tensor]:
+        seen.append((point, weights))
+        return torch.arange(5.0).repeat(2, 1), torch.ones_like(theta)
+
+    state = rules.State(torch.full((2, 1, 1), 0.5), torch.zeros(2, 1, 1))
+    rules.RULES["esam"](at, theta, torch.zeros(2, 5), torch.ones_like(theta), state)
+    (phantom, _), (_, weights) = seen
+    moved = (phantom - theta) != 0
+    assert moved.float().mean().item() == pytest.approx(CONSTANTS.esam_beta, abs=0.05)
+    length = 0.5 / CONSTANTS.esam_beta / theta[0].numel() ** 0.5
+    torch.testing.assert_close((phantom - theta)[moved], torch.full((int(moved.sum()),), length), rtol=1e-3,
+                               atol=1e-6)
+    assert weights[0].tolist() == pytest.approx([0, 0, 5 / 3, 5 / 3, 5 / 3])  # of 5, half and rounded up
+
+
+# Re-weighting
+
+
+def test_jtt_draws_the_first_models_mistakes_as_often_as_asked() -> None:
+    wrong = [np.arange(10) < 2, np.zeros(10, dtype=bool)]
+    rows = upsampled(wrong, [5, 5], [0, 1], length=180)
+    counts = np.stack([np.bincount(row, minlength=10) for row in rows])
+    assert counts[0].tolist() == [50] * 2 + [10] * 8  # ten passes through 2 * 5 + 8 points
+    assert (counts[1] == 18).all()
+
+
+def test_jtt_without_upweighting_draws_every_point_alike_and_identifies_early_mistakes() -> None:
+    chosen = setting("jtt", identification=2, upweight=5)
+    start = initial([0], chosen.width, chosen.head)
+    rows = batch_order(0, 60, 1).reshape(1, -1)[:, :10]
+    early, _ = variants.run(start, "sgd", [Net(chosen, 0)], rows)
+    (wrong,) = mistakes(early, [sample(SMALL, 0)])
+    (error,) = errors(early, [sample(SMALL, 0)])
+    assert 0 < wrong.sum() < 60 and error[2] == pytest.approx(wrong.mean())
+    plain = upsampled([wrong], [1], [0], 120)
+    assert (np.bincount(plain[0], minlength=60) == 2).all()
+
+
+def test_groups_are_labels_and_quarters_of_the_latents_size() -> None:
+    points = sample(ToyConstants(training_points=80), 0)
+    for column, feature in enumerate(("easy", "hard")):
+        found = group(points, feature)
+        assert set(found) == set(range(2 * BINS))
+        assert ((found >= BINS) == (points.y > 0)).all()
+        size = np.abs(points.z[:, column])
+        for low in range(BINS - 1):
+            assert size[found % BINS == low].max() < size[found % BINS == low + 1].min()
+
+
+def test_groups_by_conflict_are_those_on_which_the_easy_feature_is_wrong() -> None:
+    points = sample(ToyConstants(label_noise=0.2), 0)
+    found = group(points, "conflict")
+    wrong = points.y * points.x[:, 0] < 0
+    assert wrong.any() and (found % 2 == wrong).all() and ((found >= 2) == (points.y > 0)).all()
+    assert GroupDRO([points], "conflict", [0.1]).log_q.shape == (1, 4)
+
+
+def test_group_dro_weights_are_those_of_the_definition() -> None:
+    points = [sample(SMALL, seed) for seed in range(2)]
+    dro = GroupDRO(points, "easy", [0.5, 2.0])
+    generator = np.random.default_rng(0)
+    q = np.full((2, 2 * BINS), 1 / (2 * BINS))
+    for _ in range(4):
+        chosen, losses = generator.integers(60, size=(2, 5)), generator.uniform(0, 3, size=(2, 5))
+        weights = dro.weights(torch.tensor(losses), torch.tensor(chosen)).numpy()
+        for net, step_size in enumerate((0.5, 2.0)):
+            member = group(points[net], "easy")[chosen[net]]
+            means = np.array([losses[net][member == g].mean() if (member == g).any() else 0.0
+                              for g in range(2 * BINS)])
+            q[net] *= np.exp(step_size * means)
+            q[net] /= q[net].sum()
+            assert (weights[net] * losses[net]).mean() == pytest.approx((q[net] * means).sum(), rel=1e-5)
+    assert q.max() > 0.3  # the step sizes have told
+
+
+def test_group_dro_with_step_size_zero_weighs_groups_alike() -> None:
+    points = [sample(SMALL, 0)]
+    weights = GroupDRO(points, "hard", [0.0]).weights(torch.rand(1, 5), torch.arange(5)[None])
+    member = group(points[0], "hard")[:5]
+    counts = np.array([(member == g).sum() for g in member])
+    np.testing.assert_allclose(weights[0], 5 / (2 * BINS) / counts, rtol=1e-5)
+
+
+# Bad arguments
+
+
+@pytest.mark.parametrize("arguments, name", [
+    ({"method": "adagrad"}, "method"), ({"rho": -1.0}, "rho"), ({"rho": float("nan")}, "rho"),
+    ({"method": "sgd", "rho": 0.1}, "rho"), ({"method": "jtt", "rho": 0.1}, "rho"),
+    ({"upweight": 0}, "upweight"), ({"identification": -1}, "identification"),
+    ({"learning_rate": True}, "learning_rate"),
+    ({"groups": "both"}, "groups"), ({"batch_size": 7}, "batch_size"), ({"step_size": -0.1}, "step_size"),
+])
+def test_bad_setting_is_one_line_that_names_it(arguments, name) -> None:
+    with pytest.raises(ValueError, match=f"^{name} must [^\n]*$"):
+        VariantSetting(**({"method": "sam"} | arguments))
+
+
+@pytest.mark.parametrize("settings, seeds, name", [
+    ([], [0], "settings"), (["sam"], [0], "settings"), ([setting("sgd")], [], "seeds"),
+    ([setting("sgd")], [-1], "seeds"),
+])
+def test_bad_ensemble_is_refused(settings, seeds, name) -> None:
+    with pytest.raises(ValueError, match=f"^{name} must"):
+        train(settings, seeds)

@@ -1,0 +1,179 @@
+"""Chapter 12's trials: what is stored of the toy, which setting a row chooses, the plans, and the passes of a
+step."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lib import training
+from lib.data.toy import ToyConstants
+from lib.experiments import variant_images, variant_trial, variants
+from lib.experiments.images import ImageTrial
+from lib.experiments.trial import MissingTrials, Place
+from lib.experiments.variant_trial import VariantTrial, ascents, errors
+from lib.optim import VARIANTS
+from lib.optim.constants import CONSTANTS
+from lib.store import Store
+from lib.toy.variants import ASCENTS, METHODS, VariantSetting, train
+from lib.variant_cost import passes, time_ratios
+
+SHORT = {"data": ToyConstants(training_points=60, test_points=100), "epochs": 3, "width": 8}
+HERE = Place(threads=1, checkpoints=None)
+
+
+def trial(*radii: float, method: str = "sam", **others) -> VariantTrial:
+    settings = tuple(VariantSetting(method, radius, **SHORT) for radius in radii)
+    return VariantTrial(settings, **({"seeds": 3, "first_seed": 5} | others))
+
+
+def test_record_holds_the_errors_and_ascents_of_the_training(tmp_path) -> None:
+    one = trial(0.1, 0.4)
+    store = Store(tmp_path)
+    store.write(one.run(HERE))
+    record = store.read(one.configuration)
+    result = train(one.settings, range(5, 8), progress=False)
+    for feature, split in (("hard", "test"), ("easy", "validation"), ("model", "train")):
+        np.testing.assert_allclose(errors(record, feature, split), result.error(feature, split), atol=1e-12)
+    np.testing.assert_allclose(ascents(record), result.ascents, rtol=1e-3)
+    assert record["status"] == "finished" and record["seconds"]["total"] >= 0
+
+
+def test_identity_follows_what_is_computed_and_not_its_name(monkeypatch) -> None:
+    one = trial(0.1, 0.4)
+    assert one.identity == trial(0.1, 0.4, name="other").identity
+    others = [trial(0.1, 0.5), trial(0.1, 0.4, seeds=4), trial(0.1, 0.4, first_seed=6),
+              trial(0.1, 0.4, method="asam")]
+    assert len({one.identity, *(other.identity for other in others)}) == 5
+    assert trial(1).identity == trial(1.0).identity
+    before = one.identity
+    monkeypatch.setattr(variant_trial, "CONSTANTS", replace(CONSTANTS, gsam_alpha=0.1))
+    assert one.identity != before
+
+
+def test_net_that_diverged_is_stored_as_missing() -> None:
+    wild = VariantTrial(
+        (VariantSetting("sgd", learning_rate=1e4, **SHORT), VariantSetting("sgd", **SHORT)), 2)
+    record = json.loads(json.dumps(wild.run(HERE), allow_nan=False))
+    hard = errors(record, "hard")
+    assert np.isnan(hard[0]).all() and np.isfinite(hard[1]).all()
+    assert record["status"] == "finished"
+    gone = VariantTrial(wild.settings[:1], 2).run(HERE)
+    assert gone["status"] == "diverged" and np.isnan(errors(gone, "hard")).all()
+    assert np.isnan(ascents(gone)).all() and ascents(gone).shape == (1, 2, len(ASCENTS))
+
+
+def record_with(validation: list, test: list) -> dict:
+    """A record of three settings and three seeds: both features have these errors, of 100 points."""
+    configuration = trial(0.1, 0.2, 0.3).configuration
+    wrong = {split: {feature: rows for feature in ("easy", "hard", "model")}
+             for split, rows in (("train", test), ("validation", validation), ("test", test))}
+    return {"configuration": configuration, "metrics": {"wrong": wrong}}
+
+
+def test_setting_is_chosen_on_the_validation_data_of_the_other_seeds() -> None:
+    # By its own validation error seed 0 would take the second setting; seeds 1 and 2 say the first.
+    record = record_with([[40, 10, 10], [0, 20, 20], [90, 90, 90]], [[1, 2, 3], [4, 5, 6], [7, 8, 9]])
+    found = variants.best(record, trial(0.1, 0.2, 0.3).settings)
+    np.testing.assert_allclose(found.hard, [0.01, 0.05, 0.06])
+    assert found.setting.rho == 0.2 and found.diverged == 0
+
+
+def test_diverged_net_counts_as_chance() -> None:
+    record = record_with([[0, 0, 0], [50, 50, None], [50, 50, 50]], [[1, None, 3], [4, 5, 6], [7, 8, 9]])
+    found = variants.best(record, trial(0.1, 0.2, 0.3).settings)
+    np.testing.assert_allclose(found.hard, [0.01, 0.5, 0.03])
+    assert found.diverged == 1
+
+
+def test_every_row_of_the_toy_can_be_trained_and_stored_under_its_own_name() -> None:
+    plans = [*variants.toy_plan(), *variants.toy_plan(variants.MINORITY_ROWS)]
+    assert len({one.identity for one in plans}) == len(plans)
+    assert {setting.method for one in plans for setting in one.settings} == set(METHODS)
+    named = {*variants.BASES, *variants.BASES.values(), *variants.REWEIGHTINGS}
+    assert named <= variants.ROWS.keys()
+    assert all(0 < len(one.settings) and one.seeds == variants.SEEDS for one in plans)
+
+
+def test_live_comparison_is_at_the_radius_asked_for() -> None:
+    plans = variants.live_plan(["sgd", "asam"], 0.7, seeds=2, epochs=5)
+    assert [one.settings[0].rho for one in plans] == [0.0, 0.7]
+    assert {(one.seeds, one.settings[0].epochs) for one in plans} == {(2, 5)}
+
+
+def test_image_plan_has_every_variant_at_one_setting_paired_by_seed() -> None:
+    plan = variant_images.plan(0.05, 0.1, seeds=2, epochs=3, sgd_lr=0.01)
+    rows = variant_images.rows(0.05, 0.1, 3, 0.01)
+    assert {one.method for one in plan} == set(VARIANTS) == set(training.METHODS)
+    assert len(plan) == 2 * len(rows) and {one.seed for one in plan} == {0, 1}
+    assert rows["ASAM"].rho == pytest.approx(1.0) and rows["SAM"].rho == 0.1 and rows["Adam"].rho == 0
+    assert rows["SGD"].lr == 0.01 and rows["SAM"].lr == 0.05 and rows["Adam"].lr == variant_images.ADAM_RATE
+    assert rows["SAM, decay inside"].weight_decay == rows["SAM, decay outside"].weight_decay == variants.DECAY
+    assert rows.keys() <= variants.ROWS.keys()
+
+
+def stored(store: Store, trial: ImageTrial, cifar: float, mnist: float) -> None:
+    rates = {"cifar": {"error": cifar}, "mnist": {"error": mnist}}
+    store.write({"configuration": trial.configuration, "metrics": {"probing_error": rates}})
+
+
+def test_image_gains_are_paired_by_seed_and_missing_rows_are_none(tmp_path) -> None:
+    first, second = Store(tmp_path / "one"), Store(tmp_path / "two")
+    sgd, sam = ImageTrial("cifar-mnist", "sgd"), ImageTrial("cifar-mnist", "sam", rho=0.1)
+    rows = {"SGD": sgd, "SAM": sam, "LSAM": replace(sam, method="lsam")}
+    for seed in range(3):
+        stored(first, replace(sgd, seed=seed), 0.3 + 0.01 * seed, 0.1)
+    for seed in (1, 2):
+        stored(second, replace(sam, seed=seed), 0.21, 0.15)
+    hard, gains = variant_images.gains(rows, 4, (first, second))
+    assert hard == "cifar" and gains["LSAM"] is None
+    np.testing.assert_allclose(gains["SAM"], [[0.1, 0.11], [-0.05, -0.05]])
+    assert not gains["SGD"].any() and gains["SGD"].shape == (2, 3)
+    with pytest.raises(MissingTrials, match="^no SGD trial"):
+        variant_images.gains(rows, 4, (second,))
+
+
+def test_note_says_where_a_run_is_reduced_or_not_there() -> None:
+    sgd, sam = ImageTrial("cifar-mnist", "sgd", lr=0.01), ImageTrial("cifar-mnist", "sam", rho=0.1)
+    settings = {"sgd": sgd, "sam": sam}
+    assert variant_images.note(None, 4, 20, 20).startswith("Not run here")
+    assert variant_images.note(settings, 4, 5, 20).startswith("Reduced: ")
+    whole = variant_images.note(settings, 4, 20, 20)
+    assert whole.startswith("SAM at learning rate 0.05, ρ = 0.1, SGD at learning rate 0.01")
+
+
+def test_rebalancing_is_that_of_the_settings_that_fit() -> None:
+    one = trial(0.1, 0.2)
+    wrong = {split: {feature: [[0, 0, 0], [30, 30, 30]] for feature in ("easy", "hard", "model")}
+             for split in ("train", "validation", "test")}
+    metrics = {"wrong": wrong, "ascents": [[[1.0, 0.5, 0.8, 0.8, 0.3]] * 3, [[1.0, 1.0, 1.0, 1.0, 0.1]] * 3]}
+    ratio, share, hard = variants.rebalancing({"configuration": one.configuration, "metrics": metrics})
+    np.testing.assert_allclose((ratio, share, hard), [[2.0], [0.3], [0.0]])
+
+
+@pytest.mark.parametrize("method, forward, backward", [
+    ("sgd", 1, 1), ("lsam", 1, 1), ("sam", 2, 2), ("asam", 2, 2), ("gsam", 2, 2), ("friendly", 2, 2),
+    ("looksam", 1.2, 1.2), ("esam", 2.5, 1.5), ("sam_decay_inside", 2, 2), ("adam", 1, 1), ("sam_adam", 2, 2),
+])
+def test_passes_of_a_step_are_counted(method, forward, backward) -> None:
+    counted = passes(method)
+    assert (counted.forward, counted.backward) == (forward, backward)
+
+
+def test_time_of_a_step_is_relative_to_sgds() -> None:
+    ratios = time_ratios(["sgd", "lsam"], 0.0)
+    assert ratios["sgd"] == (1.0, 1.0, 1.0)
+    median, low, high = ratios["lsam"]
+    assert 0 < low <= median <= high
+
+
+@pytest.mark.parametrize("arguments, name", [
+    ({"settings": ()}, "settings"), ({"seeds": 0}, "seeds"), ({"first_seed": -1}, "first_seed"),
+    ({"settings": (VariantSetting("sgd"), VariantSetting("sgd", **SHORT))}, "settings"),
+])
+def test_bad_trial_is_one_line_that_names_it(arguments, name) -> None:
+    with pytest.raises(ValueError, match=f"^{name} must [^\n]*$"):
+        VariantTrial(**({"settings": (VariantSetting("sgd"),)} | arguments))
