@@ -251,7 +251,7 @@ def test_wrong_value_is_refused_in_one_line(change, message):
 
 
 def write_sweep(store: Store, leave_out: int = 0, **validation_errors: dict) -> None:
-    """A made-up sweep: validation error .5, or that of `validation_errors` by (lr, rho); loss falls with rho."""
+    """A made-up sweep: validation error .5, or that of `validation_errors`; the loss falls with rho."""
     for trial in grid("cifar-mnist")[leave_out:]:
         error = validation_errors.get("at", {}).get((trial.lr, trial.rho), 0.5)
         store.write({"configuration": trial.configuration, "status": "finished",
