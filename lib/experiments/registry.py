@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from functools import partial
 
-from lib.experiments import open_choices, table1
-from lib.experiments.plan import Experiment
+from lib.experiments import batch_size, noise, open_choices, table1
+from lib.experiments.plan import Experiment, Plan
 from lib.store import RESULTS, Store
 
 
 def experiments() -> dict[str, Experiment]:
     """The experiments by name, in the book's order."""
-    images = Store(RESULTS / "images")
+    images, toy = Store(RESULTS / "images"), Store(RESULTS / "toy")
     known = [
         Experiment("cifar-mnist", "Table 1, CIFAR-MNIST: the full sweep, then four seeds (chapter 7)",
                    partial(table1.plan, "cifar-mnist"), images, table1.SEEDS),
         Experiment("fmnist-mnist", "Table 1, FMNIST-MNIST: the full sweep, then four seeds (chapter 7)",
                    partial(table1.plan, "fmnist-mnist"), images, table1.SEEDS),
+        Experiment("noise", "LSAM where the toy's training features are noisy (chapter 9)",
+                   lambda store, seeds: Plan(tuple(noise.plan(seeds=seeds))), toy, noise.SEEDS),
+        Experiment("batch-size", "LSAM by batch size, with epochs and with steps fixed (chapter 10)",
+                   lambda store, seeds: Plan(tuple(trial for budget in ("epochs", "steps")
+                                                   for trial in batch_size.plan(budget, seeds=seeds))),
+                   toy, batch_size.SEEDS),
         Experiment("open-choices", "Lost constants of the toy, one at a time and all at once (chapter 13)",
-                   open_choices.plan, Store(RESULTS / "toy"), open_choices.SEEDS),
+                   open_choices.plan, toy, open_choices.SEEDS),
     ]
     return {experiment.name: experiment for experiment in known}
