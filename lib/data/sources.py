@@ -1,7 +1,8 @@
-"""Where the image files are, whether they are whole, and how to get them.
+"""MNIST, Fashion-MNIST and CIFAR-10: where the files are, whether they are whole, and how to get them.
 
-``python -m lib.data.sources`` lists what the data root holds; with ``--download NAME ...`` it gets what is
-missing. The data root is the environment variable ``SAM_DATA_ROOT``, else ``data/`` in the repository::
+``python -m lib.data.sources`` lists what the data root holds of these and of the sets with natural images
+(`groups`, `domains`); with ``--download NAME ...`` it gets what is missing. The data root is the environment
+variable ``SAM_DATA_ROOT``, else ``data/`` in the repository::
 
     MNIST/raw/*-ubyte, FashionMNIST/raw/*-ubyte      torchvision's
     cifar-10-batches-py/*                            torchvision's, or else
@@ -10,8 +11,8 @@ missing. The data root is the environment variable ``SAM_DATA_ROOT``, else ``dat
 
 from __future__ import annotations
 
-import argparse
 import hashlib
+import importlib
 import os
 import socket
 import sys
@@ -46,6 +47,7 @@ IDX_CHECKSUMS = {
         "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
     },
 }
+UNPUBLISHED = ("birds_on_scenes",)  # sets that nobody can download
 CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 CIFAR_COUNTS = {"train": 50_000, "test": 10_000}
 DOWNLOAD_TIMEOUT = 60  # seconds without a byte
@@ -97,7 +99,7 @@ def data_root(root: Path | str | None = None) -> Path:
 
 def is_present(name: str, root: Path | str | None = None) -> bool:
     """Whether the data root has a folder for the source `name`; it may still be damaged."""
-    _check_choice("name", name, SOURCES)
+    check_choice("name", name, SOURCES)
     return any(folder.is_dir() for folder in _folders(name, data_root(root)))
 
 
@@ -111,8 +113,8 @@ def read(name: str, split: str, classes: Sequence[int] | None = None,
 
     Raises MissingData or DataError, in one line that names the file, and ValueError on a wrong argument.
     """
-    _check_choice("name", name, SOURCES)
-    _check_choice("split", split, SPLITS)
+    check_choice("name", name, SOURCES)
+    check_choice("split", split, SPLITS)
     classes = tuple(range(10) if classes is None else classes)
     if not classes or len(set(classes)) < len(classes) or not set(classes) <= set(range(10)):
         raise ValueError(f"classes must be distinct numbers from 0 to 9, not {classes}")
@@ -135,7 +137,7 @@ def download(name: str, root: Path | str | None = None) -> None:
     All is fetched and unpacked in a temporary folder of the data root, and moved into place when it is whole.
     Raises DataError where a file cannot be had.
     """
-    _check_choice("name", name, SOURCES)
+    check_choice("name", name, SOURCES)
     root = data_root(root)
     dataset = IDX_SETS.get(name, datasets.CIFAR10)
     target = _folders(name, root)[0]
@@ -161,7 +163,7 @@ def state(name: str, root: Path | str | None = None) -> tuple[str, str]:
     """(complete, reduced, damaged or missing; one line of detail) of a source, whose files are all read."""
     root = data_root(root)
     if not is_present(name, root):
-        return "missing", f"get it with: {_command(name, root)}"
+        return "missing", f"get it with: {command(name, root)}"
     counts = {}
     try:
         for split in SPLITS:
@@ -169,7 +171,7 @@ def state(name: str, root: Path | str | None = None) -> tuple[str, str]:
             folder = name == "cifar10" and not _folders(name, root)[0].is_dir()
             classes = [label for label in range(10) if not folder or (tree / CIFAR_CLASSES[label]).is_dir()]
             if not classes:
-                raise _missing(name, tree / "*" / "*.png", root)
+                raise missing(name, tree / "*" / "*.png", root)
             counts[split] = len(read(name, split, classes, root))
     except DataError as error:
         return "damaged", str(error)
@@ -185,18 +187,23 @@ def _folders(name: str, root: Path) -> tuple[Path, ...]:
     return root / datasets.CIFAR10.base_folder, root / "cifar10"
 
 
-def _command(name: str, root: Path) -> str:
+def command(name: str, root: Path) -> str:
+    """The command that gets the set `name`."""
     elsewhere = "" if root == data_root() else f" --root {root}"
     return f"python -m lib.data.sources --download {name}{elsewhere}"
 
 
-def _missing(name: str, path: Path, root: Path) -> MissingData:
-    return MissingData(f"{name}: {path} is missing; set SAM_DATA_ROOT to the folder of the data sets, "
-                       f"or get it with: {_command(name, root)}")
+def missing(name: str, path: Path, root: Path) -> MissingData:
+    """The error of a file that is not there."""
+    otherwise = "" if name in UNPUBLISHED else f", or get it with: {command(name, root)}"
+    return MissingData(f"{name}: {path} is missing; set SAM_DATA_ROOT to the folder of the data sets"
+                       f"{otherwise}")
 
 
-def _damaged(name: str, path: Path, problem: str, root: Path) -> DataError:
-    return DataError(f"{name}: {path} {problem}; get it anew with: {_command(name, root)}")
+def damaged(name: str, path: Path, problem: str, root: Path) -> DataError:
+    """The error of a file with a `problem`."""
+    otherwise = "" if name in UNPUBLISHED else f"; get it anew with: {command(name, root)}"
+    return DataError(f"{name}: {path} {problem}{otherwise}")
 
 
 def _read_idx(name: str, split: str, classes: Sequence[int], root: Path) -> tuple[Tensor, Tensor]:
@@ -208,25 +215,25 @@ def _read_idx(name: str, split: str, classes: Sequence[int], root: Path) -> tupl
         try:
             content = path.read_bytes()
         except FileNotFoundError:
-            raise _missing(name, path, root) from None
+            raise missing(name, path, root) from None
         except OSError as error:
-            raise _damaged(name, path, f"cannot be read ({error.strerror})", root) from error
+            raise damaged(name, path, f"cannot be read ({error.strerror})", root) from error
         header = 8 + 4 * len(item)
         sizes = np.frombuffer(content[4:header].ljust(header - 4), ">u4")
         magic = bytes([0, 0, 8, 1 + len(item)])
         if len(content) < header or content[:4] != magic or tuple(sizes[1:]) != item:
-            raise _damaged(name, path, f"is not an idx file of items of shape {item}", root)
+            raise damaged(name, path, f"is not an idx file of items of shape {item}", root)
         count = int(sizes[0])
         whole = header + count * int(np.prod(item))
         if len(content) != whole:
-            raise _damaged(name, path, f"has {len(content):,} bytes, not {whole:,} as its header says", root)
+            raise damaged(name, path, f"has {len(content):,} bytes, not {whole:,} as its header says", root)
         # A shorter file can be no official one, and is the owner's choice.
         if count >= IDX_COUNTS[split] and hashlib.md5(content).hexdigest() != IDX_CHECKSUMS[name][file]:
-            raise _damaged(name, path, "has the wrong content (checksum)", root)
+            raise damaged(name, path, "has the wrong content (checksum)", root)
         arrays.append(np.frombuffer(bytearray(content), np.uint8, offset=header).reshape(count, *item))
     images, labels = arrays
     if len(images) != len(labels) or labels.max(initial=0) > 9:
-        raise _damaged(name, path, f"does not hold {len(images):,} labels from 0 to 9, one an image", root)
+        raise damaged(name, path, f"does not hold {len(images):,} labels from 0 to 9, one an image", root)
     return torch.from_numpy(images)[:, None], torch.from_numpy(labels).long()
 
 
@@ -242,9 +249,9 @@ def _read_cifar(name: str, split: str, classes: Sequence[int], root: Path) -> tu
         for file, checksum in files:
             path = _folders(name, root)[0] / file
             if not path.is_file():
-                raise _missing(name, path, root) from error
+                raise missing(name, path, root) from error
             if not check_integrity(path, checksum):
-                raise _damaged(name, path, "has the wrong content (checksum)", root) from error
+                raise damaged(name, path, "has the wrong content (checksum)", root) from error
         raise
     images = torch.from_numpy(archive.data).permute(0, 3, 1, 2).contiguous()
     return images, torch.tensor(archive.targets)
@@ -256,16 +263,16 @@ def _read_cifar_folder(split: str, classes: Sequence[int], root: Path) -> tuple[
         folder = root / "cifar10" / split / CIFAR_CLASSES[label]
         paths = sorted(folder.glob("*.png"))
         if not paths:
-            raise _missing("cifar10", folder / "*.png", root)
+            raise missing("cifar10", folder / "*.png", root)
         for path in paths:
             try:
                 with Image.open(path) as file:
                     image = np.asarray(file.convert("RGB"))
             except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises, by kind of damage
-                raise _damaged("cifar10", path, "is not a whole image file", root) from error
+                raise damaged("cifar10", path, "is not a whole image file", root) from error
             if image.shape != (32, 32, 3):
                 size = f"{image.shape[1]} x {image.shape[0]}"
-                raise _damaged("cifar10", path, f"has {size} pixels, not 32 x 32", root)
+                raise damaged("cifar10", path, f"has {size} pixels, not 32 x 32", root)
             images.append(image)
         labels += [label] * len(paths)
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(), torch.tensor(labels)
@@ -294,33 +301,22 @@ def read_folder(folder: Path | str, side: int = 32) -> Labelled:
     return Labelled(np.stack(images).transpose(0, 3, 1, 2), np.array(labels))
 
 
-def _check_choice(argument: str, value: str, choices: Sequence[str]) -> None:
+def check_choice(argument: str, value: str, choices: Sequence[str]) -> None:
+    """Raises ValueError where `value` is none of `choices`."""
     if value not in choices:
         raise ValueError(f"{argument} must be one of {', '.join(choices)}, not {value!r}")
 
 
+def check_seed(seed: int) -> None:
+    """Raises ValueError where `seed` is no whole number from 0."""
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise ValueError(f"seed must be a whole number from 0, not {seed!r}")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command: download what is asked for, list every source; 1 where something failed or is damaged."""
-    parser = argparse.ArgumentParser(prog="python -m lib.data.sources", description=__doc__.splitlines()[0])
-    parser.add_argument("--root", type=Path, help="else SAM_DATA_ROOT, else data/ in the repository")
-    parser.add_argument("--download", nargs="+", choices=SOURCES, default=[], metavar="NAME",
-                        help=f"get these first: {', '.join(SOURCES)}")
-    options = parser.parse_args(arguments)
-    failed = False
-    for name in options.download:
-        if state(name, options.root)[0] == "complete":
-            continue
-        try:
-            download(name, options.root)
-        except DataError as error:
-            print(error, file=sys.stderr)
-            failed = True
-    print(f"data root: {data_root(options.root)}")
-    for name in SOURCES:
-        kind, detail = state(name, options.root)
-        failed = failed or kind == "damaged"
-        print(f"{name:14} {kind:9} {detail}")
-    return int(failed)
+    """The command (`lib.data.command`)."""
+    # By its name: the command stands above this module, and is no part of what the readers need.
+    return importlib.import_module("lib.data.command").main(arguments)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import os
+import shutil
+import warnings
+from collections import namedtuple
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from image_trees import numbers, write_image
+from PIL import Image
+from torchvision.transforms.v2 import functional
+
+from lib.data import cache
+from lib.data.sources import DataError, MissingData
+
+SIZE = 8
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    for number in range(6):
+        write_image(tmp_path / "images" / f"{number}.jpg", number)
+    return tmp_path / "images"
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("SAM_CACHE_ROOT", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def files_of(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def decoded(folder: Path, size: int = SIZE) -> torch.Tensor:
+    return cache.decoded("set", folder, files_of(folder), size)
+
+
+def cached(root: Path) -> list[Path]:
+    return sorted(root.glob("*.npy"))
+
+
+def one_line(error: pytest.ExceptionInfo) -> str:
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.fixture
+def no_decoding(monkeypatch):
+    """Calling it makes every further decoding fail."""
+    return lambda: monkeypatch.setattr(cache, "_decode_all", lambda *_: pytest.fail("decoded again"))
+
+
+def test_cache_root_is_argument_then_environment_then_repository(root, tmp_path, monkeypatch):
+    assert cache.cache_root(tmp_path) == tmp_path and cache.cache_root() == root
+    monkeypatch.delenv("SAM_CACHE_ROOT")
+    assert cache.cache_root() == Path(cache.__file__).parents[2] / "cache"
+
+
+def test_images_come_in_the_order_asked_for_as_bytes_with_channels_last_in_memory(folder):
+    images = cache.decoded("set", folder, ["4.jpg", "0.jpg", "5.jpg"], SIZE)
+    assert images.shape == (3, 3, SIZE, SIZE) and images.dtype == torch.uint8
+    assert numbers(images) == [4, 0, 5]
+    assert images.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_images_are_scaled_as_torchvision_scales_them(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 30, 3), dtype=np.uint8)
+    (tmp_path / "images").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "images/noise.png")
+    whole = torch.from_numpy(pixels).permute(2, 0, 1)
+    expected = functional.resize(whole, [16, 16], antialias=True)
+    assert (decoded(tmp_path / "images", 16)[0].int() - expected.int()).abs().max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1", "LA"])
+def test_every_kind_of_image_becomes_colour(mode, tmp_path):
+    (tmp_path / "images").mkdir()
+    file = tmp_path / "images" / f"x.{'tif' if mode == 'CMYK' else 'png'}"
+    Image.new("RGB", (9, 9), (255, 255, 255)).convert(mode).save(file)
+    assert decoded(tmp_path / "images").float().mean() > 250
+
+
+def test_second_call_decodes_nothing(folder, root, no_decoding):
+    first = decoded(folder)
+    no_decoding()
+    assert torch.equal(decoded(folder), first)
+    assert len(cached(root)) == 1
+
+
+def test_sizes_are_kept_side_by_side(folder, root):
+    assert decoded(folder, 8).shape[-1] == 8 and decoded(folder, 12).shape[-1] == 12
+    assert len(cached(root)) == 2
+
+
+def test_changed_image_is_decoded_again(folder):
+    decoded(folder)
+    write_image(folder / "2.jpg", 77)
+    os.utime(folder / "2.jpg", (1, 1))
+    assert numbers(decoded(folder)) == [0, 1, 77, 3, 4, 5]
+
+
+def test_added_and_removed_images_are_noticed(folder):
+    decoded(folder)
+    write_image(folder / "6.jpg", 6)
+    assert numbers(decoded(folder)) == list(range(7))
+    (folder / "0.jpg").unlink()
+    assert numbers(decoded(folder)) == list(range(1, 7))
+
+
+def test_renamed_images_change_the_fingerprint(folder):
+    before = cache.fingerprint("set", folder, files_of(folder))
+    (folder / "3.jpg").rename(folder / "3 é.JPG")
+    assert cache.fingerprint("set", folder, files_of(folder)) != before
+    assert numbers(decoded(folder))[3] == 3
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:len(content) // 2], lambda content: content[:-1],
+                                    lambda content: b"", lambda content: b"no array",
+                                    lambda content: content.replace(b"(6, 8", b"(3, 8")])
+def test_damaged_cache_is_made_anew(damage, folder, root):
+    first = decoded(folder).clone()
+    content = cached(root)[0].read_bytes()
+    cached(root)[0].write_bytes(damage(content))
+    assert torch.equal(decoded(folder), first)
+    assert cached(root)[0].read_bytes() == content
+
+
+def test_writing_to_the_images_leaves_the_cache_as_it_is(folder):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        images = decoded(folder)
+        images[0] = 0
+    assert numbers(decoded(folder)) == list(range(6))
+
+
+@pytest.mark.parametrize("content", [b"<html>not found</html>", b"\xff\xd8\xff\xe0 short"])
+def test_damaged_image_is_named_and_leaves_nothing_behind(content, folder, root):
+    (folder / "3.jpg").write_bytes(content)
+    with pytest.raises(DataError, match="not a whole image") as error:
+        decoded(folder)
+    assert str(folder / "3.jpg") in one_line(error)
+    assert not [path for path in root.iterdir() if path.suffix != ".lock"]
+    with pytest.raises(DataError, match="not a whole image"):
+        cache.check_images("set", folder, files_of(folder))
+
+
+def test_image_that_breaks_off_is_named(folder):
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(
+        folder / "1.jpg")
+    content = (folder / "1.jpg").read_bytes()
+    (folder / "1.jpg").write_bytes(content[:len(content) // 2])
+    with pytest.raises(DataError) as error:
+        decoded(folder)
+    assert str(folder / "1.jpg") in one_line(error)
+
+
+def test_whole_images_pass_the_check_without_a_cache(folder, root):
+    cache.check_images("set", folder, files_of(folder))
+    assert not root.exists()
+
+
+def test_missing_and_empty_images_are_named(folder):
+    with pytest.raises(MissingData, match="and 1 more") as error:
+        cache.decoded("set", folder, ["0.jpg", "x.jpg", "y.jpg"], SIZE)
+    assert str(folder / "x.jpg") in one_line(error)
+    (folder / "4.jpg").write_bytes(b"")
+    with pytest.raises(DataError, match="empty") as error:
+        decoded(folder)
+    assert str(folder / "4.jpg") in one_line(error)
+
+
+def test_decoding_that_was_killed_does_not_matter_afterwards(folder, root):
+    decoded(folder)
+    whole = cached(root)[0]
+    whole.rename(whole.with_name(f".{whole.name}.part"))
+    assert numbers(decoded(folder)) == list(range(6))
+    assert [path.name for path in root.iterdir() if path.suffix != ".lock"] == [whole.name]
+
+
+def test_several_at_once_decode_once(folder, monkeypatch):
+    decodings = []
+    decode_all = cache._decode_all
+    monkeypatch.setattr(cache, "_decode_all", lambda *given: decodings.append(1) or decode_all(*given))
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: numbers(decoded(folder)), range(4)))
+    assert found == [list(range(6))] * 4 and len(decodings) == 1
+
+
+def test_too_little_room_is_said_before_anything_is_decoded(folder, root, monkeypatch, no_decoding):
+    Usage = namedtuple("Usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(9, 9, 6 * SIZE * SIZE * 3 - 1))
+    no_decoding()
+    with pytest.raises(DataError, match="SAM_CACHE_ROOT") as error:
+        decoded(folder)
+    assert str(root) in one_line(error)
+
+
+def test_cache_root_that_cannot_be_written_is_named(folder, root, monkeypatch):
+    root.parent.joinpath("file").write_text("")
+    monkeypatch.setenv("SAM_CACHE_ROOT", str(root.parent / "file"))
+    with pytest.raises(DataError, match="SAM_CACHE_ROOT") as error:
+        decoded(folder)
+    assert str(root.parent / "file") in one_line(error)
+
+
+@pytest.mark.parametrize("size", [7, 1025, 64.0, True, "64", None])
+def test_wrong_size_is_refused(size, folder, root):
+    with pytest.raises(ValueError, match="size"):
+        decoded(folder, size)
+    assert not root.exists()
