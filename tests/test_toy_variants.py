@@ -135,12 +135,28 @@ def test_gradient_is_that_of_the_weighted_loss() -> None:
     assert evaluate(theta, x, y, gradient=False)[1] is None
 
 
+def test_gradient_of_a_point_that_fits_well_is_not_lost_before_float32_ends() -> None:
+    net, theta = toy_net(5, 16), initial([5], 16, (1.0, 1.0))
+    x = torch.tensor([[[0.0, 0.0, 1.0, 1.0]]])
+    with torch.no_grad():
+        logit = net(x[0]).item()
+        scale = 95 / abs(logit)
+        net.head.weight.mul_(scale)
+    theta[..., -1] *= scale
+    y = torch.tensor([[1.0 if logit > 0 else -1.0]])
+    torch.nn.functional.softplus(-y[0] * net(x[0])).sum().backward()
+    _, gradient = evaluate(theta, x, y)
+    expected = net.head.weight.grad[0]
+    assert 0 < expected.abs().max() < 1e-38
+    torch.testing.assert_close(gradient[0, :, -1], expected, rtol=0.01, atol=2e-44)
+
+
 def test_unit_vectors_are_long_as_asked_net_by_net_and_zero_where_zero() -> None:
     torch.manual_seed(0)
-    vector = torch.randn(3, 2, 9) * torch.tensor([1.0, 1e-25, 0.0])[:, None, None]
-    length = torch.tensor([0.5, 2.0, 1.0])[:, None, None]
+    vector = torch.randn(4, 2, 9) * torch.tensor([1.0, 1e-25, 1e-40, 0.0])[:, None, None]
+    length = torch.tensor([0.5, 2.0, 3.0, 1.0])[:, None, None]
     sizes = unit(vector, length).flatten(1).double().norm(dim=1)
-    torch.testing.assert_close(sizes, torch.tensor([0.5, 2.0, 0.0]).double(), rtol=1e-5, atol=0.0)
+    torch.testing.assert_close(sizes, torch.tensor([0.5, 2.0, 3.0, 0.0]).double(), rtol=1e-5, atol=0.0)
 
 
 def test_orthogonal_part_has_no_component_left() -> None:
@@ -160,9 +176,10 @@ def test_ascents_are_followed(method, share) -> None:
     assert np.isnan(on_head[1]).all()  # rho = 0 moves nothing
     if share:
         np.testing.assert_allclose(on_head[0], share)
-        assert (np.abs(np.linalg.norm(phantom - w, axis=-1)[0]) <= 0.3 + 1e-6).all()
+        np.testing.assert_allclose(result.ascents[0, :, 5], 0.3, rtol=1e-5)
+        assert (np.linalg.norm(phantom - w, axis=-1)[0] <= 0.3 + 1e-6).all()
     else:
-        assert ((on_head[0] > 0) & (on_head[0] < 1)).all()
+        assert ((on_head[0] > 0) & (on_head[0] < 1)).all() and (result.ascents[0, :, 5] < 0.3).all()
     assert np.isnan(train([setting("sgd")], [0], progress=False).ascents).all()
 
 

@@ -131,6 +131,8 @@ def test_image_gains_are_paired_by_seed_and_missing_rows_are_none(tmp_path) -> N
     hard, gains = variant_images.gains(rows, 4, (first, second))
     assert hard == "cifar" and gains["LSAM"] is None
     np.testing.assert_allclose(gains["SAM"], [[0.1, 0.11], [-0.05, -0.05]])
+    assert variant_images.label("SAM", gains["SAM"]) == "SAM (n = 2)"
+    assert variant_images.label("LSAM", None) == "LSAM"
     assert not gains["SGD"].any() and gains["SGD"].shape == (2, 3)
     with pytest.raises(MissingTrials, match="^no SGD trial"):
         variant_images.gains(rows, 4, (second,))
@@ -145,13 +147,13 @@ def test_note_says_where_a_run_is_reduced_or_not_there() -> None:
     assert whole.startswith("SAM at learning rate 0.05, ρ = 0.1, SGD at learning rate 0.01")
 
 
-def test_rebalancing_is_that_of_the_settings_that_fit() -> None:
+def test_reach_is_that_of_the_settings_that_fit() -> None:
     one = trial(0.1, 0.2)
     wrong = {split: {feature: [[0, 0, 0], [30, 30, 30]] for feature in ("easy", "hard", "model")}
              for split in ("train", "validation", "test")}
-    metrics = {"wrong": wrong, "ascents": [[[1.0, 0.5, 0.8, 0.8, 0.3]] * 3, [[1.0, 1.0, 1.0, 1.0, 0.1]] * 3]}
-    ratio, share, hard = variants.rebalancing({"configuration": one.configuration, "metrics": metrics})
-    np.testing.assert_allclose((ratio, share, hard), [[2.0], [0.3], [0.0]])
+    metrics = {"wrong": wrong, "ascents": [[[1, 0.5, 0.8, 0.8, 0.3, 0.2]] * 3, [[1, 1, 1, 1, 0.1, 0.1]] * 3]}
+    found = variants.reach({"configuration": one.configuration, "metrics": metrics})
+    np.testing.assert_allclose((found.ratio, found.share, found.radius, found.hard), [[2], [0.3], [0.2], [0]])
 
 
 @pytest.mark.parametrize("method, forward, backward", [

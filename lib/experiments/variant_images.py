@@ -91,3 +91,8 @@ def note(settings: Mapping[str, ImageTrial] | None, seeds: int, epochs: int, ful
     run = (f"SAM at learning rate {sam.lr:g}, ρ = {sam.rho:g}, SGD at learning rate {sgd.lr:g}; "
            f"up to {seeds} seeds, {epochs} epochs")
     return f"{run}." if epochs >= full else f"Reduced: {run} of {full}."
+
+
+def label(name: str, gain: np.ndarray | None) -> str:
+    """A row's name with the number of its seeds, where it was run."""
+    return name if gain is None else f"{name} (n = {gain.shape[1]})"

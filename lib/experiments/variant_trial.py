@@ -100,7 +100,7 @@ def errors(record: dict, feature: str, split: str = "test") -> np.ndarray:
 
 
 def ascents(record: dict) -> np.ndarray:
-    """Means through training, (setting, seed, 5), as named by `lib.toy.variants.ASCENTS`; NaN where there are
+    """Means through training, (setting, seed, 6), as named by `lib.toy.variants.ASCENTS`; NaN where there are
     none."""
     configuration = record["configuration"]
     out = np.full((len(configuration["settings"]), configuration["seeds"], len(ASCENTS)), np.nan)

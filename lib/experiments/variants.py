@@ -12,6 +12,7 @@ from lib.experiments.noise import at_choice, choose
 from lib.experiments.variant_trial import FIRST_SEED, SEEDS, VariantTrial, ascents, errors
 from lib.toy.variants import WITHOUT_RADIUS, VariantSetting
 
+STEP_SIZES = (0.01, 0.1, 1.0, 10.0)  # of GroupDRO (its paper's: 0.01)
 DECAY = 5e-4  # weight decay, where there is any (ours: the usual one)
 
 
@@ -23,9 +24,9 @@ def _radii(method: str, *radii: float, **others: float) -> tuple[VariantSetting,
 # seeds 0 to 3; each goes up to where training begins to fail.
 ROWS: dict[str, tuple[VariantSetting, ...]] = {
     "SGD": (VariantSetting("sgd"),),
-    "LSAM": _radii("lsam", 0.4, 0.8, 1.2, 1.6, 2.0),
+    "LSAM": _radii("lsam", 0.4, 0.8, 1.4, 2.0, 2.8, 4.0),
     "SAM": _radii("sam", 0.1, 0.2, 0.3, 0.4, 0.5),
-    "ASAM": _radii("asam", 0.3, 0.5, 0.7, 1.0, 1.7, 2.0, 2.3),
+    "ASAM": _radii("asam", 0.3, 0.5, 0.7, 1.0, 1.4, 2.0),
     "GSAM": _radii("gsam", 0.1, 0.2, 0.3, 0.4),
     "ESAM": _radii("esam", 0.1, 0.2, 0.3, 0.4, 0.5),
     "LookSAM": _radii("looksam", 0.2, 0.4, 0.8, 1.2, 1.6, 2.0, 2.4),
@@ -33,13 +34,13 @@ ROWS: dict[str, tuple[VariantSetting, ...]] = {
     "SGD, weight decay": (VariantSetting("sgd", weight_decay=DECAY),),
     "SAM, decay outside": _radii("sam", 0.1, 0.2, 0.3, 0.4, 0.5, weight_decay=DECAY),
     "SAM, decay inside": _radii("sam_decay_inside", 0.1, 0.2, 0.3, 0.4, 0.5, weight_decay=DECAY),
-    "Adam": tuple(VariantSetting("adam", learning_rate=rate) for rate in (1e-4, 3e-4, 1e-3)),
-    "SAM around Adam": _radii("sam_adam", 0.05, 0.1, 0.2, 0.4, learning_rate=3e-4),
+    "Adam": tuple(VariantSetting("adam", learning_rate=rate) for rate in (3e-5, 1e-4, 3e-4, 1e-3)),
+    "SAM around Adam": _radii("sam_adam", 0.1, 0.2, 0.4, 0.8, 1.6, learning_rate=1e-4),
     "Just Train Twice": tuple(VariantSetting("jtt", identification=steps, upweight=times)
                               for steps in (10, 20) for times in (5, 20, 50)),
-    "GroupDRO, easy size": tuple(VariantSetting("group_dro", step_size=size) for size in (0.01, 0.1, 1.0)),
+    "GroupDRO, easy size": tuple(VariantSetting("group_dro", step_size=size) for size in STEP_SIZES),
     "GroupDRO, hard size": tuple(VariantSetting("group_dro", step_size=size, groups="hard")
-                                 for size in (0.01, 0.1, 1.0)),
+                                 for size in STEP_SIZES),
 }
 REWEIGHTINGS = ("Just Train Twice", "GroupDRO, easy size", "GroupDRO, hard size")
 BASES = {"SAM, decay outside": "SGD, weight decay", "SAM, decay inside": "SGD, weight decay",
@@ -52,12 +53,12 @@ FIT = 0.005  # mean training error up to which a method fits
 MINORITY = ToyConstants(label_noise=0.05)
 MINORITY_ROWS: dict[str, tuple[VariantSetting, ...]] = {
     "SGD": (VariantSetting("sgd", data=MINORITY),),
-    "LSAM": _radii("lsam", 0.4, 0.8, 1.2, data=MINORITY),
+    "LSAM": _radii("lsam", 0.4, 0.8, 1.4, data=MINORITY),
     "SAM": _radii("sam", 0.1, 0.2, 0.4, data=MINORITY),
     "Just Train Twice": tuple(VariantSetting("jtt", identification=steps, upweight=times, data=MINORITY)
                               for steps in (60, 300) for times in (5, 20)),
     "GroupDRO, conflict": tuple(VariantSetting("group_dro", step_size=size, groups="conflict", data=MINORITY)
-                                for size in (0.01, 0.1, 1.0)),
+                                for size in STEP_SIZES),
 }
 
 
@@ -117,10 +118,20 @@ def words(setting: VariantSetting) -> str:
     return f"ρ = {setting.rho:g}" if setting.rho else ""
 
 
-def rebalancing(record: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of the settings that fit, in the mean over seeds: how far the phantom re-balances the head, which is
-    (w~_h / w~_e) / (w_h / w_e) of the means through training; the squared ascent's share on the head; and the
-    hard probing error."""
+@dataclass(frozen=True)
+class Reach:
+    """Of the settings of a row that fit, in the mean through training and over seeds, each (setting,)."""
+
+    radius: np.ndarray  # length of the ascent on the head
+    share: np.ndarray  # of the squared ascent that falls on the head
+    ratio: np.ndarray  # how far the phantom re-balances the head: (w~_h / w~_e) / (w_h / w_e) of the means
+    hard: np.ndarray  # hard probing error
+
+
+def reach(record: dict) -> Reach:
+    """Where a row's ascents go, of the settings with a mean training error of at most `FIT`."""
     fits = filled(errors(record, "model", "train")).mean(axis=1) <= FIT
-    easy, hard, phantom_easy, phantom_hard, share = np.moveaxis(ascents(record)[fits].mean(axis=1), -1, 0)
-    return phantom_hard / phantom_easy * easy / hard, share, errors(record, "hard")[fits].mean(axis=1)
+    found = np.moveaxis(ascents(record)[fits].mean(axis=1), -1, 0)
+    easy, hard, phantom_easy, phantom_hard, share, radius = found
+    ratio = phantom_hard / phantom_easy * easy / hard
+    return Reach(radius, share, ratio, errors(record, "hard")[fits].mean(axis=1))

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lib.experiments.variants import Reach
 from lib.figures import style
 from lib.figures.rebalancing import line
 from lib.stats import Estimate
@@ -19,7 +20,9 @@ KINDS = {  # colour and marker of a row
     "SAM and variants": (style.SAM, "o"), "LSAM": (style.LSAM, "D"),
     "another base, or decay": (style.HARD, "^"), "re-weighting": (style.EASY, "s"), "SGD": (style.SGD, "v"),
 }
-MARKERS = "osD^vPX<>*"
+MARKERS = "Dos^vPX<>*"
+COLOURS = (style.LSAM, style.SAM, style.SGD, style.HARD, style.EASY, style.GREY, "#CC79A7", "#56B4E9",
+           "#22272E", "#8C6D31")
 NAMES = {  # of `lib.optim.variants.VARIANTS`, as the rows are called
     "sgd": "SGD", "sam": "SAM", "lsam": "LSAM", "asam": "ASAM", "gsam": "GSAM", "esam": "ESAM",
     "looksam": "LookSAM", "friendly": "Friendly SAM", "sam_decay_inside": "SAM, decay inside", "adam": "Adam",
@@ -114,28 +117,24 @@ def every_radius(
     return fig
 
 
-def where_the_ascent_goes(
-    methods: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]], sgd: float
-) -> Figure:
-    """Each point one setting of a method: hard probing error against how far the phantom re-balances the head
-    (left), and against the share of the ascent that falls on the head (right).
+def where_the_ascent_goes(methods: Mapping[str, Reach], sgd: float) -> Figure:
+    """Each point one setting of a method, in the order of its radii: hard probing error against the length of
+    the ascent on the head (left) and against how far the phantom re-balances it (right).
 
-    methods: name -> the phantom's ratio over the real one, the share, the hard error, each (setting,), in the
-    order of the radii. sgd: its mean hard probing error, dotted.
+    sgd: its hard probing error, dotted.
     """
-    fig, (left, right) = plt.subplots(1, 2, figsize=(style.PAGE_WIDTH, 3.3), sharey=True)
-    colours = [style.LSAM, style.SAM, style.HARD, style.EASY, style.SGD, style.GREY, "#CC79A7", "#56B4E9",
-               "#22272E", "#8C6D31"]
-    for (name, (ratio, share, hard)), colour, marker in zip(methods.items(), colours, MARKERS):
-        for panel, values in ((left, ratio), (right, share)):
-            panel.plot(values, hard, color=colour, marker=marker, markersize=5, linewidth=0.8, label=name)
+    fig, (left, right) = plt.subplots(1, 2, figsize=(style.PAGE_WIDTH, 3.6), sharey=True)
+    for (name, found), colour, marker in zip(methods.items(), COLOURS, MARKERS):
+        for panel, values in ((left, found.radius), (right, found.ratio)):
+            panel.plot(values, found.hard, color=colour, marker=marker, markersize=5, linewidth=0.8,
+                       label=name)
     for panel in (left, right):
         panel.axhline(sgd, color="black", linestyle=":", linewidth=0.9)
-    left.axvline(1, color="black", linewidth=0.6)
-    left.set(xlabel=r"$(\tilde w_h / \tilde w_e)\,/\,(w_h / w_e)$", ylabel="hard probing error",
-             title="how far the head is re-balanced", ylim=(-0.02, 0.56))
-    right.set(xlabel=r"share of $\|\varepsilon\|^2$ on the head", title="where the ascent goes",
-              xlim=(-0.03, 1.03))
+        panel.set_xscale("log")
+    left.set(xlabel=r"length of $\varepsilon$ on the head", ylabel="hard probing error",
+             title="how far the ascent moves the head", ylim=(-0.015, None))
+    right.set(xlabel=r"$(\tilde w_h / \tilde w_e)\,/\,(w_h / w_e)$", title="how far it is re-balanced")
+    right.axvline(1, color="black", linewidth=0.6)
     fig.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=5, fontsize=8.5)
     return fig
 

@@ -25,6 +25,7 @@ def initial(seeds: Sequence[int], width: int, head: tuple[float, float]) -> Tens
     return torch.from_numpy(np.stack([np.concatenate([initial_nets(s, width), ends], axis=1) for s in seeds]))
 
 
+LARGE = 1e30
 Weights = Tensor | Callable[[Tensor], Tensor] | None
 
 
@@ -50,7 +51,8 @@ def evaluate(
         return losses, None
     if callable(weights):
         weights = weights(losses)
-    slope = -y * torch.sigmoid(-margins) / points
+    odds = torch.exp(-margins.clamp(min=-20))  # as softplus' own derivative, which ends with float32's range
+    slope = -y * odds / (1 + odds) / points
     slope = pad(slope if weights is None else weights * slope, (0, rows - points))
     found = torch.empty_like(theta)
     kernel.backward(arrays[0], width, *arrays[1:], slope.numpy(), found.numpy())
@@ -70,7 +72,9 @@ def norm(vector: Tensor) -> Tensor:
 def unit(vector: Tensor, length: Tensor | float = 1.0) -> Tensor:
     """`vector` made `length` long; zero where it is zero."""
     size = norm(vector)
-    return vector * torch.where(size > 0, length / size, 0.0).float()
+    factor = torch.where(size > 0, length / size, 0.0)
+    # In two steps: over the size of the smallest gradients, the factor exceeds what float32 holds.
+    return vector * factor.clamp(max=LARGE).float() * (factor / LARGE).clamp(min=1).float()
 
 
 def orthogonal(vector: Tensor, to: Tensor) -> Tensor:

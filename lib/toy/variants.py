@@ -25,8 +25,8 @@ from lib.toy.stack import Weights, errors, evaluate, initial, mistakes
 
 METHODS = tuple(RULES)
 WATCHED = 60  # steps from one record of the phantom to the next
-# The real head, the phantom's, and the share of ||epsilon||^2 that falls on the head.
-ASCENTS = ("w_easy", "w_hard", "phantom_easy", "phantom_hard", "head_share")
+# The real head, the phantom's, the share of ||epsilon||^2 that falls on the head, and epsilon's length there.
+ASCENTS = ("w_easy", "w_hard", "phantom_easy", "phantom_hard", "head_share", "head_radius")
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class VariantResult:
     """Of every net, after its last step; leading axes (setting, seed).
 
     errors (..., split, feature) as in `lib.toy.ensemble.ToyResult`, NaN where diverged; heads (..., 2), the
-    real (w_e, w_h); diverged; ascents (..., 5), the means through training named by `ASCENTS`, NaN where the
+    real (w_e, w_h); diverged; ascents (..., 6), the means through training named by `ASCENTS`, NaN where the
     method has no ascent.
     """
 
@@ -210,11 +210,12 @@ class Ascents:
         """Record the phantom of a step; of several evaluations there only the first."""
         if step not in self.rows:
             squares = (phantom - theta).double().square()
-            share = squares[..., -1].sum(dim=1) / squares.sum(dim=(1, 2))
-            self.rows[step] = torch.cat([theta[..., -1], phantom[..., -1], share[:, None]], dim=1).numpy()
+            on_head = squares[..., -1].sum(dim=1)
+            of_ascent = torch.stack([on_head / squares.sum(dim=(1, 2)), on_head.sqrt()], dim=1)
+            self.rows[step] = torch.cat([theta[..., -1], phantom[..., -1], of_ascent], dim=1).numpy()
 
     def means(self) -> np.ndarray:
-        """(m, 5), as named by `ASCENTS`: over the steps watched, those without an ascent left out."""
+        """(m, 6), as named by `ASCENTS`: over the steps watched, those without an ascent left out."""
         rows = np.array(list(self.rows.values())).reshape(-1, self.count, len(ASCENTS))
         moved = np.isfinite(rows).all(axis=2, keepdims=True)
         with np.errstate(invalid="ignore"):
