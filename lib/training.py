@@ -17,9 +17,9 @@ from tqdm import tqdm
 
 from lib.checkpoint import load_checkpoint, save_checkpoint
 from lib.device import reuse_memory
-from lib.optim import LSAM, SAM
+from lib.optim.variants import VARIANTS, take_step
 
-METHODS = ("sgd", "sam", "lsam")
+METHODS = tuple(VARIANTS)
 EVALUATION_BATCH = 500
 CHECKPOINT_SECONDS = 60.0  # at most this much training is lost where a process is killed, and one epoch
 
@@ -67,17 +67,15 @@ def initial_model(build: type[nn.Module], *arguments, seed: int, device: torch.d
 
 
 def make_optimizer(method: str, model: nn.Module, rho: float, **settings) -> torch.optim.Optimizer:
-    """SGD, or SAM (equation (3)) or LSAM (equation (5)) around it; `settings` (lr, momentum, ...) are SGD's.
+    """SGD, SAM (equation (3)), LSAM (equation (5)) or another of METHODS around its base optimizer, whose
+    `settings` (lr, momentum, ...) are.
 
-    Weight decay is SGD's, applied in the descent step: it has no part in the ascent direction.
+    Weight decay is the base's, applied in the descent step: it has no part in the ascent direction, but for
+    "sam_decay_inside". Raises ValueError for an unknown method.
     """
-    if method == "sgd":
-        return torch.optim.SGD(model.parameters(), **settings)
-    if method == "sam":
-        return SAM(model.parameters(), base=torch.optim.SGD, rho=rho, **settings)
-    if method == "lsam":
-        return LSAM(model, base=torch.optim.SGD, rho=rho, **settings)
-    raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
+    if method not in VARIANTS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
+    return VARIANTS[method](model, rho, settings)
 
 
 def batch_order(seed: int, epoch: int, examples: int, batch_size: int) -> list[Tensor]:
@@ -89,20 +87,6 @@ def batch_order(seed: int, epoch: int, examples: int, batch_size: int) -> list[T
 def cosine(step: int, steps: int) -> float:
     """The cosine schedule's factor of the learning rate: 1 at step 0, near 0 at the last of `steps` steps."""
     return 0.5 * (1 + math.cos(math.pi * step / steps))
-
-
-def take_step(model: nn.Module, optimizer: torch.optim.Optimizer, inputs: Tensor, labels: Tensor) -> Tensor:
-    """One update on one batch; returns the loss at the parameters before it."""
-    if isinstance(optimizer, LSAM):
-        return optimizer.step_fused(inputs, lambda logits: F.cross_entropy(logits, labels))
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = F.cross_entropy(model(inputs), labels)
-        loss.backward()
-        return loss
-
-    return optimizer.step(closure)
 
 
 def train(model: nn.Module, optimizer: torch.optim.Optimizer, train_images: Images, validation: Images, *,

@@ -20,6 +20,7 @@ from lib.experiments.weights import FRACTIONS, WeightTrial
 from lib.store import Store
 from lib.sweep import run
 
+METHODS = "sgd, sam, lsam, asam, gsam, esam, looksam, friendly, sam_decay_inside, adam, sam_adam"
 TRIAL = ImageTrial("cifar-mnist", "sgd", lr=0.05, epochs=1, batch_size=10)
 
 
@@ -230,7 +231,8 @@ def test_configuration_is_plain_json_that_gives_the_trial_back():
     "change, message",
     [
         ({"dataset": "svhn"}, "dataset must be one of cifar-mnist, fmnist-mnist, not 'svhn'"),
-        ({"method": "adam"}, "method must be one of sgd, sam, lsam, not 'adam'"),
+        ({"method": "muon"}, f"method must be one of {METHODS}, not 'muon'"),
+        ({"method": "adam", "rho": 0.1}, "rho must be 0 where method is 'adam', not 0.1"),
         ({"lr": 0}, "lr must be above 0"),
         ({"lr": math.nan}, "lr must be a finite number"),
         ({"lr": "0.1"}, "lr must be a finite number of at least 0, not '0.1'"),

@@ -18,6 +18,7 @@ from lib.data.pairs import PairedSet, Split
 from lib.experiments import trial as trials
 from lib.experiments.trial import Place
 from lib.models import ConvNet
+from lib.optim.variants import WITHOUT_RADIUS
 from lib.store import identity
 from lib.training import METHODS, History, Images
 
@@ -60,8 +61,8 @@ class ImageTrial:
             object.__setattr__(self, name, float(value))  # 0 and 0.0 are one configuration
         if self.lr == 0 or self.momentum >= 1:
             raise ValueError(f"lr must be above 0 and momentum below 1, not {self.lr:g}, {self.momentum:g}")
-        if self.method == "sgd" and self.rho:
-            raise ValueError(f"rho must be 0 where method is 'sgd', not {self.rho:g}")
+        if self.method in WITHOUT_RADIUS and self.rho:
+            raise ValueError(f"rho must be 0 where method is {self.method!r}, not {self.rho:g}")
 
     @property
     def configuration(self) -> dict:
