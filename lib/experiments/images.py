@@ -16,17 +16,16 @@ from lib import probes, training
 from lib.data import pairs
 from lib.data.pairs import PairedSet, Split
 from lib.experiments import trial as trials
-from lib.experiments.trial import Place
+from lib.experiments.trial import Place, Trial
 from lib.models import ConvNet
 from lib.optim.variants import WITHOUT_RADIUS
-from lib.store import identity
 from lib.training import METHODS, History, Images
 
 PROTOCOL = 1  # raised when the same configuration comes to mean something else (pairing, net, probe)
 
 
 @dataclass(frozen=True)
-class ImageTrial:
+class ImageTrial(Trial):
     """The configuration of one trial; its hash is the trial's name in the store.
 
     `seed` decides the data split and pairing, the initial weights and the order of the batches, so that
@@ -70,11 +69,6 @@ class ImageTrial:
         own = pairs.fingerprint(self.dataset)
         images = {} if own is None else {"images": own}
         return {"experiment": "images", "protocol": PROTOCOL, **asdict(self), **images}
-
-    @property
-    def identity(self) -> str:
-        """The trial's name in the store."""
-        return identity(self.configuration)
 
     @property
     def label(self) -> str:

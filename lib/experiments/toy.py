@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from operator import mul
+from typing import Any
 
 import numpy as np
 
 from lib import device as devices
 from lib.data.toy import SPLITS, ToyConstants
 from lib.experiments import trial as trials
-from lib.experiments.trial import Place
-from lib.store import identity
+from lib.experiments.trial import Place, Trial
 from lib.toy.ensemble import FEATURES, ToyResult, ToySetting, train
 from lib.toy.kernel import padded
 
@@ -24,7 +25,7 @@ CONSTANTS = tuple(constant.name for constant in fields(ToyConstants))
 
 
 @dataclass(frozen=True)
-class ToyTrial:
+class ToyTrial(Trial):
     """Settings (SGD, LSAM at some radii, interventions, ...) trained from seeds `first_seed` and following.
 
     With `trace_every` above 0 the head is followed through training, see `means`. `name` is for labels
@@ -39,24 +40,14 @@ class ToyTrial:
     name: str = field(default="toy", compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "settings", tuple(self.settings))
-        if not self.settings or not all(isinstance(setting, ToySetting) for setting in self.settings):
-            raise ValueError(f"settings must be one ToySetting or more, not {self.settings!r}")
-        for name, least in (("seeds", 1), ("first_seed", 0), ("trace_every", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
+        check_settings(self, ToySetting, {"seeds": 1, "first_seed": 0, "trace_every": 0})
 
     @property
     def configuration(self) -> dict:
         """The trial as plain values, as stored: what all settings share, and what each has of its own."""
-        rows = [_plain(setting) for setting in self.settings]
-        shared = {name: value for name, value in rows[0].items() if all(row[name] == value for row in rows)}
-        return {
-            "experiment": "toy", "protocol": TOY_PROTOCOL, "seeds": self.seeds, "first_seed": self.first_seed,
-            "trace_every": self.trace_every, "shared": shared,
-            "settings": [{name: value for name, value in row.items() if name not in shared} for row in rows],
-        }
+        return {"experiment": "toy", "protocol": TOY_PROTOCOL, "seeds": self.seeds,
+                "first_seed": self.first_seed, "trace_every": self.trace_every,
+                **shared_and_own([_plain(setting) for setting in self.settings])}
 
     @classmethod
     def from_configuration(cls, configuration: dict, name: str = "toy") -> ToyTrial:
@@ -69,11 +60,6 @@ class ToyTrial:
         return cls(settings, *numbers, name=name)
 
     @property
-    def identity(self) -> str:
-        """The trial's name in the store."""
-        return identity(self.configuration)
-
-    @property
     def label(self) -> str:
         """The trial in a few words."""
         return f"{self.name} ({len(self.settings)} settings, {self.seeds} seeds)"
@@ -84,9 +70,6 @@ class ToyTrial:
         rows = (s.steps * min(s.batch_size, s.data.training_points) for s in self.settings)
         weights = (padded(s.width) ** 2 + 1000 for s in self.settings)
         return "toy", 1e-6 * self.seeds * sum(map(mul, rows, weights))
-
-    def lacks(self, place: Place) -> None:
-        """Nothing: the data are drawn."""
 
     def run(self, place: Place) -> dict:
         """Train every net, and keep of each how many points it gets wrong after the last step, and its head.
@@ -106,6 +89,25 @@ class ToyTrial:
         record["versions"]["numba"] = version("numba")
         record["hardware"]["threads"] = threads
         return record
+
+
+def check_settings(trial: Any, kind: type, least: Mapping[str, int]) -> None:
+    """Make the trial's settings a tuple. Raises ValueError where they are not all of one `kind`, or a whole
+    number is below its `least`."""
+    object.__setattr__(trial, "settings", tuple(trial.settings))
+    if not trial.settings or not all(isinstance(setting, kind) for setting in trial.settings):
+        raise ValueError(f"settings must be one {kind.__name__} or more, not {trial.settings!r}")
+    for name, smallest in least.items():
+        value = getattr(trial, name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < smallest:
+            raise ValueError(f"{name} must be a whole number of at least {smallest}, not {value!r}")
+
+
+def shared_and_own(rows: Sequence[dict]) -> dict:
+    """Settings as plain values, told apart: what all of them share, and what each has of its own."""
+    shared = {name: value for name, value in rows[0].items() if all(row[name] == value for row in rows)}
+    own = [{name: value for name, value in row.items() if name not in shared} for row in rows]
+    return {"shared": shared, "settings": own}
 
 
 def errors(record: dict, feature: str, split: str = "test") -> np.ndarray:

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
 
-from lib.store import ROOT
+from lib.store import ROOT, identity
 
 CHECKPOINTS = ROOT / "checkpoints"
 PACKAGES = ("torch", "numpy", "scikit-learn")
@@ -33,7 +33,7 @@ class Trial(Protocol):
     """One computation: a frozen dataclass, which can be sent to another process.
 
     Its `configuration` is plain JSON with the keys ``experiment`` and ``protocol`` (raised when the same
-    values come to mean something else); `identity` is its hash, under which the record is stored.
+    values come to mean something else); the record is stored under its hash.
     """
 
     @property
@@ -42,7 +42,8 @@ class Trial(Protocol):
 
     @property
     def identity(self) -> str:
-        """`lib.store.identity` of the configuration."""
+        """The trial's name in the store."""
+        return identity(self.configuration)
 
     @property
     def label(self) -> str:
@@ -53,8 +54,9 @@ class Trial(Protocol):
         """A kind of computation, and how much of it this is: one kind's seconds grow in proportion."""
 
     def lacks(self, place: Place) -> str | None:
-        """In one line what keeps this trial from being computed at `place`, and how to get it; None:
-        nothing."""
+        """In one line what keeps this trial from being computed at `place`, and how to get it; None: nothing,
+        as where data are drawn."""
+        return None
 
     def run(self, place: Place) -> dict:
         """Compute the record: see `record`."""

@@ -10,9 +10,9 @@ import numpy as np
 from lib import device as devices
 from lib.data.toy import SPLITS
 from lib.experiments import trial as trials
-from lib.experiments.trial import Place
+from lib.experiments.toy import check_settings, shared_and_own
+from lib.experiments.trial import Place, Trial
 from lib.optim.constants import CONSTANTS
-from lib.store import identity
 from lib.toy.ensemble import FEATURES
 from lib.toy.variants import ASCENTS, VariantResult, VariantSetting, train
 
@@ -21,7 +21,7 @@ SEEDS, FIRST_SEED = 20, 100
 
 
 @dataclass(frozen=True)
-class VariantTrial:
+class VariantTrial(Trial):
     """Settings of the toy trained from seeds `first_seed` and following.
 
     `name` is for labels only: the trial's identity is that of what is computed. Raises ValueError for a value
@@ -34,31 +34,16 @@ class VariantTrial:
     name: str = field(default="variants", compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "settings", tuple(self.settings))
-        if not self.settings or not all(isinstance(setting, VariantSetting) for setting in self.settings):
-            raise ValueError(f"settings must be one VariantSetting or more, not {self.settings!r}")
+        check_settings(self, VariantSetting, {"seeds": 1, "first_seed": 0})
         if len({setting.data for setting in self.settings}) > 1:
             raise ValueError("settings must share their data")
-        for name, least in (("seeds", 1), ("first_seed", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
 
     @property
     def configuration(self) -> dict:
         """The trial as plain values, as stored, with the constants of the variants."""
-        rows = [_plain(setting) for setting in self.settings]
-        shared = {name: value for name, value in rows[0].items() if all(row[name] == value for row in rows)}
-        return {
-            "experiment": "toy_variants", "protocol": VARIANT_PROTOCOL, "constants": asdict(CONSTANTS),
-            "seeds": self.seeds, "first_seed": self.first_seed, "shared": shared,
-            "settings": [{name: value for name, value in row.items() if name not in shared} for row in rows],
-        }
-
-    @property
-    def identity(self) -> str:
-        """The trial's name in the store."""
-        return identity(self.configuration)
+        return {"experiment": "toy_variants", "protocol": VARIANT_PROTOCOL, "constants": asdict(CONSTANTS),
+                "seeds": self.seeds, "first_seed": self.first_seed,
+                **shared_and_own([_plain(setting) for setting in self.settings])}
 
     @property
     def label(self) -> str:
@@ -69,9 +54,6 @@ class VariantTrial:
     def cost(self) -> tuple[str, float]:
         """Seconds go with the steps; a method's own share is a factor of at most four."""
         return "toy variants", 1e-3 * self.seeds * sum(setting.steps for setting in self.settings)
-
-    def lacks(self, place: Place) -> None:
-        """Nothing: the data are drawn."""
 
     def run(self, place: Place) -> dict:
         """Train every net on the CPU, and keep how many points it gets wrong, its head, and its ascents.

@@ -14,16 +14,15 @@ from lib.data import pairs
 from lib.experiments import images
 from lib.experiments import trial as trials
 from lib.experiments.images import ImageTrial
-from lib.experiments.trial import Place
+from lib.experiments.trial import Place, Trial
 from lib.importance import gini, lorenz_curve, real_and_phantom_weights
-from lib.store import identity
 
 PROTOCOL = 1
 FRACTIONS = np.linspace(0, 1, 101)  # of the training pairs, at which Lorenz curves are stored
 
 
 @dataclass(frozen=True)
-class WeightTrial:
+class WeightTrial(Trial):
     """The weights of the training pairs under the net of `of`: at its parameters, and at the phantom of a
     SAM step of radius `rho` on each batch of 100.
 
@@ -45,11 +44,6 @@ class WeightTrial:
         """The trial as plain values, as stored."""
         return {"experiment": "weights", "protocol": PROTOCOL, "of": self.of.configuration, "rho": self.rho,
                 "batch_size": self.batch_size}
-
-    @property
-    def identity(self) -> str:
-        """The trial's name in the store."""
-        return identity(self.configuration)
 
     @property
     def label(self) -> str:
