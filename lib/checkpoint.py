@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
+
+from lib.files import replacing
 
 
 class CheckpointWarning(UserWarning):
@@ -33,18 +33,10 @@ def save_checkpoint(path: Path | None, epochs: int, model: nn.Module, optimizer:
     """
     if path is None:
         return
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     state = {"epochs": epochs, "model": model.state_dict(), "history": history,
              "optimizer": None if optimizer is None else optimizer.state_dict()}
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".tmp", dir=path.parent)
-    try:
-        with open(handle, "wb") as file:
-            torch.save(state, file)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replacing(Path(path)) as file:
+        torch.save(state, file)
 
 
 def load_checkpoint(path: Path | None, model: nn.Module, optimizer: torch.optim.Optimizer) -> Saved | None:

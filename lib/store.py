@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+
+from lib.files import replacing
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
@@ -58,20 +59,10 @@ class Store:
         """
         path = self.path(record["configuration"])
         lines = ",\n".join(f"{_json(key)}: {_json(value)}" for key, value in record.items())
-        self.folder.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".tmp", dir=self.folder)
-        try:
-            with open(handle, "w", encoding="utf-8") as file:
-                file.write("{\n" + lines + "\n}\n")
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)  # a temporary file is private; a result is not
+        with replacing(path) as file:
+            file.write(("{\n" + lines + "\n}\n").encode())
             if path.exists() and _load(path) is None:  # a foreign or damaged file: not ours to destroy
                 os.replace(path, path.with_suffix(".json.unusable"))
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
         return path
 
     def read(self, configuration: dict) -> dict | None:

@@ -8,16 +8,8 @@ import numpy as np
 import pytest
 
 from lib.data.toy import NOISY, ToyConstants
-from lib.experiments.noise import (
-    LEVELS,
-    RADII,
-    at_choice,
-    by_condition,
-    choose,
-    conditions,
-    plan,
-    whole_seeds,
-)
+from lib.experiments.noise import LEVELS, RADII, by_condition, conditions, plan
+from lib.experiments.selection import at_choice, choose, whole_seeds
 from lib.experiments.toy import ToyTrial
 from lib.figures import noise as figures
 from lib.toy.ensemble import ToySetting, lsam

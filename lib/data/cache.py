@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from lib.data.sources import DataError, MissingData
+from lib.data.sources import DataError, MissingData, rgb_image
 
 DECODING = 1  # raised when the same files come to give other pixels
 SIZES = range(8, 1025)  # pixels
@@ -130,11 +130,7 @@ def _decode_all(name: str, folder: Path, files: Sequence[str], size: int) -> Ite
 
 
 def _decode(name: str, path: Path, size: int) -> np.ndarray:
-    try:
-        with Image.open(path) as file:
-            image = file.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # by kind of damage
-        raise DataError(f"{name}: {path} is not a whole image file") from error
+    image = rgb_image(path, DataError(f"{name}: {path} is not a whole image file"))
     if image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BILINEAR)
     return np.asarray(image)

@@ -265,17 +265,22 @@ def _read_cifar_folder(split: str, classes: Sequence[int], root: Path) -> tuple[
         if not paths:
             raise missing("cifar10", folder / "*.png", root)
         for path in paths:
-            try:
-                with Image.open(path) as file:
-                    image = np.asarray(file.convert("RGB"))
-            except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises, by kind of damage
-                raise damaged("cifar10", path, "is not a whole image file", root) from error
+            image = np.asarray(rgb_image(path, damaged("cifar10", path, "is not a whole image file", root)))
             if image.shape != (32, 32, 3):
                 size = f"{image.shape[1]} x {image.shape[0]}"
                 raise damaged("cifar10", path, f"has {size} pixels, not 32 x 32", root)
             images.append(image)
         labels += [label] * len(paths)
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(), torch.tensor(labels)
+
+
+def rgb_image(path: Path, damage: DataError) -> Image.Image:
+    """The image in colour. Raises `damage` where the file is not a whole image."""
+    try:
+        with Image.open(path) as file:
+            return file.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # by kind of damage
+        raise damage from error
 
 
 def read_folder(folder: Path | str, side: int = 32) -> Labelled:
@@ -289,11 +294,7 @@ def read_folder(folder: Path | str, side: int = 32) -> Labelled:
     for label, kind in enumerate(sorted(path for path in folder.glob("*") if path.is_dir())):
         found = (path for path in kind.glob("*") if path.suffix.lower() in datasets.folder.IMG_EXTENSIONS)
         for path in sorted(found):
-            try:
-                with Image.open(path) as file:
-                    image = file.convert("RGB")
-            except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises, by kind of damage
-                raise DataError(f"{path} is not a whole image file") from error
+            image = rgb_image(path, DataError(f"{path} is not a whole image file"))
             images.append(np.asarray(image if image.size == (side, side) else image.resize((side, side))))
             labels.append(label)
     if not images:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lib.data.toy import ToyConstants
-from lib.experiments.noise import whole_seeds
+from lib.experiments.selection import whole_seeds
 from lib.experiments.toy import ToyTrial, errors
 from lib.stats import LEVEL, Estimate, bootstrap_means
 from lib.toy.ensemble import lsam

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from lib.curves import at, distance, mean_height
-from lib.experiments.noise import at_choice, choose
 from lib.experiments.open_choices import EFFECTS, RATIOS, values_of
+from lib.experiments.selection import at_choice, choose
 from lib.experiments.toy import MEANS, ToyTrial, errors, means
 from lib.stats import bootstrap_band, rank_correlation
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lib.data.toy import ToyConstants
-from lib.experiments.noise import at_choice, choose
+from lib.experiments.selection import at_choice, choose
 from lib.experiments.variant_trial import FIRST_SEED, SEEDS, VariantTrial, ascents, errors
 from lib.toy.variants import WITHOUT_RADIUS, VariantSetting
 

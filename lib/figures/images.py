@@ -14,13 +14,14 @@ from matplotlib.ticker import MaxNLocator
 
 from lib import stats
 from lib.experiments.images import Reading
+from lib.experiments.report import METHODS
 from lib.experiments.table import easy_and_hard
 from lib.experiments.table import errors as errors_of
 from lib.figures import style
 
 COLOURS = {"sgd": style.SGD, "sam": style.SAM, "lsam": style.LSAM}
 MARKERS = {"sgd": "o", "sam": "s", "lsam": "D"}
-NAMES = {"sgd": "SGD", "sam": "SAM", "lsam": "LSAM", "untrained": "untrained"}
+NAMES = METHODS | {"untrained": "untrained"}
 
 
 class Names(dict):

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lib.compute import duration, total_seconds
 from lib.experiments.plan import Experiment
 from lib.experiments.trial import Trial
 
@@ -41,8 +42,7 @@ def seconds_left(stored: Sequence[tuple[Trial, dict]], missing: Sequence[Trial],
     times = defaultdict(list)
     for trial, record in stored:
         kind, amount = trial.cost
-        seconds = record["seconds"]
-        times[kind].append(seconds.get("total", sum(seconds.values())) / amount)
+        times[kind].append(total_seconds([record]) / amount)
     if not {trial.cost[0] for trial in missing} <= set(times):
         return None
     rates = {kind: sum(values) / len(values) for kind, values in times.items()}
@@ -52,9 +52,5 @@ def seconds_left(stored: Sequence[tuple[Trial, dict]], missing: Sequence[Trial],
 
 
 def in_words(seconds: float | None) -> str:
-    """A duration as a reader says it: 45 s, 12 min, 3.5 h; "unknown" for None."""
-    if seconds is None:
-        return "unknown"
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+    """A duration as a reader says it; "unknown" for None."""
+    return "unknown" if seconds is None else duration(seconds)
