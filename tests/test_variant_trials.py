@@ -11,9 +11,10 @@ import pytest
 
 from lib import training
 from lib.data.toy import ToyConstants
-from lib.experiments import variant_images, variant_trial, variants
+from lib.experiments import table1, variant_images, variant_trial, variants
 from lib.experiments.images import ImageTrial
-from lib.experiments.trial import MissingTrials, Place
+from lib.experiments.plan import Plan
+from lib.experiments.trial import Place
 from lib.experiments.variant_trial import VariantTrial, ascents, errors
 from lib.optim import VARIANTS
 from lib.optim.constants import CONSTANTS
@@ -104,9 +105,22 @@ def test_live_comparison_is_at_the_radius_asked_for() -> None:
     assert {(one.seeds, one.settings[0].epochs) for one in plans} == {(2, 5)}
 
 
-def test_image_plan_has_every_variant_at_one_setting_paired_by_seed() -> None:
-    plan = variant_images.plan(0.05, 0.1, seeds=2, epochs=3, sgd_lr=0.01)
+def finished_sweep(store: Store) -> None:
+    """A sweep of CIFAR-MNIST in which SGD does best at 0.01, and SAM at 0.05 with rho 0.1."""
+    for one in table1.grid("cifar-mnist"):
+        best = (one.method, one.lr, one.rho) in (("sgd", 0.01, 0.0), ("sam", 0.05, 0.1))
+        metrics = {"validation_error": 0.1 if best else 0.2, "validation_loss": 1.0}
+        store.write({"configuration": one.configuration, "status": "finished", "metrics": metrics})
+
+
+def test_image_plan_has_every_variant_at_the_chosen_setting_paired_by_seed(tmp_path) -> None:
+    store = Store(tmp_path)
     rows = variant_images.rows(0.05, 0.1, 3, 0.01)
+    assert variant_images.chosen_rows(store, 3) == {}
+    assert variant_images.plan(store, 2, 3) == Plan((), later=2 * len(rows))
+    finished_sweep(store)
+    plan = variant_images.plan(store, 2, 3).trials
+    assert variant_images.chosen_rows(store, 3) == rows
     assert {one.method for one in plan} == set(VARIANTS) == set(training.METHODS)
     assert len(plan) == 2 * len(rows) and {one.seed for one in plan} == {0, 1}
     assert rows["ASAM"].rho == pytest.approx(1.0) and rows["SAM"].rho == 0.1 and rows["Adam"].rho == 0
@@ -121,29 +135,26 @@ def stored(store: Store, trial: ImageTrial, cifar: float, mnist: float) -> None:
 
 
 def test_image_gains_are_paired_by_seed_and_missing_rows_are_none(tmp_path) -> None:
-    first, second = Store(tmp_path / "one"), Store(tmp_path / "two")
+    store = Store(tmp_path)
     sgd, sam = ImageTrial("cifar-mnist", "sgd"), ImageTrial("cifar-mnist", "sam", rho=0.1)
     rows = {"SGD": sgd, "SAM": sam, "LSAM": replace(sam, method="lsam")}
     for seed in range(3):
-        stored(first, replace(sgd, seed=seed), 0.3 + 0.01 * seed, 0.1)
+        stored(store, replace(sgd, seed=seed), 0.3 + 0.01 * seed, 0.1)
     for seed in (1, 2):
-        stored(second, replace(sam, seed=seed), 0.21, 0.15)
-    hard, gains = variant_images.gains(rows, 4, (first, second))
+        stored(store, replace(sam, seed=seed), 0.21, 0.15)
+    hard, gains = variant_images.gains(rows, 4, store)
     assert hard == "cifar" and gains["LSAM"] is None
     np.testing.assert_allclose(gains["SAM"], [[0.1, 0.11], [-0.05, -0.05]])
     assert variant_images.label("SAM", gains["SAM"]) == "SAM (n = 2)"
     assert variant_images.label("LSAM", None) == "LSAM"
     assert not gains["SGD"].any() and gains["SGD"].shape == (2, 3)
-    with pytest.raises(MissingTrials, match="^no SGD trial"):
-        variant_images.gains(rows, 4, (second,))
+    assert variant_images.gains(rows, 4, Store(tmp_path / "empty")) == ("", dict.fromkeys(rows))
 
 
 def test_note_says_where_a_run_is_reduced_or_not_there() -> None:
-    sgd, sam = ImageTrial("cifar-mnist", "sgd", lr=0.01), ImageTrial("cifar-mnist", "sam", rho=0.1)
-    settings = {"sgd": sgd, "sam": sam}
-    assert variant_images.note(None, 4, 20, 20).startswith("Not run here")
-    assert variant_images.note(settings, 4, 5, 20).startswith("Reduced: ")
-    whole = variant_images.note(settings, 4, 20, 20)
+    assert variant_images.note({}, 4).startswith("Not run here")
+    assert variant_images.note(variant_images.rows(0.05, 0.1, 5, 0.01), 4).startswith("Reduced: ")
+    whole = variant_images.note(variant_images.rows(0.05, 0.1, 20, 0.01), 4)
     assert whole.startswith("SAM at learning rate 0.05, ρ = 0.1, SGD at learning rate 0.01")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from lib.experiments import batch_size, noise, open_choices, table1
+from lib.experiments import batch_size, noise, open_choices, table1, variant_images, variants
 from lib.experiments.plan import Experiment, Plan
 from lib.store import RESULTS, Store
 
@@ -23,6 +23,14 @@ def experiments() -> dict[str, Experiment]:
                    lambda store, seeds: Plan(tuple(trial for budget in ("epochs", "steps")
                                                    for trial in batch_size.plan(budget, seeds=seeds))),
                    toy, batch_size.SEEDS),
+        Experiment("variants", "SAM's variants and explicit re-weightings in the toy (chapter 12)",
+                   lambda store, seeds: Plan(tuple(trial for rows in (variants.ROWS, variants.MINORITY_ROWS)
+                                                   for trial in variants.toy_plan(rows, seeds))),
+                   toy, variants.SEEDS),
+        Experiment("variants-images", "SAM's variants on CIFAR-MNIST, fewer epochs (chapter 12)",
+                   partial(variant_images.plan, epochs=variant_images.REDUCED), images, table1.SEEDS),
+        Experiment("variants-images-full", "the same with all epochs of the paper's protocol",
+                   partial(variant_images.plan, epochs=table1.EPOCHS), images, table1.SEEDS),
         Experiment("open-choices", "Lost constants of the toy, one at a time and all at once (chapter 13)",
                    open_choices.plan, toy, open_choices.SEEDS),
     ]

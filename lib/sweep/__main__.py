@@ -40,11 +40,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _list(known, seeds: int | None, jobs: int) -> None:
-    print(f"{'experiment':<14} {'done':>6} {'missing':>8} {'diverged':>9}   {'time left':<10} what it is")
+    known = list(known)
+    width = max(len(experiment.name) for experiment in known)
+    print(f"{'experiment':<{width}} {'done':>6} {'missing':>8} {'diverged':>9}   {'time left':<10} what it is")
     for experiment in known:
         now = status(experiment, seeds)
         missing = len(now.missing) + now.later
-        print(f"{experiment.name:<14} {now.finished:>6} {missing:>8} {now.diverged:>9}   "
+        print(f"{experiment.name:<{width}} {now.finished:>6} {missing:>8} {now.diverged:>9}   "
               f"{_time_left(now, jobs):<10} {experiment.about}")
 
 
