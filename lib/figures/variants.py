@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from lib.experiments.variants import Reach
 from lib.figures import style
@@ -17,9 +18,10 @@ from lib.stats import Estimate
 from lib.variant_cost import Passes
 
 KINDS = {  # colour and marker of a row
-    "SAM and variants": (style.SAM, "o"), "LSAM": (style.LSAM, "D"),
+    "SAM and its variants": (style.SAM, "o"), "LSAM": (style.LSAM, "D"),
     "another base, or decay": (style.HARD, "^"), "re-weighting": (style.EASY, "s"), "SGD": (style.SGD, "v"),
 }
+LEAST_RANGE = 0.01  # a panel reaches at least so far to either side: rounding is no effect
 MARKERS = "Dos^vPX<>*"
 COLOURS = (style.LSAM, style.SAM, style.SGD, style.HARD, style.EASY, style.GREY, "#CC79A7", "#56B4E9",
            "#22272E", "#8C6D31")
@@ -45,7 +47,7 @@ def kind(name: str) -> str:
         return name
     if name.startswith(("Just", "Group")):
         return "re-weighting"
-    return "another base, or decay" if "decay" in name or "Adam" in name else "SAM and variants"
+    return "another base, or decay" if "decay" in name or "Adam" in name else "SAM and its variants"
 
 
 def ranking(rows: Sequence[Row], titles: Sequence[str], labels: Sequence[str]) -> Figure:
@@ -64,6 +66,8 @@ def ranking(rows: Sequence[Row], titles: Sequence[str], labels: Sequence[str]) -
         panel.tick_params(axis="y", length=0)
         panel.spines["left"].set_visible(False)
         panel.margins(x=0.08)
+        low, high = panel.get_xlim()
+        panel.set_xlim(min(low, -LEAST_RANGE), max(high, LEAST_RANGE))
     axes[0, 0].set(yticks=range(len(rows)), yticklabels=[row.name for row in rows],
                    ylim=(len(rows) - 0.4, -0.6))
     handles, names = axes[0, 0].get_legend_handles_labels()
@@ -121,16 +125,20 @@ def where_the_ascent_goes(methods: Mapping[str, Reach], sgd: float) -> Figure:
     """Each point one setting of a method, in the order of its radii: hard probing error against the length of
     the ascent on the head (left) and against how far the phantom re-balances it (right).
 
-    sgd: its hard probing error, dotted.
+    sgd: its hard probing error, dotted. A mean phantom head with weights of two signs has no place on the
+    logarithmic axis and is left out.
     """
     fig, (left, right) = plt.subplots(1, 2, figsize=(style.PAGE_WIDTH, 3.6), sharey=True)
     for (name, found), colour, marker in zip(methods.items(), COLOURS, MARKERS):
         for panel, values in ((left, found.radius), (right, found.ratio)):
-            panel.plot(values, found.hard, color=colour, marker=marker, markersize=5, linewidth=0.8,
+            positive = np.where(values > 0, values, np.nan)
+            panel.plot(positive, found.hard, color=colour, marker=marker, markersize=5, linewidth=0.8,
                        label=name)
     for panel in (left, right):
         panel.axhline(sgd, color="black", linestyle=":", linewidth=0.9)
         panel.set_xscale("log")
+    right.set_xticks([1, 2, 4, 8], labels=["1", "2", "4", "8"])
+    right.xaxis.set_minor_formatter(NullFormatter())
     left.set(xlabel=r"length of $\varepsilon$ on the head", ylabel="hard probing error",
              title="how far the ascent moves the head", ylim=(-0.015, None))
     right.set(xlabel=r"$(\tilde w_h / \tilde w_e)\,/\,(w_h / w_e)$", title="how far it is re-balanced")
@@ -153,5 +161,5 @@ def cost(methods: Mapping[str, tuple[Passes, tuple[float, float, float]]]) -> Fi
     axes.set(yticks=places, yticklabels=list(methods), ylim=(len(methods) - 0.4, -0.6), xlim=(0, None),
              xlabel="one step, over SGD's")
     axes.tick_params(axis="y", length=0)
-    axes.legend(loc="lower right", fontsize=8.5)
+    fig.legend(*axes.get_legend_handles_labels(), loc="outside upper center", fontsize=8.5)
     return fig
