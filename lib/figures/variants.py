@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from lib.experiments.variants import Reach
 from lib.figures import style
@@ -68,6 +68,7 @@ def ranking(rows: Sequence[Row], titles: Sequence[str], labels: Sequence[str]) -
         panel.margins(x=0.08)
         low, high = panel.get_xlim()
         panel.set_xlim(min(low, -LEAST_RANGE), max(high, LEAST_RANGE))
+        panel.xaxis.set_major_locator(MaxNLocator(6 if number == 0 else 3))
     axes[0, 0].set(yticks=range(len(rows)), yticklabels=[row.name for row in rows],
                    ylim=(len(rows) - 0.4, -0.6))
     handles, names = axes[0, 0].get_legend_handles_labels()
