@@ -41,6 +41,10 @@ class Images:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def at_epoch(self, seed: int, epoch: int) -> Images:
+        """The images as training sees them in `epoch`, from 0: always the same, since none is augmented."""
+        return self
+
     def batch(self, which: Tensor | slice) -> tuple[Tensor, Tensor]:
         """Inputs less the mean pixel, float32 (b, channels, height, width), channels_last; labels (b,)."""
         inputs = self.pixels[which].float().div_(255).sub_(self.mean_pixel)
@@ -94,9 +98,9 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, train_images: Imag
           checkpoint: Path | None = None) -> History:
     """Train in place with a cosine schedule per step, from the optimizer's learning rate to 0.
 
-    `seed` decides the order of the batches and nothing else. Training stops after the epoch in which a loss
-    was NaN or infinite; the history then names the step and holds the epochs before. `label` names the
-    progress bar, which is there in a terminal only.
+    `seed` decides the order of the batches, the crops of augmented images, and nothing else. Training stops
+    after the epoch in which a loss was NaN or infinite; the history then names the step and holds the epochs
+    before. `label` names the progress bar, which is there in a terminal only.
 
     `checkpoint` is a file of this very training (same data, settings and seed). Where it is there, training
     goes on from it, to the same weights that it would have reached undisturbed; a finished one is only
@@ -121,10 +125,11 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, train_images: Imag
         for epoch in range(first, epochs):
             model.train()
             losses = torch.empty(steps_per_epoch, device=device)
+            seen = train_images.at_epoch(seed, epoch)
             for i, which in enumerate(batch_order(seed, epoch, len(train_images), batch_size)):
                 for group, lr in zip(optimizer.param_groups, peak, strict=True):
                     group["lr"] = lr * cosine(epoch * steps_per_epoch + i, steps)
-                inputs, labels = train_images.batch(which.to(device))
+                inputs, labels = seen.batch(which.to(device))
                 # Kept on the device: asking for the number would hold up a GPU at every step.
                 losses[i] = take_step(model, optimizer, inputs, labels).detach()
                 bar.update()

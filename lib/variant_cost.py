@@ -17,7 +17,7 @@ from lib.optim.constants import CONSTANTS
 from lib.optim.variants import VARIANTS, WITHOUT_RADIUS, take_step
 from lib.step_cost import interleaved_seconds
 
-BATCH, SIDE, CLASSES = 24, 32, 2
+BATCH, SIDE, CLASSES = 50, 32, 2
 PERIOD = CONSTANTS.looksam_period  # steps that are counted, and timed, together
 
 

@@ -18,7 +18,7 @@ from lib.toy import rules, variants
 from lib.toy.ensemble import lsam, sgd
 from lib.toy.ensemble import train as train_ensemble
 from lib.toy.nets import batch_order, initial_nets, unpack
-from lib.toy.reweighting import BINS, GroupDRO, group, upsampled
+from lib.toy.reweighting import BINS, GroupDRO, balanced, group, upsampled
 from lib.toy.stack import errors, evaluate, initial, margins, mistakes, orthogonal, unit
 from lib.toy.variants import METHODS, Net, VariantSetting, train, trained
 
@@ -104,8 +104,10 @@ def test_stack_agrees_with_the_ensembles_engine(ours, theirs) -> None:
     assert not stack.diverged.any()
 
 
-def test_result_does_not_depend_on_what_else_is_trained() -> None:
-    chosen = [setting("sam"), setting("sam", rho=0.5), setting("lsam")]
+@pytest.mark.parametrize("method", ["sam", "esam", "group_dro"])
+def test_result_does_not_depend_on_what_else_is_trained(method) -> None:
+    radius = {"step_size": 0.5} if method == "group_dro" else {"rho": 0.5}
+    chosen = [setting(method), setting(method, **radius), setting("lsam")]
     together, alone = train(chosen, range(3), progress=False), train(chosen[1:2], [1], progress=False)
     np.testing.assert_array_equal(together.heads[1, 1], alone.heads[0, 0])
     np.testing.assert_array_equal(together.errors[1, 1], alone.errors[0, 0])
@@ -191,7 +193,7 @@ def test_esam_perturbs_its_share_of_the_weights() -> None:
         seen.append((point, weights))
         return torch.arange(5.0).repeat(2, 1), torch.ones_like(theta)
 
-    state = rules.State(torch.full((2, 1, 1), 0.5), torch.zeros(2, 1, 1))
+    state = rules.State(torch.full((2, 1, 1), 0.5), torch.zeros(2, 1, 1), seeds=[0, 1])
     rules.RULES["esam"](at, theta, torch.zeros(2, 5), torch.ones_like(theta), state)
     (phantom, _), (_, weights) = seen
     moved = (phantom - theta) != 0
@@ -260,6 +262,18 @@ def test_group_dro_weights_are_those_of_the_definition() -> None:
             q[net] /= q[net].sum()
             assert (weights[net] * losses[net]).mean() == pytest.approx((q[net] * means).sum(), rel=1e-5)
     assert q.max() > 0.3  # the step sizes have told
+
+
+def test_group_dro_draws_groups_alike_however_small() -> None:
+    of_points = [np.array([0] * 57 + [3] * 3), np.arange(60) % 4]
+    rows = balanced(of_points, [0, 0], 6000)
+    for points, row in zip(of_points, rows):
+        numbers, counts = np.unique(points[row], return_counts=True)
+        assert set(numbers) == set(points)
+        np.testing.assert_allclose(counts / 6000, 1 / len(numbers), atol=0.03)
+        each = np.bincount(row, minlength=60)
+        assert each.min() > 0
+    assert np.array_equal(rows, balanced(of_points, [0, 0], 6000))
 
 
 def test_group_dro_with_step_size_zero_weighs_groups_alike() -> None:

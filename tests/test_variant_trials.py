@@ -143,28 +143,49 @@ def test_image_gains_are_paired_by_seed_and_missing_rows_are_none(tmp_path) -> N
     for seed in (1, 2):
         stored(store, replace(sam, seed=seed), 0.21, 0.15)
     hard, gains = variant_images.gains(rows, 4, store)
-    assert hard == "cifar" and gains["LSAM"] is None
-    np.testing.assert_allclose(gains["SAM"], [[0.1, 0.11], [-0.05, -0.05]])
+    assert hard == "cifar" and gains["LSAM"].values is None and not gains["LSAM"].diverged
+    np.testing.assert_allclose(gains["SAM"].values, [[0.1, 0.11], [-0.05, -0.05]])
     assert variant_images.label("SAM", gains["SAM"]) == "SAM (n = 2)"
-    assert variant_images.label("LSAM", None) == "LSAM"
-    assert not gains["SGD"].any() and gains["SGD"].shape == (2, 3)
-    assert variant_images.gains(rows, 4, Store(tmp_path / "empty")) == ("", dict.fromkeys(rows))
+    assert variant_images.label("LSAM", gains["LSAM"]) == "LSAM"
+    assert not gains["SGD"].values.any() and gains["SGD"].values.shape == (2, 3)
+    hard, none = variant_images.gains(rows, 4, Store(tmp_path / "empty"))
+    assert hard == "" and all(gain.values is None for gain in none.values())
+
+
+def test_image_row_with_a_diverged_net_has_no_gain_and_says_so(tmp_path) -> None:
+    store = Store(tmp_path)
+    sgd, sam = ImageTrial("cifar-mnist", "sgd"), ImageTrial("cifar-mnist", "sam", rho=0.1)
+    for seed in range(2):
+        stored(store, replace(sgd, seed=seed), 0.3, 0.1)
+    stored(store, sam, 0.2, 0.1)
+    gone = {"configuration": replace(sam, seed=1).configuration, "status": "diverged", "metrics": None}
+    store.write(gone)
+    _, gains = variant_images.gains({"SGD": sgd, "SAM": sam}, 2, store)
+    assert gains["SAM"].values is None
+    assert variant_images.label("SAM", gains["SAM"]) == "SAM (1 diverged)"
 
 
 def test_note_says_where_a_run_is_reduced_or_not_there() -> None:
-    assert variant_images.note({}, 4).startswith("Not run here")
-    assert variant_images.note(variant_images.rows(0.05, 0.1, 5, 0.01), 4).startswith("Reduced: ")
-    whole = variant_images.note(variant_images.rows(0.05, 0.1, 20, 0.01), 4)
-    assert whole.startswith("SAM at learning rate 0.05, ρ = 0.1, SGD at learning rate 0.01")
+    run = {"SGD": variant_images.Gain(np.zeros((2, 4))), "SAM": variant_images.Gain(np.zeros((2, 3)))}
+    none = dict.fromkeys(run, variant_images.Gain(None))
+    rows = variant_images.rows(0.05, 0.1, 5, 0.01)
+    assert variant_images.note({}, {}).startswith("Not run here: the sweep")
+    assert variant_images.note(rows, none).startswith("Not run here: no trial of 5 epochs")
+    assert variant_images.note(rows, run).startswith("Reduced: ")
+    whole = variant_images.note(variant_images.rows(0.05, 0.1, 20, 0.01), run)
+    assert whole.startswith("SAM at learning rate 0.05, ρ = 0.1, SGD at learning rate 0.01; n = 3 to 4 seeds")
 
 
-def test_reach_is_that_of_the_settings_that_fit() -> None:
-    one = trial(0.1, 0.2)
-    wrong = {split: {feature: [[0, 0, 0], [30, 30, 30]] for feature in ("easy", "hard", "model")}
+def test_reach_is_that_of_the_settings_that_fit_and_keep_the_easy_feature() -> None:
+    one = trial(0.1, 0.2, 0.3)
+    wrong = {split: {feature: [[0, 0, 0], [30, 30, 30], [0, 0, 0]] for feature in ("easy", "hard", "model")}
              for split in ("train", "validation", "test")}
-    metrics = {"wrong": wrong, "ascents": [[[1, 0.5, 0.8, 0.8, 0.3, 0.2]] * 3, [[1, 1, 1, 1, 0.1, 0.1]] * 3]}
+    wrong["test"]["easy"] = [[0, 0, 0], [0, 0, 0], [50, 50, 50]]
+    metrics = {"wrong": wrong, "ascents": [[[1, 0.5, 0.8, 0.8, 0.3, 0.2]] * 3, [[1, 1, 1, 1, 0.1, 0.1]] * 3,
+                                           [[1, 1, 1, 1, 0.1, 0.1]] * 3]}
     found = variants.reach({"configuration": one.configuration, "metrics": metrics})
-    np.testing.assert_allclose((found.ratio, found.share, found.radius, found.hard), [[2], [0.3], [0.2], [0]])
+    values = found.shift, found.phantom, found.real, found.share, found.head_length, found.hard
+    np.testing.assert_allclose(values, [[2], [1], [0.5], [0.3], [0.2], [0]])
 
 
 @pytest.mark.parametrize("method, forward, backward", [

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from lib.experiments import batch_size, noise, open_choices, table1, variant_images, variants
+from lib.data import domains
+from lib.experiments import batch_size, natural_plans, noise, open_choices, table1, variant_images, variants
 from lib.experiments.plan import Experiment, Plan
 from lib.store import RESULTS, Store
 
@@ -28,10 +29,41 @@ def experiments() -> dict[str, Experiment]:
                                                    for trial in variants.toy_plan(rows, seeds))),
                    toy, variants.SEEDS),
         Experiment("variants-images", "SAM's variants on CIFAR-MNIST, fewer epochs (chapter 12)",
-                   partial(variant_images.plan, epochs=variant_images.REDUCED), images, table1.SEEDS),
+                   partial(variant_images.plan, epochs=variant_images.SHORT_EPOCHS), images, table1.SEEDS),
         Experiment("variants-images-full", "the same with all epochs of the paper's protocol",
                    partial(variant_images.plan, epochs=table1.EPOCHS), images, table1.SEEDS),
         Experiment("open-choices", "Lost constants of the toy, one at a time and all at once (chapter 13)",
                    open_choices.plan, toy, open_choices.SEEDS),
+        *_natural(),
     ]
     return {experiment.name: experiment for experiment in known}
+
+
+def _natural() -> list[Experiment]:
+    """The experiments on natural images, reduced and by the paper's protocol."""
+    store, seeds = Store(RESULTS / "natural"), natural_plans.SEEDS
+    names = {"celeba": "CelebA", "birds_on_scenes": "a stand-in for Waterbirds", "waterbirds": "Waterbirds",
+             "pacs": "PACS", "vlcs": "VLCS", "office_home": "OfficeHome"}
+    reduced = [
+        Experiment(dataset.replace("_", "-"),
+                   f"Table 1, {names[dataset]}, reduced: few epochs, a coarse sweep, 64 pixels (chapter 7)",
+                   partial(natural_plans.plan, [natural_plans.groups_reduced(dataset)]), store, seeds)
+        for dataset in ("celeba", "birds_on_scenes")
+    ]
+    reduced.append(Experiment(
+        "pacs", "Table 2, PACS, reduced: few epochs, no sweep, 64 pixels (chapter 8)",
+        partial(natural_plans.plan, natural_plans.domains_reduced("pacs")), store,
+        natural_plans.REDUCED_DOMAIN_SEEDS))
+    full = [
+        Experiment(f"{dataset}-full",
+                   f"Table 1, {names[dataset]}: the paper's protocol, on a GPU (chapter 7)",
+                   partial(natural_plans.plan, [natural_plans.groups_full(dataset)]), store, seeds)
+        for dataset in natural_plans.EPOCHS
+    ]
+    full += [
+        Experiment(f"{benchmark.replace('_', '-')}-full",
+                   f"Table 2, {names[benchmark]}: the paper's protocol, on a GPU (chapter 8)",
+                   partial(natural_plans.plan, natural_plans.domains_full(benchmark)), store, seeds)
+        for benchmark in domains.NAMES
+    ]
+    return reduced + full

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,15 +14,15 @@ from lib.experiments.variants import DECAY
 from lib.store import Store
 
 DATASET = "cifar-mnist"
-REDUCED = 5  # epochs of the trials that the book reads; the paper's are `table1.EPOCHS`
+SHORT_EPOCHS = 5  # epochs of the trials that the book reads; the paper's are `table1.EPOCHS`
 ADAM_RATE = 1e-3  # Adam's learning rate (its paper's)
-LARGER = 10.0  # ASAM's radius over SAM's: its paper's 0.5 against SAM's 0.05
+ASAM_TIMES = 10.0  # ASAM's radius over SAM's: its paper's 0.5 against SAM's 0.05
 
 
 def rows(lr: float, rho: float, epochs: int, sgd_lr: float | None = None) -> dict[str, ImageTrial]:
     """CIFAR-MNIST, every variant at one setting: SAM's, chosen by the sweep; `sgd_lr`: SGD's, if another.
 
-    ASAM's radius is `LARGER` times SAM's, its norm being another; Adam has its own learning rate.
+    ASAM's radius is `ASAM_TIMES` times SAM's, its norm being another; Adam has its own learning rate.
     """
     base = ImageTrial(DATASET, "sgd", lr=lr, epochs=epochs)
     sgd = replace(base, lr=lr if sgd_lr is None else sgd_lr)
@@ -31,7 +31,7 @@ def rows(lr: float, rho: float, epochs: int, sgd_lr: float | None = None) -> dic
         return replace(base, method=method, rho=radius, **others)
 
     return {
-        "SGD": sgd, "LSAM": at("lsam"), "SAM": at("sam"), "ASAM": at("asam", LARGER * rho),
+        "SGD": sgd, "LSAM": at("lsam"), "SAM": at("sam"), "ASAM": at("asam", ASAM_TIMES * rho),
         "GSAM": at("gsam"), "ESAM": at("esam"), "LookSAM": at("looksam"), "Friendly SAM": at("friendly"),
         "SGD, weight decay": replace(sgd, weight_decay=DECAY),
         "SAM, decay outside": at("sam", weight_decay=DECAY),
@@ -53,51 +53,69 @@ def plan(store: Store, seeds: int, epochs: int) -> Plan:
     return Plan(tuple(replace(trial, seed=seed) for seed in range(seeds) for trial in chosen), later)
 
 
-def gains(
-    rows: Mapping[str, ImageTrial], seeds: int, store: Store
-) -> tuple[str, dict[str, np.ndarray | None]]:
-    """The hard feature by the paper's rule, that of the higher probing error under SGD, and all rows' gains.
+@dataclass(frozen=True, eq=False)
+class Gain:
+    """How far a row's probing errors lie below SGD's with the same seed: (2, seed), of the hard and of the
+    easy feature, or None where nothing is stored or a net diverged; and how many nets diverged."""
 
-    Gains (2, seed) are the falls of the hard and of the easy probing error from SGD's, at the seeds that the
-    row shares with it; None where there is none. Where SGD itself is not stored, nothing is known: "" and no
-    gain.
+    values: np.ndarray | None
+    diverged: int = 0
+
+
+def gains(rows: Mapping[str, ImageTrial], seeds: int, store: Store) -> tuple[str, dict[str, Gain]]:
+    """The hard feature by the paper's rule, that of the higher probing error under SGD, and all rows' gains,
+    at the seeds that the row shares with SGD.
+
+    Where SGD itself is not stored, nothing is known: "" and no gain.
     """
     found = {name: _probing(trial, seeds, store) for name, trial in rows.items()}
-    sgd = found.get("SGD")
+    sgd = found["SGD"][0] if rows else {}
     if not sgd:
-        return "", dict.fromkeys(rows)
+        return "", {name: Gain(None, diverged) for name, (_, diverged) in found.items()}
     features = list(next(iter(sgd.values())))
     hard = max(features, key=lambda feature: np.mean([errors[feature] for errors in sgd.values()]))
     order = [hard, *(feature for feature in features if feature != hard)]
     found_gains = {}
-    for name, by_seed in found.items():
+    for name, (by_seed, diverged) in found.items():
         both = sorted(by_seed.keys() & sgd.keys())
-        found_gains[name] = np.array([[sgd[seed][feature] - by_seed[seed][feature] for seed in both]
-                                      for feature in order]) if both else None
+        values = np.array([[sgd[seed][feature] - by_seed[seed][feature] for seed in both]
+                           for feature in order])
+        # A mean over the seeds that were left would flatter a method that fails on others.
+        found_gains[name] = Gain(values if both and not diverged else None, diverged)
     return hard, found_gains
 
 
-def _probing(trial: ImageTrial, seeds: int, store: Store) -> dict[int, dict[str, float]]:
-    """Probing errors of the finished trials among seeds 0, 1, ...: seed -> attribute -> error."""
-    found = {}
+def _probing(trial: ImageTrial, seeds: int, store: Store) -> tuple[dict[int, dict[str, float]], int]:
+    """Probing errors of the finished trials among seeds 0, 1, ..., as seed -> attribute -> error; and how
+    many diverged."""
+    found, diverged = {}, 0
     for seed in range(seeds):
         record = store.read(replace(trial, seed=seed).configuration)
-        if record is not None and record["metrics"] is not None:
+        if record is not None and record["metrics"] is None:
+            diverged += 1
+        elif record is not None:
             errors = record["metrics"]["probing_error"]
             found[seed] = {name: rate["error"] for name, rate in errors.items()}
-    return found
+    return found, diverged
 
 
-def note(rows: Mapping[str, ImageTrial], seeds: int) -> str:
+def note(rows: Mapping[str, ImageTrial], gains: Mapping[str, Gain]) -> str:
     """What is read, in a sentence, and by how much it is reduced from the paper's protocol."""
     if not rows:
         return f"Not run here: the sweep that chooses the setting is not complete ({DATASET})."
+    counts = [gain.values.shape[1] for gain in gains.values() if gain.values is not None]
+    epochs = rows["SAM"].epochs
+    if not counts:
+        return f"Not run here: no trial of {epochs} epochs is stored (python -m lib.sweep variants-images)."
     sam, sgd = rows["SAM"], rows["SGD"]
+    seeds = f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
     run = (f"SAM at learning rate {sam.lr:g}, ρ = {sam.rho:g}, SGD at learning rate {sgd.lr:g}; "
-           f"up to {seeds} seeds, {sam.epochs} epochs")
-    return f"Reduced: {run} of {table1.EPOCHS}." if sam.epochs < table1.EPOCHS else f"{run}."
+           f"n = {seeds} seeds, {epochs} epochs")
+    return f"Reduced: {run} of {table1.EPOCHS}." if epochs < table1.EPOCHS else f"{run}."
 
 
-def label(name: str, gain: np.ndarray | None) -> str:
-    """A row's name with the number of its seeds, where it was run."""
-    return name if gain is None else f"{name} (n = {gain.shape[1]})"
+def label(name: str, gain: Gain) -> str:
+    """A row's name, with the number of its seeds where it was run, and of those that diverged."""
+    if gain.diverged:
+        return f"{name} ({gain.diverged} diverged)"
+    return name if gain.values is None else f"{name} (n = {gain.values.shape[1]})"

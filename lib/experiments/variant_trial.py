@@ -16,7 +16,7 @@ from lib.optim.constants import CONSTANTS
 from lib.toy.ensemble import FEATURES
 from lib.toy.variants import ASCENTS, VariantResult, VariantSetting, train
 
-VARIANT_PROTOCOL = 1  # raised when the same configuration comes to mean something else
+PROTOCOLS = {"esam": 2, "group_dro": 2}  # of a method, raised from 1 when its trials mean another thing
 SEEDS, FIRST_SEED = 20, 100
 
 
@@ -41,7 +41,8 @@ class VariantTrial(Trial):
     @property
     def configuration(self) -> dict:
         """The trial as plain values, as stored, with the constants of the variants."""
-        return {"experiment": "toy_variants", "protocol": VARIANT_PROTOCOL, "constants": asdict(CONSTANTS),
+        protocol = max(PROTOCOLS.get(setting.method, 1) for setting in self.settings)
+        return {"experiment": "toy_variants", "protocol": protocol, "constants": asdict(CONSTANTS),
                 "seeds": self.seeds, "first_seed": self.first_seed,
                 **shared_and_own([_plain(setting) for setting in self.settings])}
 

@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 
 from lib.experiments.variants import Reach
 from lib.figures import style
@@ -22,9 +22,9 @@ KINDS = {  # colour and marker of a row
     "another base, or decay": (style.HARD, "^"), "re-weighting": (style.EASY, "s"), "SGD": (style.SGD, "v"),
 }
 LEAST_RANGE = 0.01  # a panel reaches at least so far to either side: rounding is no effect
-MARKERS = "Dos^vPX<>*"
+MARKERS = "Dosp^vPX<>*"
 COLOURS = (style.LSAM, style.SAM, style.SGD, style.HARD, style.EASY, style.GREY, "#CC79A7", "#56B4E9",
-           "#22272E", "#8C6D31")
+           "#22272E", "#8C6D31", "#117733")
 NAMES = {  # of `lib.optim.variants.VARIANTS`, as the rows are called
     "sgd": "SGD", "sam": "SAM", "lsam": "LSAM", "asam": "ASAM", "gsam": "GSAM", "esam": "ESAM",
     "looksam": "LookSAM", "friendly": "Friendly SAM", "sam_decay_inside": "SAM, decay inside", "adam": "Adam",
@@ -124,25 +124,21 @@ def every_radius(
 
 def where_the_ascent_goes(methods: Mapping[str, Reach], sgd: float) -> Figure:
     """Each point one setting of a method, in the order of its radii: hard probing error against the length of
-    the ascent on the head (left) and against how far the phantom re-balances it (right).
+    the ascent on the head (left) and against the phantom head's ratio (right), 1 being balanced.
 
-    sgd: its hard probing error, dotted. A mean phantom head with weights of two signs has no place on the
-    logarithmic axis and is left out.
+    sgd: its hard probing error, dotted.
     """
     fig, (left, right) = plt.subplots(1, 2, figsize=(style.PAGE_WIDTH, 3.6), sharey=True)
     for (name, found), colour, marker in zip(methods.items(), COLOURS, MARKERS):
-        for panel, values in ((left, found.radius), (right, found.ratio)):
-            positive = np.where(values > 0, values, np.nan)
-            panel.plot(positive, found.hard, color=colour, marker=marker, markersize=5, linewidth=0.8,
+        for panel, values in ((left, found.head_length), (right, found.phantom)):
+            panel.plot(values, found.hard, color=colour, marker=marker, markersize=5, linewidth=0.8,
                        label=name)
     for panel in (left, right):
         panel.axhline(sgd, color="black", linestyle=":", linewidth=0.9)
-        panel.set_xscale("log")
-    right.set_xticks([1, 2, 4, 8], labels=["1", "2", "4", "8"])
-    right.xaxis.set_minor_formatter(NullFormatter())
+    left.set_xscale("log")
     left.set(xlabel=r"length of $\varepsilon$ on the head", ylabel="hard probing error",
              title="how far the ascent moves the head", ylim=(-0.015, None))
-    right.set(xlabel=r"$(\tilde w_h / \tilde w_e)\,/\,(w_h / w_e)$", title="how far it is re-balanced")
+    right.set(xlabel=r"$\tilde w_h / \tilde w_e$", title="the phantom's head", xlim=(0, None))
     right.axvline(1, color="black", linewidth=0.6)
     fig.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=5, fontsize=8.5)
     return fig

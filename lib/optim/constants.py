@@ -14,7 +14,7 @@ class VariantConstants:
     looksam_period: int = 5  # k, steps from one SAM gradient to the next in LookSAM (paper)
     looksam_alpha: float = 0.7  # weight of the kept direction in LookSAM (paper)
     friendly_sigma: float = 1.0  # share of the mean gradient that Friendly SAM takes out (paper)
-    friendly_decay: float = 0.9  # lambda of its moving average (paper)
+    friendly_decay: float = 0.9  # lambda of its moving average (ours: the default of public code)
     esam_beta: float = 0.6  # share of the weights that ESAM perturbs (paper, CIFAR)
     esam_gamma: float = 0.5  # share of the batch that ESAM descends on (paper, CIFAR)
 

@@ -111,8 +111,10 @@ class _Worker:
 
     def left_behind(self, trial: Trial) -> bool:
         """Whether a worker of this sweep began the trial and never came to its end."""
-        begun = self._begun(trial)
-        return begun.exists() and begun.read_text() == self.token
+        try:
+            return self._begun(trial).read_text() == self.token
+        except FileNotFoundError:  # it came to its end, or never began
+            return False
 
     def _begun(self, trial: Trial) -> Path:
         return self.store.folder / ".locks" / f"{trial.identity}.begun"

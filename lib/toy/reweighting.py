@@ -33,6 +33,24 @@ def upsampled(
     return rows
 
 
+def balanced(groups: Sequence[np.ndarray], seeds: Sequence[int], length: int) -> np.ndarray:
+    """Points in order of use for GroupDRO (Sagawa et al. 2020, Algorithm 1), (m, length): for each draw a
+    group, all that have points being as likely, and then one of its points.
+
+    groups: of the training points (n,), for each net.
+    """
+    rows = np.empty((len(groups), length), dtype=np.int32)
+    for row, of_points, seed in zip(rows, groups, seeds):
+        draws = np.random.default_rng([seed, 0xD20])
+        members = [np.flatnonzero(of_points == number) for number in np.unique(of_points)]
+        sizes = np.array([len(one) for one in members])
+        first = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+        drawn = draws.integers(len(members), size=length)
+        within = (draws.random(length) * sizes[drawn]).astype(np.int64)
+        row[:] = np.concatenate(members)[first[drawn] + within]
+    return rows
+
+
 def group(points: ToySample, by: str) -> np.ndarray:
     """The group of each point, from 0: its label, and by "easy" or "hard" the quarter that this latent's size
     |z| falls in, or by "conflict" whether the easy latent contradicts the label, as only noise makes it do.
@@ -50,7 +68,8 @@ class GroupDRO:
 
         q_g <- q_g exp(eta_q l_g), then made to sum to 1;   descent on sum_g q_g l_g
 
-    with l_g the mean loss of the batch's points of group g, 0 where it has none. step_size: each net's eta_q.
+    with l_g the mean loss of the batch's points of group g, 0 where it has none. The batches are `balanced`:
+    with points drawn alike a small group would be in few of them. step_size: each net's eta_q.
     """
 
     def __init__(self, training: Sequence[ToySample], by: str, step_size: Sequence[float]) -> None:

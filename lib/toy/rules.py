@@ -5,7 +5,7 @@ The definitions stand with the optimizers of `lib.optim`, which take the same st
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,6 +17,7 @@ from lib.toy.stack import norm, orthogonal, unit
 
 REWEIGHTINGS = ("jtt", "group_dro")
 WITHOUT_RADIUS = ("sgd", "adam", *REWEIGHTINGS)
+MASKS = 0xE5  # makes the masks' stream of a seed another than its data's
 
 
 @dataclass
@@ -25,9 +26,20 @@ class State:
 
     rho: Tensor  # (m, 1, 1)
     decay: Tensor  # (m, 1, 1), weight decay
+    seeds: Sequence[int]  # each net's
     step: int = 0
     kept: dict[str, Tensor] = field(default_factory=dict)
-    draws: np.random.Generator = field(default_factory=lambda: np.random.Generator(np.random.SFC64(0)))
+    draws: dict[int, np.random.Generator] = field(init=False)  # of random masks, one for each seed
+
+    def __post_init__(self) -> None:
+        self.draws = {seed: np.random.Generator(np.random.SFC64([seed, MASKS])) for seed in self.seeds}
+
+    def masks(self, shape: Sequence[int], share: float) -> Tensor:
+        """A random part of the weights of every net, (m, *shape): `share` of them in the mean. It depends on
+        the net's seed and the steps before, so that settings are paired and the stack plays no part."""
+        drawn = {seed: draw.random(tuple(shape), dtype=np.float32) < share
+                 for seed, draw in self.draws.items()}
+        return torch.from_numpy(np.stack([drawn[seed] for seed in self.seeds]))
 
 
 # (losses, gradient) of the batch at given parameters, with given weights of its examples.
@@ -60,7 +72,7 @@ def _gsam(at: At, theta: Tensor, losses: Tensor, g: Tensor, state: State) -> Ten
 
 
 def _esam(at: At, theta: Tensor, losses: Tensor, g: Tensor, state: State) -> Tensor:
-    mask = torch.from_numpy(state.draws.random(theta.shape, dtype=np.float32)) < C.esam_beta
+    mask = state.masks(theta.shape[1:], C.esam_beta)
     phantom = torch.addcmul(theta, mask, unit(g, state.rho / C.esam_beta))
     rise = at(phantom, gradient=False)[0] - losses
     chosen = rise.topk(int(np.ceil(C.esam_gamma * losses.shape[1])), dim=1).indices

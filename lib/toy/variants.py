@@ -100,8 +100,8 @@ class VariantResult:
 def train(settings: Iterable[VariantSetting], seeds: Iterable[int], progress: bool = True) -> VariantResult:
     """Train every setting from every seed.
 
-    All methods of one seed share data, initial weights and, but for Just Train Twice, the order of the
-    batches. Raises ValueError for what is not allowed.
+    All methods of one seed share data, initial weights and, but for Just Train Twice and GroupDRO, which draw
+    points unequally, the order of the batches. Raises ValueError for what is not allowed.
     """
     settings, seeds = tuple(settings), tuple(int(seed) for seed in seeds)
     if not settings or not all(isinstance(setting, VariantSetting) for setting in settings):
@@ -164,6 +164,7 @@ def trained(nets: Sequence[Net], progress: bool = False) -> tuple[Tensor, Ascent
     elif first.method == "group_dro":
         step_sizes = [net.setting.step_size for net in nets]
         groups = reweighting.GroupDRO(training, first.groups, step_sizes)
+        rows = reweighting.balanced(groups.groups.numpy(), [net.seed for net in nets], rows.shape[1])
     return run(start, first.method, nets, rows, groups, progress)
 
 
@@ -178,7 +179,7 @@ def run(
     rho, rate, decay = (torch.tensor([getattr(net.setting, name) for net in nets])[:, None, None]
                         for name in ("rho", "learning_rate", "weight_decay"))
     outside = decay if decay.any() and method != "sam_decay_inside" else None
-    state, adam = State(rho, decay), Adam() if method.endswith("adam") else None
+    state, adam = State(rho, decay, [net.seed for net in nets]), Adam() if method.endswith("adam") else None
     each, ascents = torch.arange(len(nets))[:, None], Ascents(len(nets))
     for step in tqdm(range(rows.shape[1] // size), desc=f"toy {method}", delay=2, unit="step",
                      disable=None if progress else True):

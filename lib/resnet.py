@@ -1,0 +1,145 @@
+"""ResNet-18 for natural images, and the pretrained weights that go into it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import ResNet18_Weights, resnet18
+
+from lib.data.sources import DataError, MissingData, data_root
+from lib.models import FeatureNet, check_positive
+
+IMAGENET, NONE = "imagenet", "none"  # weights that are no file
+FOLDER = "weights"  # of the data root, where files of weights are looked for by their name
+NAMED = 5  # entries that an error names; of the others it says how many there are
+
+
+class FreshLayersWarning(UserWarning):
+    """A file of weights leaves some layers as they were initialised; the message names them."""
+
+
+class ResNet18(FeatureNet):
+    """torchvision's ResNet-18 (He et al., 2016): the net of the natural images (Section 4.1).
+
+    Takes normalised images (n, 3, height, width); `features` is the last feature map in the mean over its
+    places, (n, 512); logits are (n, classes). At 32 by 32 pixels and below that map has one place, and batch
+    norm then needs two images in a batch. Raises ValueError where `classes` is not a positive integer.
+    """
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        check_positive(classes=classes)
+        self.body = resnet18(num_classes=classes)
+        self.head = self.body.fc
+        self.body.fc = nn.Identity()
+
+    def features(self, x: Tensor) -> Tensor:
+        """The pooled last feature map, (n, 512), of images `x`, (n, 3, height, width)."""
+        if x.dim() != 4 or x.shape[1] != 3:
+            raise ValueError(f"x must have shape (n, 3, height, width), not {tuple(x.shape)}")
+        return self.body(x)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Which weights a net began with; no path of this machine is in it."""
+
+    name: str  # "imagenet", "none", or the file's name
+    sha256: str | None  # of the file
+    fresh: tuple[str, ...]  # layers that stayed as they were initialised, by torchvision's names
+
+
+def load_weights(model: ResNet18, weights: str | Path, root: Path | str | None = None) -> Loaded:
+    """Put weights in torchvision's names into `model`; layers that they lack stay as they are, and a
+    FreshLayersWarning names them.
+
+    `weights`: "imagenet" (torchvision's IMAGENET1K_V1, downloaded once), "none", or a file that holds a state
+    dict: a path, or a bare name, which is looked for in the folder ``weights`` of the data root. A last layer
+    (``fc``) of another number of classes is left out.
+
+    Raises, before anything is changed, MissingData or DataError, in one line, where the file is not there or
+    cannot be read, and ValueError, in one line, where it has an entry that the net lacks or of another shape.
+    """
+    if str(weights) == NONE:
+        return Loaded(NONE, None, ())
+    name, sha256, state = _downloaded() if str(weights) == IMAGENET else _read(weights, root)
+    # The model's own tensors under torchvision's names.
+    own = {key.removeprefix("body.").replace("head.", "fc."): value
+           for key, value in model.state_dict(keep_vars=True).items()}
+    if unknown := [key for key in state if key not in own]:
+        raise ValueError(f"weights must be those of a ResNet-18 in torchvision's names, but {name} has "
+                         f"{_some(unknown)}")
+    if "fc.weight" in state and len(state["fc.weight"]) != len(own["fc.weight"]):
+        state = {key: value for key, value in state.items() if not key.startswith("fc.")}
+    if wrong := [f"{key} {tuple(value.shape)} for {tuple(own[key].shape)}" for key, value in state.items()
+                 if value.shape != own[key].shape]:
+        raise ValueError(f"weights must have the shapes of a ResNet-18, but {name} has {_some(wrong)}")
+    with torch.no_grad():
+        for key, value in state.items():
+            own[key].copy_(value)
+    if fresh := _layers(own, state):
+        warnings.warn(f"{name} leaves these layers freshly initialised: {', '.join(fresh)}",
+                      FreshLayersWarning, stacklevel=2)
+    return Loaded(name, sha256, fresh)
+
+
+def find_weights(weights: str | Path, root: Path | str | None = None) -> Path:
+    """Where the file `weights` is looked for: a bare name in the folder ``weights`` of the data root."""
+    path = Path(weights).expanduser()
+    return data_root(root) / FOLDER / path if path.name == str(weights) else path
+
+
+def lacking(weights: str | Path, root: Path | str | None = None) -> str | None:
+    """In one line where the file of `weights` was looked for and is not; None where nothing is missing."""
+    if str(weights) in (IMAGENET, NONE) or find_weights(weights, root).is_file():
+        return None
+    return (f"the weights {Path(weights).name} are not there: {find_weights(weights, root)} was looked for; "
+            f"copy the file there, give another path, or take {IMAGENET!r} or {NONE!r}")
+
+
+def _read(weights: str | Path, root: Path | str | None) -> tuple[str, str, dict[str, Tensor]]:
+    """Name, SHA-256 and entries of a file."""
+    if problem := lacking(weights, root):
+        raise MissingData(problem)
+    path = find_weights(weights, root)
+    try:
+        content = path.read_bytes()
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises anything from EOFError to UnpicklingError on a damaged file
+        reason = (str(error).splitlines() or [""])[0]
+        raise DataError(f"weights: {path} cannot be read ({type(error).__name__}: {reason})") from error
+    if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
+        raise ValueError(f"weights must be a state dict, names with tensors, and {path.name} is none")
+    return path.name, hashlib.sha256(content).hexdigest(), state
+
+
+def _downloaded() -> tuple[str, None, dict[str, Tensor]]:
+    try:
+        return IMAGENET, None, ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
+    except (OSError, RuntimeError) as error:  # URLError is an OSError
+        url = ResNet18_Weights.IMAGENET1K_V1.url
+        reason = " ".join(str(error).split())
+        raise DataError(f"weights: {url} could not be downloaded ({reason}); copy the file to "
+                        f"{Path(torch.hub.get_dir()) / 'checkpoints'} by hand") from error
+
+
+def _layers(own: dict[str, Tensor], state: dict[str, Tensor]) -> tuple[str, ...]:
+    """What `state` lacks of `own`: a part of the net that is lacking as a whole by its name, else entries."""
+    found: list[str] = []
+    for part in dict.fromkeys(key.partition(".")[0] for key in own):
+        keys = [key for key in own if key.partition(".")[0] == part]
+        # Counters of batches, which old files lack, play no part where batch norm has a momentum.
+        absent = [key for key in keys if key not in state and not key.endswith("num_batches_tracked")]
+        found += absent if any(key in state for key in keys) else [part]
+    return tuple(found)
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more

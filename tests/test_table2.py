@@ -1,0 +1,39 @@
+"""Table 2: the paper's numbers beside ours, and the twelve parts of claim C8."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lib.data.domains import BENCHMARKS
+from lib.experiments import table2
+from lib.figures import domains as figures
+
+FOUND = {("pacs", "P"): {"sgd": np.array([0.05, 0.06, 0.07]), "sam": np.array([0.03, 0.04, 0.06])},
+         ("pacs", "S"): {"sgd": np.array([0.20, 0.21, 0.22]), "sam": np.array([0.21, 0.20, 0.22])}}
+
+
+def test_published_table_has_every_target_domain_and_sam_ahead_in_each() -> None:
+    assert {key: set(rows) for key, rows in table2.PUBLISHED.items()} == {
+        key: set(benchmark.domains) for key, benchmark in BENCHMARKS.items()}
+    assert len(table2.targets()) == 12
+    assert all(sam > sgd for rows in table2.PUBLISHED.values() for sgd, sam in rows.values())
+
+
+def test_checks_hold_where_the_interval_is_above_zero_and_are_not_run_elsewhere() -> None:
+    holds = dict(zip(table2.targets(), [check.holds for check in table2.checks(FOUND)]))
+    assert holds[("pacs", "P")] is True and holds[("pacs", "S")] is False
+    assert all(holds[key] is None for key in holds if key not in FOUND)
+
+
+def test_rows_show_accuracies_and_what_was_not_run() -> None:
+    rows = table2.rows(FOUND)
+    photo = rows["PACS, photo"]
+    assert photo["paper: SGD"] == "95.5" and photo["gain"] == "0.9"
+    assert photo["here: SGD"] == "94.0 ± 1.0" and photo["here: gain"].startswith("1.7 [")
+    assert rows["VLCS, SUN09"]["here: SAM"] == "not run here" and len(rows) == 12
+
+
+def test_figure_has_a_row_for_every_target() -> None:
+    fig = figures.gains({key: table2.gain(FOUND.get(key, {})) for key in table2.targets()})
+    labels = [label.get_text() for label in fig.axes[0].get_yticklabels()]
+    assert labels == [table2.name(*key) for key in table2.targets()]
