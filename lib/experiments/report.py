@@ -73,22 +73,52 @@ def seeds_in_words(rows: pd.DataFrame, dataset: str, names: Mapping[str, str],
         {points(difference(rows, dataset, 'sgd', 'lsam', hard))} for the hard one. The net answers by the
         easy feature: where the two are independent, SGD's answer is wrong about {names[hard]} in
         {percent('sgd', f'answer {hard}')} and about {names[easy]} in {percent('sgd', f'answer {easy}')}
-        of the pairs, SAM's in {percent('sam', f'answer {hard}')} and {percent('sam', f'answer {easy}')}.""")
+        of the pairs, SAM's in {percent('sam', f'answer {hard}')} and {percent('sam', f'answer {easy}')}.
+        The test error of SGD less that of SAM is {points(difference(rows, dataset, 'sgd', 'sam', 'test'))}
+        points. Differences of the easy feature are small in number: its probe errs on
+        {_wrong(rows, dataset, easy)} pairs under any of the three methods.""")
 
 
-def sweep_in_words(sweep: pd.DataFrame, dataset: str, hard: str, names: Mapping[str, str]) -> str:
-    """What the sweep shows on one data set, as a Markdown paragraph: how much of the difference is tuning?"""
+def _wrong(rows: pd.DataFrame, dataset: str, measure: str) -> str:
+    """How many examples a trained net gets wrong: from, to, of how many."""
+    chosen = rows[(rows.dataset == dataset) & (rows.measure == measure) & (rows.method != "untrained")]
+    wrong = (chosen.error * chosen.examples).round().astype(int)
+    return f"{wrong.min()} to {wrong.max()} of {int(chosen.examples.max())}"
+
+
+def test_in_words(sweep: pd.DataFrame, dataset: str, hard: str, names: Mapping[str, str]) -> str:
+    """Whether the test error tells of the hard feature over the sweep of one data set, as a Markdown
+    paragraph."""
+    of_set = sweep[sweep.dataset == dataset].set_index(["lr", "rho", "measure"]).error.unstack("measure")
+    correlation = stats.rank_correlation(of_set["test"].to_numpy(), of_set[[hard]].to_numpy())[0]
+    return _paragraph(f"""
+        **{names[dataset]}**: the {len(of_set)} settings get {_wrong(sweep, dataset, 'test')} test pairs
+        wrong; the rank correlation of the test error with the probing error of {names[hard]} is
+        {correlation:.2f}.""")
+
+
+def sweep_in_words(sweep: pd.DataFrame, dataset: str, hard: str, names: Mapping[str, str],
+                   settings: Mapping[str, ImageTrial]) -> str:
+    """What the sweep shows on one data set, as a Markdown paragraph: how much of the difference is tuning?
+
+    settings: the selected trials of "sgd" and "sam".
+    """
     found = sweep[(sweep.dataset == dataset) & (sweep.measure == hard)].set_index(["lr", "rho"]).error
     sgd, sam = found.xs(0.0, level="rho"), found[found.index.get_level_values("rho") > 0]
     better = sum(error < sgd[lr] for (lr, _), error in sam.items())
     best = min(sam.items(), key=lambda item: item[1])
     rates = ", ".join(f"{100 * error:.1f} % at {lr:g}" for lr, error in sgd.items())
+    ours = {method: found.get((settings[method].lr, settings[method].rho)) for method in ("sgd", "sam")}
+    tuning = "" if None in ours.values() else (
+        f" The settings selected on validation data are {100 * (ours['sgd'] - ours['sam']):.1f} points apart"
+        f" on this seed; had SGD been given the learning rate with its lowest probing error, it would be"
+        f" {100 * (sgd.min() - ours['sam']):.1f}.")
     return _paragraph(f"""
         **{names[dataset]}**, one net a setting: SGD's probing error of {names[hard]} is {rates}; SAM's
         runs from {100 * sam.min():.1f} % (learning rate {best[0][0]:g}, $\\rho$ = {best[0][1]:g}) to
         {100 * sam.max():.1f} %. In {better} of SAM's {len(sam)} settings it is below that of SGD at the
         same learning rate. The spread of SGD over learning rates is {100 * (sgd.max() - sgd.min()):.1f}
-        points.""")
+        points.{tuning}""")
 
 
 def weights_in_words(records: Iterable[dict], dataset: str, names: Mapping[str, str]) -> str:

@@ -13,10 +13,11 @@ SETTING = ("dataset", "method", "lr", "rho", "seed")
 
 
 def table(records: Iterable[dict]) -> pd.DataFrame:
-    """The finished trials' errors, one row each: dataset, method, lr, rho, seed, measure, error.
+    """The finished trials' errors, one row each: dataset, method, lr, rho, seed, measure, error, examples.
 
     The method at 0 epochs is ``untrained``. `measure` is ``test``, the attribute of a probing error, or
     ``answer`` and the attribute that the net's own answer is held against on the balanced test pairs.
+    `examples` is how many the error is of (None where it is weighted).
     """
     rows = []
     for record in records:
@@ -27,8 +28,8 @@ def table(records: Iterable[dict]) -> pd.DataFrame:
         rates = {"test": metrics["test_error"], **metrics["probing_error"],
                  **{f"answer {name}": rate for name, rate in metrics["classifier_error"].items()}}
         setting = [trial[name] for name in SETTING]
-        rows += [(*setting, measure, rate["error"]) for measure, rate in rates.items()]
-    return pd.DataFrame(rows, columns=[*SETTING, "measure", "error"])
+        rows += [(*setting, measure, rate["error"], rate.get("examples")) for measure, rate in rates.items()]
+    return pd.DataFrame(rows, columns=[*SETTING, "measure", "error", "examples"])
 
 
 def diverged(records: Iterable[dict]) -> list[str]:

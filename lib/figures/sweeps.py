@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from lib import stats
 from lib.experiments.images import ImageTrial
@@ -42,7 +43,9 @@ def against_rho(rows: pd.DataFrame, features: Mapping[str, tuple[str, str]],
         ticks = ["0", *(f"{rho:g}".lstrip("0") for rho in RADII)]
         ax.set_xticks(range(len(ticks)), ticks, fontsize="x-small")
         ax.set(xlabel=r"$\rho$")
-        ax.set_ylim(bottom=0, top=1.12 * ax.get_ylim()[1])
+        low, high = ax.get_ylim()
+        # From 0, unless the differences would drown; room for the rings.
+        ax.set_ylim(0 if low < high / 2 else low - 0.1 * (high - low), high + 0.12 * (high - low))
         ax.set_title("\n".join((f"{ATTRIBUTES[attribute]} ({kind})", f"in {SETS[dataset]}")))
     axes[0, 0].set_ylabel("probing error (%)")
     handles, labels = axes[0, 0].get_legend_handles_labels()
@@ -76,6 +79,7 @@ def against_test_error(rows: pd.DataFrame, features: Mapping[str, tuple[str, str
                title=SETS[dataset])
         ax.set_xlim(left=min(0, ax.get_xlim()[0]))
         ax.margins(x=0.1)
+        ax.xaxis.set_major_locator(MaxNLocator(6))
     axes[0, 0].legend()
     return fig
 
@@ -87,7 +91,7 @@ def lorenz_curves(records: Iterable[dict]) -> Figure:
     datasets = list(dict.fromkeys(record["configuration"]["of"]["dataset"] for record in records))
     fig, axes = plt.subplots(1, len(datasets), figsize=(style.PAGE_WIDTH, 3.2), squeeze=False)
     for dataset, ax in zip(datasets, axes[0]):
-        ax.plot([0, 1], [0, 1], color=style.GREY, lw=0.8, ls=DASHES)
+        ax.plot(FRACTIONS[1:], FRACTIONS[1:], color=style.GREY, lw=0.8, ls=DASHES)
         for method in ("sgd", "sam"):
             for point, line in (("real", "-"), ("phantom", ":")):
                 found = [record["metrics"][point] for record in records
@@ -97,12 +101,14 @@ def lorenz_curves(records: Iterable[dict]) -> Figure:
                     continue
                 curves = np.array([weights["lorenz"] for weights in found])
                 even = stats.estimate([weights["gini"] for weights in found])
-                ax.plot(FRACTIONS, curves.mean(0), color=COLOURS[method], ls=line, lw=1.8,
+                ax.plot(FRACTIONS[1:], curves.mean(0)[1:], color=COLOURS[method], ls=line, lw=1.8,
                         label=f"{NAMES[method]} net, {point}: Gini {even.mean:.3f}")
-                ax.fill_between(FRACTIONS, curves.min(0), curves.max(0), color=COLOURS[method], alpha=0.15,
-                                lw=0)
-        ax.set(xlabel="share of the training pairs, heaviest first", title=SETS[dataset], xlim=(0, 1),
-               ylim=(0, 1.01))
+                ax.fill_between(FRACTIONS[1:], curves.min(0)[1:], curves.max(0)[1:], color=COLOURS[method],
+                                alpha=0.15, lw=0)
+        # Few pairs hold nearly everything: a linear axis would show a corner.
+        ax.set(xlabel="share of the training pairs, heaviest first", title=SETS[dataset], xscale="log",
+               xlim=(FRACTIONS[1], 1), ylim=(0, 1.01))
+        ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         ax.legend(loc="lower right", fontsize="x-small")
     axes[0, 0].set_ylabel("their share of the importance")
     return fig
