@@ -48,20 +48,10 @@ class ImageTrial(Trial):
         for name, choices in (("dataset", pairs.names()), ("method", METHODS)):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
-        for name, least in (("epochs", 0), ("batch_size", 1), ("seed", 0), ("train_limit", 1)):
-            value = getattr(self, name)
-            whole = isinstance(value, int) and not isinstance(value, bool) and value >= least
-            if not (whole or name == "train_limit" and value is None):
-                raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
-        for name in ("lr", "rho", "momentum", "weight_decay"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-                raise ValueError(f"{name} must be a finite number of at least 0, not {value!r}")
-            object.__setattr__(self, name, float(value))  # 0 and 0.0 are one configuration
-        if self.lr == 0 or self.momentum >= 1:
-            raise ValueError(f"lr must be above 0 and momentum below 1, not {self.lr:g}, {self.momentum:g}")
-        if self.method in WITHOUT_RADIUS and self.rho:
-            raise ValueError(f"rho must be 0 where method is {self.method!r}, not {self.rho:g}")
+        limit = self.train_limit
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+            raise ValueError(f"train_limit must be a whole number of at least 1, or None, not {limit!r}")
+        check_training(self)
 
     @property
     def configuration(self) -> dict:
@@ -113,6 +103,24 @@ class ImageTrial(Trial):
                              seconds={"training": history.seconds, "total": total}, device=device.type)
 
 
+def check_training(trial: Trial) -> None:
+    """Check the settings that all trainings on images share, and make their numbers floats: 0 and 0.0 are one
+    configuration. Raises ValueError for a value that is not allowed."""
+    for name, least in (("epochs", 0), ("batch_size", 1), ("seed", 0)):
+        value = getattr(trial, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
+    for name in ("lr", "rho", "momentum", "weight_decay"):
+        value = getattr(trial, name)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+            raise ValueError(f"{name} must be a finite number of at least 0, not {value!r}")
+        object.__setattr__(trial, name, float(value))
+    if trial.lr == 0 or trial.momentum >= 1:
+        raise ValueError(f"lr must be above 0 and momentum below 1, not {trial.lr:g}, {trial.momentum:g}")
+    if trial.method in WITHOUT_RADIUS and trial.rho:
+        raise ValueError(f"rho must be 0 where method is {trial.method!r}, not {trial.rho:g}")
+
+
 def train_model(trial: ImageTrial, data: PairedSet, device: torch.device,
                 checkpoint: Path | None = None) -> tuple[ConvNet, History]:
     """The trial's trained net and what happened on the way; `checkpoint` is where it is kept, or was."""
@@ -134,11 +142,11 @@ def measure(model: ConvNet, data: PairedSet, device: torch.device) -> dict:
     return {
         "validation_loss": validation_loss,
         "validation_error": validation_error,
-        "test_error": _rate(training.logits(model, test).argmax(1) != test.labels),
+        "test_error": rate(training.logits(model, test).argmax(1) != test.labels),
         "probing_error": {name: {"error": probe.error, "low": probe.low, "high": probe.high,
                                  "examples": len(probe_test), "regularisation": probe.regularisation}
                           for name, probe in fit_probes(model, data, device).items()},
-        "classifier_error": {name: _rate(answers != truth)
+        "classifier_error": {name: rate(answers != truth)
                              for name, truth in data.probe_test.attributes.items()},
     }
 
@@ -156,8 +164,8 @@ def as_images(split: Split, data: PairedSet, device: torch.device, limit: int | 
     return Images.of(split.images[:limit], split.labels[:limit], data.mean_pixel, device)
 
 
-def _rate(wrong: Tensor) -> dict:
-    """The share of wrong answers with its 95 % Wilson interval."""
+def rate(wrong: Tensor) -> dict:
+    """The share of wrong answers (n,) with its 95 % Wilson interval."""
     errors, examples = int(wrong.sum()), len(wrong)
     low, high = probes.wilson_interval(errors, examples)
     return {"error": errors / examples, "low": low, "high": high, "examples": examples}

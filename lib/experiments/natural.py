@@ -3,21 +3,19 @@ its training."""
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from lib import probes, resnet, training
+from lib import resnet, training
 from lib.data import cache, sources
 from lib.data.sources import check_choice
 from lib.experiments import trial as trials
+from lib.experiments.images import check_training
 from lib.experiments.trial import Place, Trial
 from lib.natural_images import NaturalImages
-from lib.optim.variants import WITHOUT_RADIUS
 from lib.probes import Probe
 from lib.resnet import Loaded, ResNet18
 from lib.training import METHODS, History
@@ -46,19 +44,7 @@ class NaturalTrial(Trial):
 
     def __post_init__(self) -> None:
         check_choice("method", self.method, METHODS)
-        for name, least in (("epochs", 0), ("batch_size", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
-        for name in ("lr", "rho", "momentum", "weight_decay"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-                raise ValueError(f"{name} must be a finite number of at least 0, not {value!r}")
-            object.__setattr__(self, name, float(value))  # 0 and 0.0 are one configuration
-        if self.lr == 0 or self.momentum >= 1:
-            raise ValueError(f"lr must be above 0 and momentum below 1, not {self.lr:g}, {self.momentum:g}")
-        if self.method in WITHOUT_RADIUS and self.rho:
-            raise ValueError(f"rho must be 0 where method is {self.method!r}, not {self.rho:g}")
+        check_training(self)
         cache.check_size(self.size)
         if not str(self.weights):
             raise ValueError("weights must be 'imagenet', 'none' or a file, not ''")
@@ -160,13 +146,6 @@ def lacking(trial: NaturalTrial, name: str, available: bool, published: bool, pl
         return (f"the images of {name} are not under the data root: set SAM_DATA_ROOT to the folder of the "
                 f"data sets{otherwise}")
     return resnet.lacking(trial.weights, place.root)
-
-
-def rate(wrong: Tensor) -> dict:
-    """The share of wrong answers, true in `wrong` (n,), with its 95 % Wilson interval, as plain values."""
-    errors, examples = int(wrong.sum()), len(wrong)
-    low, high = probes.wilson_interval(errors, examples)
-    return {"error": errors / examples, "low": low, "high": high, "examples": examples}
 
 
 def probing_rate(probe: Probe, examples: int) -> dict:
