@@ -6,6 +6,7 @@ import numpy as np
 
 from lib.data.domains import BENCHMARKS
 from lib.experiments import table2
+from lib.experiments.domain import DomainTrial
 from lib.figures import domains as figures
 
 FOUND = {("pacs", "P"): {"sgd": np.array([0.05, 0.06, 0.07]), "sam": np.array([0.03, 0.04, 0.06])},
@@ -23,6 +24,30 @@ def test_checks_hold_where_the_interval_is_above_zero_and_are_not_run_elsewhere(
     holds = dict(zip(table2.targets(), [check.holds for check in table2.checks(FOUND)]))
     assert holds[("pacs", "P")] is True and holds[("pacs", "S")] is False
     assert all(holds[key] is None for key in holds if key not in FOUND)
+
+
+def test_errors_are_paired_by_seed_and_one_seed_is_not_enough() -> None:
+    def record(trial: DomainTrial, error: float | None) -> dict:
+        metrics = None if error is None else {"probing_error": {"class": {"error": error}}}
+        return {"configuration": trial.configuration, "metrics": metrics,
+                "status": "diverged" if error is None else "finished"}
+
+    trials = table2.trials("pacs", 3, lr=0.01, rho=0.05, weights="none")
+    assert len(trials) == 4 * 3 * 2 and {trial.rho for trial in trials if trial.method == "sgd"} == {0.0}
+    assert len(table2.trials("all", 3, lr=0.01, rho=0.05, weights="none")) == 12 * 3 * 2
+    errors = {trial: 0.1 + 0.01 * trial.seed - 0.02 * (trial.method == "sam") for trial in trials}
+    for trial in trials:
+        if trial.target == "S" and trial.seed > 0 and trial.method == "sam":
+            errors[trial] = None
+    found = table2.found(record(*item) for item in errors.items())
+    assert set(found) == {("pacs", "A"), ("pacs", "C"), ("pacs", "P")}
+    np.testing.assert_allclose(found["pacs", "A"]["sgd"] - found["pacs", "A"]["sam"], [0.02] * 3)
+
+
+def test_note_says_that_ours_are_reduced_or_not_run() -> None:
+    trial = table2.trials("pacs", 2, lr=0.01, rho=0.05, weights="none", epochs=4, size=64)[0]
+    assert "4 epochs, 64 pixels" in table2.note([{"configuration": trial.configuration}])
+    assert table2.note([]) == "Not run here."
 
 
 def test_rows_show_accuracies_and_what_was_not_run() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 from lib.claims import Check
 from lib.data.domains import BENCHMARKS
+from lib.experiments.domain import ATTRIBUTE, DomainTrial
 from lib.stats import Estimate, paired_difference
 
 TITLES = {"office_home": "OfficeHome", "pacs": "PACS", "vlcs": "VLCS"}
@@ -28,6 +30,32 @@ def targets() -> list[tuple[str, str]]:
 def name(benchmark: str, target: str) -> str:
     """A target domain as a row is called."""
     return f"{TITLES[benchmark]}, {BENCHMARKS[benchmark].domains[target].replace('_', ' ')}"
+
+
+def trials(benchmark: str, seeds: int, *, lr: float, rho: float, **settings) -> list[DomainTrial]:
+    """SGD and SAM at one setting on every target of `benchmark` ("all": of all three), paired by seed."""
+    return [DomainTrial(one, target, method=method, lr=lr, rho=rho if method == "sam" else 0.0, seed=seed,
+                        **settings)
+            for one, target in targets() if benchmark in (one, "all")
+            for seed in range(seeds) for method in ("sgd", "sam")]
+
+
+def found(records: Iterable[dict]) -> dict[tuple[str, str], Errors]:
+    """Probing errors of the target domains at the seeds at which both methods finished; a target needs two
+    of them. The records hold one setting of either method."""
+    by_target = defaultdict(lambda: {"sgd": {}, "sam": {}})  # target -> method -> seed -> error
+    for record in records:
+        if record["status"] == "finished":
+            trial = record["configuration"]
+            error = record["metrics"]["probing_error"][ATTRIBUTE]["error"]
+            by_target[trial["benchmark"], trial["target"]][trial["method"]][trial["seed"]] = error
+    out = {}
+    for key, of_method in by_target.items():
+        both = sorted(of_method["sgd"].keys() & of_method["sam"].keys())
+        if len(both) > 1:
+            out[key] = {method: np.array([errors[seed] for seed in both])
+                        for method, errors in of_method.items()}
+    return out
 
 
 def gain(errors: Errors) -> Estimate | None:
@@ -67,3 +95,16 @@ def checks(found: Mapping[tuple[str, str], Errors]) -> list[Check]:
         what = f"{name(benchmark, target)}: probing error of SGD less SAM's above 0"
         out.append(Check(what, None if effect is None else effect.low > 0, effect))
     return out
+
+
+def note(records: list[dict]) -> str:
+    """How the runs behind our numbers are reduced, in a sentence."""
+    if not records:
+        return "Not run here."
+    trials = [record["configuration"] for record in records]
+    words = []
+    for name, unit in (("epochs", "epochs"), ("size", "pixels")):
+        values = sorted({trial[name] for trial in trials})
+        words.append(f"{' and '.join(map(str, values))} {unit}")
+    return (f"Ours are reduced: {', '.join(words)}, one setting for both methods, not chosen on validation "
+            "data.")
