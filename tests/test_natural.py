@@ -264,7 +264,7 @@ def test_wrong_domain_or_measurement_is_refused():
     with pytest.raises(ValueError, match="benchmark must be one of pacs, vlcs, office_home, not 'mnist'"):
         replace(PACS, benchmark="mnist")
     wrong = {(0,): "rho must be", (0.1, 2): "epoch must be None or a number from 0 to 1",
-             (0.1, None, 0): "batch_size must be"}
+             (0.1, None, 0): "batch_size must be", (0.1, None, 9, 0): "batches must be None or at least 1"}
     for arguments, message in wrong.items():
         with pytest.raises(ValueError, match=message):
             GroupWeightTrial(BIRDS, *arguments)
@@ -284,8 +284,9 @@ def test_identity_depends_on_every_field_but_not_on_where_the_weights_lie():
         assert json.loads(json.dumps(trial.configuration)) == trial.configuration
 
 
-def test_weights_agree_with_a_direct_computation_on_the_kept_net(place, monkeypatch):
-    trial = GroupWeightTrial(BIRDS, rho=0.1, batch_size=9)
+@pytest.mark.parametrize("batches, count", [(None, 36), (3, 27)])
+def test_weights_agree_with_a_direct_computation_on_the_kept_net(batches, count, place, monkeypatch):
+    trial = GroupWeightTrial(BIRDS, rho=0.1, batch_size=9, batches=batches)
     BIRDS.run(place)
     monkeypatch.setattr(training, "take_step", None)  # training would fail
     record = trial.run(place)
@@ -294,12 +295,12 @@ def test_weights_agree_with_a_direct_computation_on_the_kept_net(place, monkeypa
     data = groups.load("waterbirds", 32, 0, place.root)
     model = grouped.train(BIRDS, data, CPU, place, place.checkpoint(BIRDS)).model.eval()
     images, kept = normalise(data.train.images), {name: b.clone() for name, b in model.named_buffers()}
-    order = torch.cat(training.batch_order(0, 0, 36, 9))
+    order = torch.cat(training.batch_order(0, 0, 36, 9)[:batches])
     optimizer = training.make_optimizer("sam", model, 0.1, lr=0.01)
     real, phantom = (weights.numpy() for weights in real_and_phantom_weights(
         model, optimizer, images[order], data.train.labels[order], F.cross_entropy, 9))
     for found, weights in ((metrics["real"], real), (metrics["phantom"], phantom)):
-        assert found["gini"] == pytest.approx(float(gini(weights)), rel=1e-4) and found["points"] == 36
+        assert found["gini"] == pytest.approx(float(gini(weights)), rel=1e-4) and found["points"] == count
         assert found["mean"] == pytest.approx(weights.mean(), rel=1e-4)
     assert metrics["phantom"]["mean"] > metrics["real"]["mean"], "uphill the net fits worse"
     assert metrics["median_ratio"] == pytest.approx(np.median(phantom / real), rel=1e-3)
@@ -311,7 +312,7 @@ def test_weights_agree_with_a_direct_computation_on_the_kept_net(place, monkeypa
         worst = contribution <= np.quantile(contribution, 0.25)
         found = metrics["attributes"][name]
         assert found["worst_share"]["real"] == pytest.approx(real[worst].sum() / real.sum(), rel=1e-3)
-        assert sum(found["bins"]["images"]) == 36 and len(found["bins"]["real"]) == group_weights.BINS
+        assert sum(found["bins"]["images"]) == count and len(found["bins"]["real"]) == group_weights.BINS
         heaviest = np.argsort(contribution, kind="stable")[:2]  # 36 images in 20 bins: two in the first
         assert found["bins"]["phantom"][0] == pytest.approx(np.median(phantom[heaviest]), rel=1e-3)
     assert metrics["map"]["attributes"] == ["bird", "place"]
@@ -391,8 +392,9 @@ def test_group_plan_is_the_sweep_and_then_seeds_and_weights(store):
     assert len({trial.identity for trial in after.trials}) == len(after.trials)
     nets = [trial for trial in after.trials if isinstance(trial, GroupTrial)]
     measured = [trial for trial in after.trials if isinstance(trial, GroupWeightTrial)]
-    assert {trial.seed for trial in nets} == {0, 1, 2, 3} and len(measured) == 4 * 2 * 3
-    assert {trial.epoch for trial in measured} == {1, 3, None}
+    assert {trial.seed for trial in nets} == {0, 1, 2, 3} and len(measured) == 4 * 2 * 2
+    assert {trial.epoch for trial in measured} == {*protocol.moments, None} == {1, None}
+    assert {trial.batches for trial in measured} == {natural_plans.REDUCED_BATCHES}
     assert {trial.of for trial in measured} <= set(nets) and {trial.rho for trial in measured} == {0.07}
 
 

@@ -46,12 +46,15 @@ class GroupWeightTrial(Trial):
     rho: float
     epoch: int | None = None
     batch_size: int = 128
+    batches: int | None = None  # how many are measured, of the training images in a random order; None: all
 
     def __post_init__(self) -> None:
         if not 0 < self.rho < math.inf:
             raise ValueError(f"rho must be a finite number above 0, not {self.rho!r}")
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {self.batch_size!r}")
+        if self.batches is not None and self.batches < 1:
+            raise ValueError(f"batches must be None or at least 1, not {self.batches!r}")
         if self.epoch is not None and self.epoch not in range(self.of.epochs + 1):
             raise ValueError(f"epoch must be None or a number from 0 to {self.of.epochs}, not {self.epoch!r}")
         if self.epoch == self.of.epochs:
@@ -61,7 +64,8 @@ class GroupWeightTrial(Trial):
     def configuration(self) -> dict:
         """The trial as plain values, as stored."""
         return {"experiment": "group weights", "protocol": PROTOCOL, "of": self.of.configuration,
-                "rho": float(self.rho), "epoch": self.epoch, "batch_size": self.batch_size}
+                "rho": float(self.rho), "epoch": self.epoch, "batch_size": self.batch_size,
+                "batches": self.batches}
 
     @property
     def label(self) -> str:
@@ -111,11 +115,12 @@ def measure(trial: GroupWeightTrial, model: ResNet18, data: GroupedSet, device: 
     ``map``: the same medians by both contributions, [first attribute's bin][second's], None in an empty bin.
     """
     train = grouped.as_images(data.train, device)
-    order = training.batch_order(trial.of.seed, 0, len(train), trial.batch_size)
+    order = training.batch_order(trial.of.seed, 0, len(train), trial.batch_size)[:trial.batches]
     real, phantom = np.maximum(_weights(trial, model, train, order), SMALLEST)
-    rows = torch.cat(order).numpy()
-    phi, probes = training.features(model, train)[rows], grouped.fit_probes(model, data, device)
-    contributions = {name: probe_contributions(phi, data.train.attributes[name].numpy()[rows], probe)
+    rows = torch.cat(order)
+    measured = NaturalImages(train.pixels[rows.to(device)], train.labels[rows.to(device)])
+    phi, probes = training.features(model, measured), grouped.fit_probes(model, data, device)
+    contributions = {name: probe_contributions(phi, data.train.attributes[name][rows].numpy(), probe)
                      for name, probe in probes.items()}
     ratio = phantom / real
     values = {"real": real, "phantom": phantom, "ratio": ratio / np.median(ratio)}

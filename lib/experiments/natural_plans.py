@@ -21,11 +21,12 @@ from lib.experiments.trial import Trial
 from lib.store import Store
 
 # Reduced: few epochs, a coarse sweep, 64 pixels, and ImageNet's weights up to layer3 only.
-REDUCED_EPOCHS = {"celeba": 3, "birds_on_scenes": 6, "pacs": 4}
-REDUCED_MOMENTS = {"celeba": (1,), "birds_on_scenes": (1, 3)}  # epochs of Figures 7 and 8, beside the last
+REDUCED_EPOCHS = {"celeba": 2, "birds_on_scenes": 5, "pacs": 2}
+REDUCED_MOMENTS = {"celeba": (1,), "birds_on_scenes": (1,)}  # epochs of Figures 7 and 8, beside the last
 REDUCED_RATES, REDUCED_RADII = (0.001, 0.01), (0.02, 0.07)
 REDUCED_DOMAIN_RATE, REDUCED_DOMAIN_RADIUS = 0.01, 0.05
 REDUCED_SIZE = 64
+REDUCED_BATCHES = 16  # of 128 training images, whose weights are measured
 REDUCED_WEIGHTS = "resnet18_imagenet_to_layer3.pt"
 REDUCED_DOMAIN_SEEDS = 3
 
@@ -48,13 +49,14 @@ class Protocol:
     rates: tuple[float, ...]
     radii: tuple[float, ...]  # of SAM
     moments: tuple[int, ...] = ()  # epochs after which weights are measured, beside the last
+    batches: int | None = None  # how many of them; None: all
 
 
 def groups_reduced(dataset: str) -> Protocol:
     """The reduced protocol of CelebA or of the stand-in for Waterbirds."""
     base = GroupTrial(dataset, method="sgd", epochs=REDUCED_EPOCHS[dataset], size=REDUCED_SIZE,
                       weights=REDUCED_WEIGHTS)
-    return Protocol(base, REDUCED_RATES, REDUCED_RADII, REDUCED_MOMENTS[dataset])
+    return Protocol(base, REDUCED_RATES, REDUCED_RADII, REDUCED_MOMENTS[dataset], REDUCED_BATCHES)
 
 
 def groups_full(dataset: str) -> Protocol:
@@ -117,7 +119,8 @@ def weight_trials(protocol: Protocol, settings: dict[str, NaturalTrial],
     and at the end; none for DomainBed's sets."""
     if not isinstance(protocol.base, GroupTrial):
         return []
-    return [GroupWeightTrial(replace(settings[method], seed=seed), settings["sam"].rho, epoch)
+    return [GroupWeightTrial(replace(settings[method], seed=seed), settings["sam"].rho, epoch,
+                             batches=protocol.batches)
             for seed in range(seeds) for method in settings for epoch in (*protocol.moments, None)]
 
 
