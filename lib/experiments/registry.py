@@ -28,8 +28,9 @@ def experiments() -> dict[str, Experiment]:
                    lambda store, seeds: Plan(tuple(trial for rows in (variants.ROWS, variants.MINORITY_ROWS)
                                                    for trial in variants.toy_plan(rows, seeds))),
                    toy, variants.SEEDS),
-        Experiment("variants-images", "SAM's variants on CIFAR-MNIST, fewer epochs (chapter 12)",
-                   partial(variant_images.plan, epochs=variant_images.SHORT_EPOCHS), images, table1.SEEDS),
+        Experiment("variants-images", "SAM's variants on CIFAR-MNIST, reduced: few epochs (chapter 12)",
+                   partial(variant_images.plan, epochs=variant_images.SHORT_EPOCHS), images,
+                   variant_images.SHORT_SEEDS),
         Experiment("variants-images-full", "the same with all epochs of the paper's protocol",
                    partial(variant_images.plan, epochs=table1.EPOCHS), images, table1.SEEDS),
         Experiment("open-choices", "Lost constants of the toy, one at a time and all at once (chapter 13)",
