@@ -176,6 +176,15 @@ def test_note_says_where_a_run_is_reduced_or_not_there() -> None:
     assert whole.startswith("SAM at learning rate 0.05, ρ = 0.1, SGD at learning rate 0.01; n = 3 to 4 seeds")
 
 
+def test_image_rows_in_words_leave_out_those_without_an_ascent() -> None:
+    gains = {"SGD": variant_images.Gain(np.zeros((2, 3))), "Adam": variant_images.Gain(np.full((2, 3), 0.5)),
+             "SAM": variant_images.Gain(np.full((2, 3), 0.02)), "ASAM": variant_images.Gain(None),
+             "LSAM": variant_images.Gain(np.full((2, 3), -0.01))}
+    words = variant_images.in_words(gains)
+    assert "3 seeds, the 2 rows" in words and "-1.0 to 2.0 points" in words and "1 of the intervals" in words
+    assert "nothing was run" in variant_images.in_words({"SGD": variant_images.Gain(None)})
+
+
 def test_reach_is_that_of_the_settings_that_fit_and_keep_the_easy_feature() -> None:
     one = trial(0.1, 0.2, 0.3)
     wrong = {split: {feature: [[0, 0, 0], [30, 30, 30], [0, 0, 0]] for feature in ("easy", "hard", "model")}
