@@ -132,5 +132,5 @@ def in_words(gains: Mapping[str, Gain]) -> str:
     means = [100 * effect.mean for effect in effects]
     above = sum(effect.low > 0 for effect in effects)
     return (f"On CIFAR-MNIST, {max(effect.n for effect in effects)} seeds, the {len(effects)} rows with an "
-            f"ascent lower the hard probing error by {min(means):.1f} to {max(means):.1f} points in the mean; "
-            f"{above} of the intervals lie above 0.")
+            f"ascent lower the hard probing error by {min(means):.1f} to {max(means):.1f} points in the "
+            f"mean; {above} of the intervals lie above 0.")
