@@ -13,12 +13,11 @@ from lib import probes, training
 from lib.data import domains
 from lib.data.domains import DomainSet, DomainSplit
 from lib.data.sources import check_choice
-from lib.experiments.images import rate
+from lib.experiments.images import probing_rate, rate
 from lib.experiments.natural import (
     NaturalTrial,
     lacking,
     natural_record,
-    probing_rate,
     train_model,
 )
 from lib.experiments.trial import Place

@@ -15,13 +15,12 @@ from lib import probes, training
 from lib.data import groups
 from lib.data.groups import GroupedSet, GroupedSplit
 from lib.data.sources import check_choice
-from lib.experiments.images import rate
+from lib.experiments.images import probing_rate, rate
 from lib.experiments.natural import (
     NaturalTrial,
     Trained,
     lacking,
     natural_record,
-    probing_rate,
     train_model,
 )
 from lib.experiments.trial import Place

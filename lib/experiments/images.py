@@ -63,10 +63,7 @@ class ImageTrial(Trial):
     @property
     def label(self) -> str:
         """The trial in a few words."""
-        if not self.epochs:
-            return f"{self.dataset} untrained seed {self.seed}"
-        radius = f" rho {self.rho:g}" if self.rho else ""
-        return f"{self.dataset} {self.method} lr {self.lr:g}{radius} seed {self.seed}"
+        return label_of(self, self.dataset)
 
     @property
     def cost(self) -> tuple[str, float]:
@@ -121,6 +118,14 @@ def check_training(trial: Trial) -> None:
         raise ValueError(f"rho must be 0 where method is {trial.method!r}, not {trial.rho:g}")
 
 
+def label_of(trial: Trial, images: str) -> str:
+    """A training on `images`, a word or two, at its setting and seed."""
+    if not trial.epochs:
+        return f"{images} untrained seed {trial.seed}"
+    radius = f" rho {trial.rho:g}" if trial.rho else ""
+    return f"{images} {trial.method} lr {trial.lr:g}{radius} seed {trial.seed}"
+
+
 def train_model(trial: ImageTrial, data: PairedSet, device: torch.device,
                 checkpoint: Path | None = None) -> tuple[ConvNet, History]:
     """The trial's trained net and what happened on the way; `checkpoint` is where it is kept, or was."""
@@ -135,7 +140,7 @@ def train_model(trial: ImageTrial, data: PairedSet, device: torch.device,
 
 
 def measure(model: ConvNet, data: PairedSet, device: torch.device) -> dict:
-    """Everything that is measured on a trained net, as plain values; see `run_trial`."""
+    """Everything that is measured on a trained net, as plain values; see `ImageTrial.run`."""
     validation_loss, validation_error = training.evaluate(model, as_images(data.validation, data, device))
     test, probe_test = as_images(data.test, data, device), as_images(data.probe_test, data, device)
     answers = training.logits(model, probe_test).argmax(1).cpu()
@@ -143,8 +148,7 @@ def measure(model: ConvNet, data: PairedSet, device: torch.device) -> dict:
         "validation_loss": validation_loss,
         "validation_error": validation_error,
         "test_error": rate(training.logits(model, test).argmax(1) != test.labels),
-        "probing_error": {name: {"error": probe.error, "low": probe.low, "high": probe.high,
-                                 "examples": len(probe_test), "regularisation": probe.regularisation}
+        "probing_error": {name: probing_rate(probe, len(probe_test))
                           for name, probe in fit_probes(model, data, device).items()},
         "classifier_error": {name: rate(answers != truth)
                              for name, truth in data.probe_test.attributes.items()},
@@ -169,6 +173,12 @@ def rate(wrong: Tensor) -> dict:
     errors, examples = int(wrong.sum()), len(wrong)
     low, high = probes.wilson_interval(errors, examples)
     return {"error": errors / examples, "low": low, "high": high, "examples": examples}
+
+
+def probing_rate(probe: probes.Probe, examples: int) -> dict:
+    """A probe's error on `examples` test images with its interval, as plain values."""
+    return {"error": probe.error, "low": probe.low, "high": probe.high, "examples": examples,
+            "regularisation": probe.regularisation}
 
 
 @dataclass(frozen=True, eq=False)

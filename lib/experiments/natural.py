@@ -13,10 +13,9 @@ from lib import resnet, training
 from lib.data import cache, sources
 from lib.data.sources import check_choice
 from lib.experiments import trial as trials
-from lib.experiments.images import check_training
+from lib.experiments.images import check_training, label_of
 from lib.experiments.trial import Place, Trial
 from lib.natural_images import NaturalImages
-from lib.probes import Probe
 from lib.resnet import Loaded, ResNet18
 from lib.training import METHODS, History
 
@@ -63,10 +62,7 @@ class NaturalTrial(Trial):
     @property
     def label(self) -> str:
         """The trial in a few words."""
-        if not self.epochs:
-            return f"{self.of_what} untrained seed {self.seed}"
-        radius = f" rho {self.rho:g}" if self.rho else ""
-        return f"{self.of_what} {self.method} lr {self.lr:g}{radius} seed {self.seed}"
+        return label_of(self, self.of_what)
 
     @property
     def cost(self) -> tuple[str, float]:
@@ -146,9 +142,3 @@ def lacking(trial: NaturalTrial, name: str, available: bool, published: bool, pl
         return (f"the images of {name} are not under the data root: set SAM_DATA_ROOT to the folder of the "
                 f"data sets{otherwise}")
     return resnet.lacking(trial.weights, place.root)
-
-
-def probing_rate(probe: Probe, examples: int) -> dict:
-    """A probe's error on `examples` test images with its interval, as plain values."""
-    return {"error": probe.error, "low": probe.low, "high": probe.high, "examples": examples,
-            "regularisation": probe.regularisation}

@@ -18,7 +18,22 @@ from lib.optim.constants import CONSTANTS
 from lib.optim.sam import SAM, unit
 
 
-class GSAM(SAM):
+class _TwoGradients(SAM):
+    """SAM that still has the gradient at w when it descends."""
+
+    _first: Mapping[Tensor, Tensor] = MappingProxyType({})
+
+    def _offsets(self) -> Iterator[tuple[Tensor, Tensor]]:
+        self._first = {p: p.grad.to_dense().clone() for p in self._parameters() if p.grad is not None}
+        return super()._offsets()
+
+    def _both(self) -> tuple[Mapping[Tensor, Tensor], list[Tensor]]:
+        """The gradients at w, which are then let go, and the parameters that have one at the phantom too."""
+        first, self._first = self._first, {}
+        return first, [p for p in first if p.grad is not None]
+
+
+class GSAM(_TwoGradients):
     """Surrogate-gap guided SAM (Zhuang et al. 2022, Algorithm 1): descent along
 
         g~ - alpha g_perp,   g_perp = g - (<g, g~> / ||g~||^2) g~,
@@ -29,8 +44,6 @@ class GSAM(SAM):
     arguments: SAM's.
     """
 
-    _first: Mapping[Tensor, Tensor] = MappingProxyType({})
-
     def __init__(
         self, params: Iterable[Any], base: type[Optimizer] = SGD, rho: float = 0.05,
         alpha: float = CONSTANTS.gsam_alpha, perturb: Iterable[Tensor] | None = None,
@@ -40,20 +53,15 @@ class GSAM(SAM):
         super().__init__(params, base, rho, perturb, clip_norm, **base_kwargs)
         self.defaults["alpha"] = float(alpha)
 
-    def _offsets(self) -> Iterator[tuple[Tensor, Tensor]]:
-        self._first = gradients(self)
-        return super()._offsets()
-
     def _descend(self, scaler: GradScaler | None) -> None:
-        first, self._first = self._first, {}
-        both = [p for p in first if p.grad is not None]
+        first, both = self._both()
         rejected = orthogonal([first[p] for p in both], [p.grad for p in both])
         for p, part in zip(both, rejected):
             p.grad = p.grad.to_dense().sub_(part, alpha=self.defaults["alpha"])
         super()._descend(scaler)
 
 
-class LookSAM(SAM):
+class LookSAM(_TwoGradients):
     """LookSAM (Liu et al. 2022, Algorithm 1): a SAM gradient at every k-th step only.
 
         at steps 0, k, 2k, ...:   descent along g~;   g_v = g~ - (<g~, g> / ||g||^2) g is kept
@@ -62,8 +70,6 @@ class LookSAM(SAM):
     Norms run over all parameters. The step's number and g_v's direction are part of `state_dict`. Between,
     nothing is perturbed: `phantom_norm` is 0. Other arguments: SAM's.
     """
-
-    _first: Mapping[Tensor, Tensor] = MappingProxyType({})
 
     def __init__(
         self, params: Iterable[Any], base: type[Optimizer] = SGD, rho: float = 0.05,
@@ -79,13 +85,8 @@ class LookSAM(SAM):
     def _movable(self) -> list[tuple[float, Tensor]]:
         return [] if self.param_groups[0].get("steps", 0) % self.defaults["k"] else super()._movable()
 
-    def _offsets(self) -> Iterator[tuple[Tensor, Tensor]]:
-        self._first = gradients(self)
-        return super()._offsets()
-
     def _descend(self, scaler: GradScaler | None) -> None:
-        first, self._first = self._first, {}
-        both = [p for p in first if p.grad is not None]
+        first, both = self._both()
         directions = unit(orthogonal([p.grad for p in both], [first[p] for p in both]))
         if not first:
             kept = [p for p in self._parameters() if p.grad is not None and "g_v" in self.state.get(p, {})]
@@ -97,11 +98,6 @@ class LookSAM(SAM):
         for p, direction in zip(both, directions):
             self.state[p]["g_v"] = direction.to(p.dtype)
         self.param_groups[0]["steps"] = self.param_groups[0].get("steps", 0) + 1
-
-
-def gradients(optimizer: SAM) -> dict[Tensor, Tensor]:
-    """A copy of the gradient of every parameter that has one."""
-    return {p: p.grad.to_dense().clone() for p in optimizer._parameters() if p.grad is not None}
 
 
 def orthogonal(vectors: list[Tensor], to: list[Tensor]) -> list[Tensor]:
