@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import settings as budget
 from hypothesis import strategies as st
+from toy_nets import toy_net
 
 from lib.data.toy import ToyConstants, sample
 from lib.models import ToyNet
@@ -88,25 +89,6 @@ def test_engines_agree_in_distribution_over_a_long_run():
     standard_error = np.sqrt((compiled.var(ddof=1) + reference.var(ddof=1)) / 24)
     assert abs(compiled.mean() - reference.mean()) < 3 * standard_error
     assert np.median(np.abs(compiled - reference)) < 0.05  # the same seeds, so most nets end up alike too
-
-
-def toy_net(seed: int, width: int) -> ToyNet:
-    """The torch module with the ensemble's initial weights."""
-    net = ToyNet(width)
-    with torch.no_grad():
-        for body, flat in zip(toy_bodies(net), initial_nets(seed, width), strict=True):
-            part = {name: torch.from_numpy(value.copy()) for name, value in unpack(flat).items()}
-            for index, layer in zip("123", (body[0], body[2], body[4]), strict=True):
-                weight = part["w3"][:, None] if index == "3" else part[f"W{index}"]
-                layer.weight.copy_(weight.T)
-                layer.bias.copy_(part[f"b{index}"])
-    return net
-
-
-def toy_bodies(net: ToyNet):
-    return [
-        module for module in net.modules() if isinstance(module, torch.nn.Sequential) and len(module) == 5
-    ]
 
 
 def loss_of(net: ToyNet, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from toy_nets import toy_net
 
 from lib.data.toy import ToyConstants, sample
 from lib.models import ToyNet
@@ -17,7 +18,7 @@ from lib.optim.constants import CONSTANTS
 from lib.toy import rules, variants
 from lib.toy.ensemble import lsam, sgd
 from lib.toy.ensemble import train as train_ensemble
-from lib.toy.nets import batch_order, initial_nets, unpack
+from lib.toy.nets import batch_order
 from lib.toy.reweighting import BINS, GroupDRO, balanced, group, upsampled
 from lib.toy.stack import errors, evaluate, initial, margins, mistakes, orthogonal, unit
 from lib.toy.variants import METHODS, Net, VariantSetting, train, trained
@@ -32,20 +33,6 @@ def setting(method: str, **others) -> VariantSetting:
     defaults = {"rho": 0.0 if method in rules.WITHOUT_RADIUS else 0.2,
                 "learning_rate": RATES.get(method, 0.05), **SHORT}
     return VariantSetting(method, **(defaults | others))
-
-
-def toy_net(seed: int, width: int) -> ToyNet:
-    """The torch module with the stack's initial weights."""
-    net = ToyNet(width)
-    bodies = [part for part in net.modules() if isinstance(part, torch.nn.Sequential) and len(part) == 5]
-    with torch.no_grad():
-        for body, flat in zip(bodies, initial_nets(seed, width), strict=True):
-            part = {name: torch.from_numpy(value.copy()) for name, value in unpack(flat).items()}
-            for index, layer in zip("123", (body[0], body[2], body[4]), strict=True):
-                weight = part["w3"][:, None] if index == "3" else part[f"W{index}"]
-                layer.weight.copy_(weight.T)
-                layer.bias.copy_(part[f"b{index}"])
-    return net
 
 
 def trained_alone(method: str, chosen: VariantSetting, seed: int) -> ToyNet:
