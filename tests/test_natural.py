@@ -356,7 +356,25 @@ def test_net_within_training_is_that_of_its_epoch(place, monkeypatch):
         GroupWeightTrial(trial, 0.1, epoch).run(place)
     assert all(torch.equal(head, found) for head, found in zip(heads, seen, strict=True))
     names = {path.stem for path in place.checkpoints.glob("*.pt")}
-    assert names == {trial.identity}, "of a net in the midst of its training nothing is kept"
+    assert names == {trial.identity}, "of a net in the midst of its training nothing else is kept"
+
+
+def test_training_goes_on_from_the_net_that_was_measured_within_it(place, monkeypatch):
+    trial = replace(BIRDS, epochs=3)
+    whole = trial.run(replace(place, checkpoints=None))
+    monkeypatch.setattr(group_weights, "measure", lambda *_: {})
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    GroupWeightTrial(trial, 0.1, 2).run(place)
+    asked, at_epoch = [], NaturalImages.at_epoch
+    monkeypatch.setattr(NaturalImages, "at_epoch",
+                        lambda self, seed, epoch: asked.append(epoch) or at_epoch(self, seed, epoch))
+    later = trial.run(place)
+    assert asked == [2] and later["metrics"] == whole["metrics"] and later["curve"] == whole["curve"]
+    net = place.checkpoint(trial)
+    finished = net.read_bytes()
+    GroupWeightTrial(trial, 0.1, 1).run(place)
+    assert net.read_bytes() == finished, "a finished net is not replaced"
+    assert {path.stem for path in place.checkpoints.glob("*.pt")} == {trial.identity}
 
 
 def write_sweep(store: Store, sweep: list[NaturalTrial], at: dict | None = None) -> None:

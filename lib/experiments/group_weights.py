@@ -4,8 +4,10 @@ what Figures 3 and 5, and 7 and 8 through training, need on natural images."""
 from __future__ import annotations
 
 import math
+import os
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -39,7 +41,8 @@ class GroupWeightTrial(Trial):
     its epochs (None: all): at its parameters, and at the phantom of a SAM step of radius `rho` on each batch.
 
     Batch norm is in evaluation mode throughout. A net in the midst of its training is trained anew up to
-    there. Raises ValueError where rho is not above 0, or `epoch` is none of the training.
+    there, and the trial `of` goes on from it where it comes later. Raises ValueError where rho is not above
+    0, or `epoch` is none of the training.
     """
 
     of: GroupTrial
@@ -94,7 +97,7 @@ class GroupWeightTrial(Trial):
         diverged_at = trained.history.diverged_at
         metrics = None if diverged_at is not None else measure(self, trained.model, data, device)
         if own is not None:
-            own.unlink(missing_ok=True)
+            _hand_over(own, place.checkpoint(self.of))
         return trials.record(self, metrics=metrics, diverged_at=diverged_at, device=device.type,
                              seconds={"total": time.perf_counter() - started})
 
@@ -161,6 +164,15 @@ def mapped(contributions: dict[str, np.ndarray], values: dict[str, np.ndarray], 
         **{name: [[None if np.isnan(median) else _short(median) for median in row] for row in table.median]
            for name, table in maps.items()},
     }
+
+
+def _hand_over(checkpoint: Path, net: Path) -> None:
+    """Leave a training that ended early to the one that goes on to the end, unless that has a file `net`."""
+    try:
+        os.link(checkpoint, net)  # not a rename: that would replace a finished net
+    except OSError:  # there is such a file, or nothing to hand over, or a disk without links
+        pass
+    checkpoint.unlink(missing_ok=True)
 
 
 def _weights(trial: GroupWeightTrial, model: ResNet18, train: NaturalImages,

@@ -136,6 +136,9 @@ def plan(protocols: Sequence[Protocol], store: Store, seeds: int = SEEDS) -> Pla
             measured = len(protocol.moments) + 1 if isinstance(protocol.base, GroupTrial) else 0
             later += 2 * seeds * (1 + measured) - 2  # the sweep has both methods' nets of seed 0
             continue
+        measured = weight_trials(protocol, settings, seeds)
+        # A net's weights within its training come first: the whole training then goes on from there.
+        trials += [trial for trial in measured if trial.epoch is not None]
         trials += [replace(trial, seed=seed) for seed in range(seeds) for trial in settings.values()]
-        trials += weight_trials(protocol, settings, seeds)
+        trials += [trial for trial in measured if trial.epoch is None]
     return Plan(tuple(dict.fromkeys(trials)), later)
