@@ -73,13 +73,20 @@ class Verdict(Enum):
 class Check:
     """One part of a claim: what has to hold, whether it does (None: not run here), and the effect behind it.
 
-    `main` marks the check whose effect stands for the claim where there is room for one.
+    `main` marks the check whose effect stands for the claim where there is room for one, `reduced` one of
+    runs that are shorter, smaller or fewer than the paper's.
     """
 
     what: str
     holds: bool | None
     effect: Estimate | None = None
     main: bool = False
+    reduced: bool = False
+
+    @property
+    def words(self) -> str:
+        """What has to hold, and whether that was looked at in reduced runs only."""
+        return f"{self.what} (reduced)" if self.reduced else self.what
 
     @property
     def outcome(self) -> str:
@@ -91,14 +98,16 @@ class Check:
         effect = self.effect and {name: value if math.isfinite(value) else None
                                   for name, value in asdict(self.effect).items()}
         holds = None if self.holds is None else bool(self.holds)  # NumPy's booleans are no JSON
-        return {"what": self.what, "holds": holds, "effect": effect, "main": self.main}
+        return {"what": self.what, "holds": holds, "effect": effect, "main": self.main,
+                "reduced": self.reduced}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Check:
         """The check that `as_json` wrote."""
         effect = values["effect"] and Estimate(**{
             name: math.nan if value is None else value for name, value in values["effect"].items()})
-        return cls(values["what"], values["holds"], effect, values["main"])
+        return cls(values["what"], values["holds"], effect, values["main"],
+                   values.get("reduced", False))  # a file of an earlier day has no such mark
 
 
 def verdict_of(checks: Iterable[Check]) -> Verdict:
@@ -108,6 +117,13 @@ def verdict_of(checks: Iterable[Check]) -> Verdict:
     if all(holds is None for holds in found):
         return Verdict.NOT_RUN
     return Verdict.REPRODUCED if all(found) else Verdict.PARTLY if any(found) else Verdict.NOT_REPRODUCED
+
+
+def verdict_in_words(checks: Iterable[Check]) -> str:
+    """The verdict of these checks as a page says it: with a word where all that ran are of reduced runs."""
+    checks = list(checks)
+    reduced = {check.reduced for check in checks if check.holds is not None} == {True}
+    return verdict_of(checks).value + (", in reduced runs only" if reduced else "")
 
 
 @dataclass(frozen=True)
@@ -133,24 +149,25 @@ class Judgement:
         return {}, {JUDGEMENT: self.as_json()}
 
     def __repr__(self) -> str:
-        lines = [f"{self.claim.id}: {self.verdict.value}"]
+        lines = [f"{self.claim.id}: {verdict_in_words(self.checks)}"]
         lines += [
-            f"  {check.outcome}: {check.what}" + (f": {check.effect}" if check.effect else "")
+            f"  {check.outcome}: {check.words}" + (f": {check.effect}" if check.effect else "")
             for check in self.checks
         ]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f"<tr><td>{html.escape(check.what)}</td><td>{html.escape(str(check.effect or ''))}</td>"
+            f"<tr><td>{html.escape(check.words)}</td><td>{html.escape(str(check.effect or ''))}</td>"
             f"<td>{check.outcome}</td></tr>" for check in self.checks)
         head = "<tr><th>Check</th><th>Effect (mean, 95 % interval)</th><th></th></tr>"
         table = f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>" if rows else ""
-        words = f"<strong>{self.claim.id}: {self.verdict.value}.</strong> {html.escape(self.claim.statement)}"
+        words = (f"<strong>{self.claim.id}: {verdict_in_words(self.checks)}.</strong> "
+                 f"{html.escape(self.claim.statement)}")
         return f'<div class="verdict {self.verdict.kind}"><p>{words}</p>{table}</div>'
 
 
-def weakest(what: str, values: np.ndarray, sign: int, main: bool = False) -> Check:
+def weakest(what: str, values: np.ndarray, sign: int, main: bool = False, reduced: bool = False) -> Check:
     """Whether the mean over seeds of `values` (..., seed) has this sign, beyond its interval, everywhere on
     the leading axes.
 
@@ -160,7 +177,7 @@ def weakest(what: str, values: np.ndarray, sign: int, main: bool = False) -> Che
     margins = [effect.low if sign > 0 else -effect.high for effect in effects]
     held = sum(margin > 0 for margin in margins)
     count = f" ({held} of {len(effects)})" if len(effects) > 1 else ""
-    return Check(what + count, held == len(effects), effects[int(np.argmin(margins))], main)
+    return Check(what + count, held == len(effects), effects[int(np.argmin(margins))], main, reduced)
 
 
 def judge(claim_id: str, checks: Sequence[Check], stored_seconds: float = 0.0) -> Judgement:

@@ -50,6 +50,19 @@ def test_a_judgement_shows_its_checks_with_effect_and_escapes_html():
     assert 'class="verdict partly"' in html
 
 
+@pytest.mark.parametrize(("marks", "words"), [
+    ([(True, True), (True, True)], "reproduced, in reduced runs only"),
+    ([(False, True), (None, False)], "not reproduced, in reduced runs only"),
+    ([(True, False), (True, True)], "reproduced"),
+    ([(None, True)], "not run here"),
+])
+def test_a_verdict_of_reduced_runs_alone_says_so(marks, words):
+    checks = [Check("a part", holds, reduced=reduced) for holds, reduced in marks]
+    judgement = judge("C8", checks)
+    assert f"C8: {words}\n" in repr(judgement) and f"C8: {words}.<" in judgement._repr_html_()
+    assert ("a part (reduced)" in repr(judgement)) == any(check.reduced for check in checks)
+
+
 def test_a_displayed_judgement_carries_itself_as_json_beside_what_is_shown():
     data, metadata = DisplayFormatter().format(judge("C2", CHECKS, stored_seconds=12.4))
     assert data.keys() == {"text/plain", "text/html"}
@@ -59,10 +72,10 @@ def test_a_displayed_judgement_carries_itself_as_json_beside_what_is_shown():
     assert stored["checks"][1]["effect"] == {"n": 3, "mean": 1.0, "spread": None, "low": 0.5, "high": None}
 
 
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.what)
+@pytest.mark.parametrize("check", [*CHECKS, Check("short", True, reduced=True)], ids=lambda check: check.what)
 def test_a_check_read_back_from_json_says_the_same(check):
     read = Check.from_json(json.loads(json.dumps(check.as_json())))
-    assert (read.what, read.holds, read.main) == (check.what, check.holds, check.main)
+    assert (read.words, read.holds, read.main) == (check.words, check.holds, check.main)
     if check.effect is None:
         assert read.effect is None
     else:

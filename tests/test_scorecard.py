@@ -20,7 +20,7 @@ from scorecard import ClaimRecord, Score
 from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace
 
-from lib.claims import CLAIMS, JUDGEMENT, Check, Judgement, Verdict, judge
+from lib.claims import CLAIMS, JUDGEMENT, Check, Judgement, Verdict, judge, verdict_in_words
 from lib.stats import estimate
 
 GAIN = Check("gain of SGD < LSAM's | at ρ = 1.4", True, estimate([0.25, 0.5]))
@@ -261,7 +261,7 @@ def test_scorecard_and_file_agree(built):
     assert [card["data-claim"] for card in cards] == list(CLAIMS) == list(by_claim(scores))
     for card, score in zip(cards, scores):
         claim, ran = score.claim, judged(score)
-        assert texts(card, "strong")[0] == f"{claim.id}: {score.verdict.value}."
+        assert texts(card, "strong")[0] == f"{claim.id}: {verdict_in_words(score.checks)}."
         assert score.verdict.kind in card["class"]
         assert claim.statement in card.get_text() and claim.shown_by in card.get_text()
         assert texts(card, "pre") == [record.command for record in ran]
@@ -269,10 +269,10 @@ def test_scorecard_and_file_agree(built):
         for part, record in zip(card.select(".record"), ran):
             leading = scorecard.leading(record.checks)
             shown = list(zip(texts(part, ".what"), texts(part, ".effect"), texts(part, ".held")))
-            told = [(check.what, str(check.effect or ""), check.outcome)
+            told = [(check.words, str(check.effect or ""), check.outcome)
                     for check in (*leading, *record.checks)]
             assert shown == (told if len(leading) < len(record.checks) else told[:len(leading)])
-            assert record.verdict.value in part.select_one("p").get_text()
+            assert verdict_in_words(record.checks) in part.select_one("p").get_text()
         assert all(chapter in card.get_text() for chapter in score.not_run)
 
 
@@ -282,7 +282,7 @@ def test_landing_page_and_file_agree(built):
     rows = landing.select("table.claims tr[data-claim]")
     assert [row["data-claim"] for row in rows] == list(CLAIMS)
     for row, score in zip(rows, scores):
-        assert texts(row, ".outcome") == [score.verdict.value]
+        assert texts(row, ".outcome") == [verdict_in_words(score.checks)]
         assert row.select_one(".outcome a")["href"] == f"scorecard.html#claim-{score.claim.id.lower()}"
         assert score.claim.statement in row.get_text()
     for page in (landing, soup(html / "scorecard.html")):

@@ -17,7 +17,7 @@ from scorecard import ClaimRecord, Score
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from lib.claims import Check, Verdict
+from lib.claims import Check, Verdict, verdict_in_words
 from lib.compute import duration
 
 Link = Callable[[str, str, str], str]  # (page, place in it or "", words) to a link, or the words alone
@@ -38,7 +38,7 @@ def table(scores: list[Score], link: Link) -> str:
     """One row a claim: what it says, its verdict, the chapters that judged it."""
     rows = []
     for score in scores:
-        verdict = link("scorecard", f"claim-{score.claim.id.lower()}", score.verdict.value)
+        verdict = link("scorecard", f"claim-{score.claim.id.lower()}", verdict_in_words(score.checks))
         judged = ", ".join(link(f"chapters/{record.chapter}", "", escape(record.title))
                            for record in score.records if record.verdict is not Verdict.NOT_RUN)
         rows.append(
@@ -58,7 +58,7 @@ def card(score: Score, link: Link) -> str:
     ran = [record for record in score.records if record.verdict is not Verdict.NOT_RUN]
     missing = f'<p class="missing">{_missing(score, link)}</p>' if _missing(score, link) else ""
     return (f'<div class="verdict claim {verdict.kind}" id="claim-{name.lower()}" data-claim="{name}">'
-            f"<p><strong>{name}: {verdict.value}.</strong> {_said(score)}</p>"
+            f"<p><strong>{name}: {verdict_in_words(score.checks)}.</strong> {_said(score)}</p>"
             f'{"".join(_record(record, link) for record in ran)}{missing}</div>')
 
 
@@ -72,7 +72,7 @@ def not_run(scores: list[Score], link: Link) -> str:
 
 def _missing(score: Score, link: Link) -> str:
     parts = [link(f"chapters/{chapter}", "", chapter) for chapter in score.not_run]
-    parts += [escape(check.what) for record in score.records for check in record.checks
+    parts += [escape(check.words) for record in score.records for check in record.checks
               if check.holds is None]
     return f"Not run here: {'; '.join(parts)}." if parts else ""
 
@@ -85,7 +85,7 @@ def _record(record: ClaimRecord, link: Link) -> str:
         f"<details><summary>All {len(record.checks)} checks</summary>{_checks(record.checks)}</details>")
     return (
         f'<div class="record"><p>{link(page, "", escape(record.title))}, '
-        f'{link(page, record.rule, "by its rule")}: {record.verdict.value}, {counts["holds"]} of '
+        f'{link(page, record.rule, "by its rule")}: {verdict_in_words(record.checks)}, {counts["holds"]} of '
         f'{counts["holds"] + counts["fails"]} checks hold{unrun}.</p>{_checks(leading)}{more}'
         f'<div class="highlight"><pre>{escape(record.command)}</pre></div>'
         f'<p class="time">{_time(record)}</p></div>')
@@ -93,7 +93,7 @@ def _record(record: ClaimRecord, link: Link) -> str:
 
 def _checks(checks: Iterable[Check]) -> str:
     return '<ul class="checks">' + "".join(
-        f'<li class="{check.outcome.replace(" ", "-")}"><span class="what">{escape(check.what)}</span>'
+        f'<li class="{check.outcome.replace(" ", "-")}"><span class="what">{escape(check.words)}</span>'
         f'<span class="effect">{escape(str(check.effect or ""))}</span>'
         f'<span class="held">{check.outcome}</span></li>' for check in checks) + "</ul>"
 
