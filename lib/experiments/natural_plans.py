@@ -124,6 +124,19 @@ def weight_trials(protocol: Protocol, settings: dict[str, NaturalTrial],
             for seed in range(seeds) for method in settings for epoch in (*protocol.moments, None)]
 
 
+def untrained(protocol: Protocol, seeds: int) -> list[NaturalTrial]:
+    """The nets of seeds 0, 1, ... as they begin; none for DomainBed's sets."""
+    if not isinstance(protocol.base, GroupTrial):
+        return []
+    return [replace(protocol.base, epochs=0, seed=seed) for seed in range(seeds)]
+
+
+def comparison(protocol: Protocol, settings: dict[str, NaturalTrial], seeds: int) -> list[NaturalTrial]:
+    """The untrained net and both methods at their settings, with seeds 0, 1, ...: paired by seed."""
+    return [*untrained(protocol, seeds),
+            *(replace(trial, seed=seed) for seed in range(seeds) for trial in settings.values())]
+
+
 def plan(protocols: Sequence[Protocol], store: Store, seeds: int = SEEDS) -> Plan:
     """All trials that are known by now: every sweep, and with seeds 0, 1, ... the settings chosen on it,
     paired by seed, and the importance weights of their nets."""
@@ -134,11 +147,12 @@ def plan(protocols: Sequence[Protocol], store: Store, seeds: int = SEEDS) -> Pla
         settings = selected(protocol, store)
         if settings is None:
             measured = len(protocol.moments) + 1 if isinstance(protocol.base, GroupTrial) else 0
-            later += 2 * seeds * (1 + measured) - 2  # the sweep has both methods' nets of seed 0
+            # The sweep has both methods' nets of seed 0.
+            later += 2 * seeds * (1 + measured) - 2 + len(untrained(protocol, seeds))
             continue
         measured = weight_trials(protocol, settings, seeds)
         # A net's weights within its training come first: the whole training then goes on from there.
         trials += [trial for trial in measured if trial.epoch is not None]
-        trials += [replace(trial, seed=seed) for seed in range(seeds) for trial in settings.values()]
+        trials += comparison(protocol, settings, seeds)
         trials += [trial for trial in measured if trial.epoch is None]
     return Plan(tuple(dict.fromkeys(trials)), later)

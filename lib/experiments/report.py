@@ -64,7 +64,7 @@ def seeds_in_words(rows: pd.DataFrame, dataset: str, names: Mapping[str, str],
     sgd, sam = settings["sgd"], settings["sam"]
     count = len(errors(rows, dataset, "sgd", hard))
     gain = {measure: points(difference(rows, dataset, "sgd", "sam", measure)) for measure in (hard, easy)}
-    return _paragraph(f"""
+    return paragraph(f"""
         **{names[dataset]}**, {count} paired seeds; SGD at learning rate {sgd.lr:g}, SAM and LSAM at
         {sam.lr:g} and $\\rho$ = {sam.rho:g}. The hard feature is {names[hard]}: its probing error is
         {percent('sgd', hard)} under SGD, {percent('sam', hard)} under SAM and {percent('lsam', hard)}
@@ -91,7 +91,7 @@ def test_in_words(sweep: pd.DataFrame, dataset: str, hard: str, names: Mapping[s
     paragraph."""
     of_set = sweep[sweep.dataset == dataset].set_index(["lr", "rho", "measure"]).error.unstack("measure")
     correlation = stats.rank_correlation(of_set["test"].to_numpy(), of_set[[hard]].to_numpy())[0]
-    return _paragraph(f"""
+    return paragraph(f"""
         **{names[dataset]}**: the {len(of_set)} settings get {_wrong(sweep, dataset, 'test')} test pairs
         wrong; the rank correlation of the test error with the probing error of {names[hard]} is
         {correlation:.2f}.""")
@@ -113,7 +113,7 @@ def sweep_in_words(sweep: pd.DataFrame, dataset: str, hard: str, names: Mapping[
         f" The settings selected on validation data are {100 * (ours['sgd'] - ours['sam']):.1f} points apart"
         f" on this seed; had SGD been given the learning rate with its lowest probing error, it would be"
         f" {100 * (sgd.min() - ours['sam']):.1f}.")
-    return _paragraph(f"""
+    return paragraph(f"""
         **{names[dataset]}**, one net a setting: SGD's probing error of {names[hard]} is {rates}; SAM's
         runs from {100 * sam.min():.1f} % (learning rate {best[0][0]:g}, $\\rho$ = {best[0][1]:g}) to
         {100 * sam.max():.1f} %. In {better} of SAM's {len(sam)} settings it is below that of SGD at the
@@ -138,13 +138,13 @@ def weights_in_words(records: Iterable[dict], dataset: str, names: Mapping[str, 
             stats.paired_difference(*([gini[*one, seed] for seed in seeds] for one in (first, second)))
         )
 
-    return _paragraph(f"""
+    return paragraph(f"""
         **{names[dataset]}**: the Gini coefficient of the real weights less that of the phantom ones is
         {less(('sgd', 'real'), ('sgd', 'phantom'))} in the nets of SGD and
         {less(('sam', 'real'), ('sam', 'phantom'))} in those of SAM; that of the real weights of SGD's
         nets less that of the phantom weights of SAM's is {less(('sgd', 'real'), ('sam', 'phantom'))}.""")
 
 
-def _paragraph(text: str) -> str:
+def paragraph(text: str) -> str:
     """The text in one line."""
     return " ".join(text.split())

@@ -15,9 +15,10 @@ SETTING = ("dataset", "method", "lr", "rho", "seed")
 def table(records: Iterable[dict]) -> pd.DataFrame:
     """The finished trials' errors, one row each: dataset, method, lr, rho, seed, measure, error, examples.
 
-    The method at 0 epochs is ``untrained``. `measure` is ``test``, the attribute of a probing error, or
-    ``answer`` and the attribute that the net's own answer is held against on the balanced test pairs.
-    `examples` is how many the error is of (None where it is weighted).
+    The method at 0 epochs is ``untrained``. `measure` is ``test``, ``worst group`` (the test error of the
+    group with the highest, for sets that have groups), the attribute of a probing error, or ``answer`` and
+    the attribute that the net's own answer is held against on the balanced test images. `examples` is how
+    many the error is of (None where it is weighted).
     """
     rows = []
     for record in records:
@@ -27,6 +28,8 @@ def table(records: Iterable[dict]) -> pd.DataFrame:
         trial["method"] = trial["method"] if trial["epochs"] else "untrained"
         rates = {"test": metrics["test_error"], **metrics["probing_error"],
                  **{f"answer {name}": rate for name, rate in metrics["classifier_error"].items()}}
+        if "worst_group_error" in metrics["test_error"]:
+            rates["worst group"] = {"error": metrics["test_error"]["worst_group_error"]}
         setting = [trial[name] for name in SETTING]
         rows += [(*setting, measure, rate["error"], rate.get("examples")) for measure, rate in rates.items()]
     return pd.DataFrame(rows, columns=[*SETTING, "measure", "error", "examples"])
@@ -60,7 +63,7 @@ def errors(rows: pd.DataFrame, dataset: str, method: str, measure: str) -> pd.Se
 def easy_and_hard(rows: pd.DataFrame, dataset: str) -> tuple[str, str]:
     """The two attributes, the *easy* one first: by the paper's rule that of the lower error under SGD."""
     measures = rows[rows.dataset == dataset].measure.unique()
-    attributes = [measure for measure in measures if measure != "test" and not measure.startswith("answer ")]
+    attributes = [measure for measure in measures if f"answer {measure}" in measures]
     easy, hard = sorted(attributes, key=lambda name: errors(rows, dataset, "sgd", name).mean())
     return easy, hard
 

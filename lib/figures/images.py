@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from lib import stats
+from lib.experiments.group_rows import TITLES
 from lib.experiments.images import Reading
 from lib.experiments.report import METHODS
 from lib.experiments.table import easy_and_hard
@@ -31,7 +32,7 @@ class Names(dict):
         return name
 
 
-SETS = Names({"cifar-mnist": "CIFAR-MNIST", "fmnist-mnist": "FMNIST-MNIST"})
+SETS = Names({"cifar-mnist": "CIFAR-MNIST", "fmnist-mnist": "FMNIST-MNIST", **TITLES})
 ATTRIBUTES = Names({"cifar": "CIFAR", "fmnist": "FMNIST", "mnist": "MNIST"})
 DASHES = (0, (4, 3))
 CLASSES = {"cifar": ("airplane", "automobile"), "fmnist": ("T-shirt", "trouser", "pullover", "dress", "coat"),
@@ -93,7 +94,8 @@ def probing_errors(rows: pd.DataFrame) -> Figure:
     fig, (above, below) = plt.subplots(2, len(columns), figsize=(style.PAGE_WIDTH, 4.4), sharex=True,
                                        squeeze=False, height_ratios=(3, 2))
     for (dataset, attribute, kind), upper, lower in zip(columns, above, below):
-        errors = {method: 100 * errors_of(rows, dataset, method, attribute) for method in COLOURS}
+        errors = {method: 100 * errors_of(rows, dataset, method, attribute)
+                  for method in COLOURS if (rows.method == method).any()}
         _errors(upper, errors, 100 * errors_of(rows, dataset, "untrained", attribute))
         _changes(lower, errors)
         where = f"{ATTRIBUTES[attribute]} ({kind})", f"in {SETS[dataset]}"

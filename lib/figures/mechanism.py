@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from plotly.subplots import make_subplots
 
-from lib.figures import style
+from lib.figures import maps, style
 from lib.figures.toy import PLOTLY_SCALE
 from lib.importance import WeightMap, gini, lorenz_curve, weight_map
 from lib.stats import bootstrap_band
@@ -24,8 +24,6 @@ COLOURS = (style.SGD, style.LSAM)  # of the two nets that are compared
 MARKERS = "o^"
 DASHED = (0, (3, 1.5))  # real weights; phantom ones are solid
 SMALL = {"fontsize": 7, "borderpad": 0, "labelspacing": 0.25, "handlelength": 2.4}  # a legend in a panel
-LEAST = 3  # points that a bin of a map needs to be drawn
-SYMBOLS = (r"real, $\lambda$", r"phantom, $\tilde\lambda$", r"ratio $\tilde\lambda/\lambda$")
 
 
 def _lorenz(axes: Axes, real: np.ndarray, phantom: np.ndarray, colour: str) -> None:
@@ -63,7 +61,7 @@ def lorenz(real: np.ndarray, phantom: np.ndarray, names: Sequence[str], zoom: fl
         for axis in (panel.xaxis, panel.yaxis, inset.xaxis, inset.yaxis):
             axis.set_major_formatter(PercentFormatter(1, 0, symbol=""))
     axes[0].set_ylabel("share of all importance, %")
-    for label, line in zip(SYMBOLS, (DASHED, "-")):
+    for label, line in zip(maps.SYMBOLS, (DASHED, "-")):
         axes[0].plot([], [], color=style.GREY, linestyle=line, label=label)
     axes[0].legend(loc="upper right", bbox_to_anchor=(1, 0.97), frameon=True, edgecolor="none", framealpha=1,
                    **{**SMALL, "fontsize": 7.5, "borderpad": 0.2})
@@ -121,26 +119,6 @@ def pooled_maps(parts: Decomposition, bins: int) -> tuple[WeightMap, WeightMap, 
                  for weights in (parts.real, parts.phantom, ratio))
 
 
-def _shown(table: WeightMap) -> np.ndarray:
-    """Medians of the bins with enough points, NaN elsewhere."""
-    return np.where(table.count >= LEAST, table.median, np.nan)
-
-
-def _decades(ratio: WeightMap) -> tuple[np.ndarray, float]:
-    """Decimal logarithm of a map of ratios, and the size that 95 % of its bins stay within."""
-    values = np.log10(_shown(ratio))
-    return values, float(np.nanquantile(np.abs(values), 0.95))
-
-
-def _map(axes: Axes, table: WeightMap, values: np.ndarray, norm: Normalize, cmap: str):
-    axes.set_facecolor("#EFEFEF")
-    mesh = axes.pcolormesh(table.easy_edges, table.hard_edges, values.T, norm=norm, cmap=cmap)
-    axes.axhline(0, color="black", linewidth=0.7, linestyle=(0, (1, 2)))
-    axes.xaxis.set_major_locator(MaxNLocator(3))
-    axes.yaxis.set_major_locator(MaxNLocator(4))
-    return mesh
-
-
 def _level_lines(axes: Axes, table: WeightMap, easy_slope: float, hard_slope: float) -> None:
     """Lines along which easy_slope y w_e f_e + hard_slope y w_h f_h stays equal."""
     easy, hard = (edges[[0, -1]] for edges in (table.easy_edges, table.hard_edges))
@@ -155,21 +133,21 @@ def weight_maps(parts: Decomposition, head: np.ndarray, names: Sequence[str], bi
     a row for each net (net, seed, n), head (net, seed, 2). White lines: equal weight by equation (6)."""
     fig, axes = plt.subplots(len(names), 4, figsize=(style.PAGE_WIDTH, 2.05 * len(names) + 0.9), sharex="row",
                              sharey="row")
-    maps = [pooled_maps(at(parts, net), bins) for net in range(len(names))]
-    lightest = min(np.nanmin(_shown(table)) for row in maps for table in row[:2])
+    tables = [pooled_maps(at(parts, net), bins) for net in range(len(names))]
+    lightest = min(np.nanmin(maps.shown(table)) for row in tables for table in row[:2])
     weight = LogNorm(10 ** np.floor(np.log10(lightest)), 1)
-    bound = max(_decades(row[2])[1] for row in maps)
-    most = max(row[2].count.max() for row in maps)
-    for net, (real, phantom, ratio) in enumerate(maps):
+    bound = max(maps.decades(row[2])[1] for row in tables)
+    most = max(row[2].count.max() for row in tables)
+    for net, (real, phantom, ratio) in enumerate(tables):
         row = axes[net]
-        weights = _map(row[0], real, _shown(real), weight, "viridis")
-        _map(row[1], phantom, _shown(phantom), weight, "viridis")
-        ratios = _map(row[2], ratio, _decades(ratio)[0], Normalize(-bound, bound), style.DIVERGING)
-        counts = _map(row[3], ratio, ratio.count.astype(float), LogNorm(1, most), "Greys")
+        weights = maps.draw(row[0], real, maps.shown(real), weight, "viridis")
+        maps.draw(row[1], phantom, maps.shown(phantom), weight, "viridis")
+        ratios = maps.draw(row[2], ratio, maps.decades(ratio)[0], Normalize(-bound, bound), style.DIVERGING)
+        counts = maps.draw(row[3], ratio, ratio.count.astype(float), LogNorm(1, most), "Greys")
         _level_lines(row[0], real, 1, 1)
         _level_lines(row[1], real, *(1 - head_change(at(parts, net), head[net]).mean(axis=0)))
         row[0].set_ylabel(f"{names[net]}\n" + r"hard, $y\,w_h f_h$")
-    for panel, title in zip(axes[0], (*SYMBOLS, "points")):
+    for panel, title in zip(axes[0], (*maps.SYMBOLS, "points")):
         panel.set_title(title, loc="center")
     for panel in axes[-1]:
         panel.set_xlabel(r"easy, $y\,w_e f_e$")
@@ -190,10 +168,10 @@ def maps_through_training(
     fig, axes = plt.subplots(3, len(epochs), figsize=(style.PAGE_WIDTH, 4.3), squeeze=False)
     for c, column in enumerate(axes.T):
         real, phantom, ratio = pooled_maps(at(parts, c), bins)
-        values, bound = _decades(ratio)
-        weights = _map(column[0], real, _shown(real), LogNorm(floor, 1), "viridis")
-        _map(column[1], phantom, _shown(phantom), LogNorm(floor, 1), "viridis")
-        ratios = _map(column[2], ratio, values / bound, Normalize(-1, 1), style.DIVERGING)
+        values, bound = maps.decades(ratio)
+        weights = maps.draw(column[0], real, maps.shown(real), LogNorm(floor, 1), "viridis")
+        maps.draw(column[1], phantom, maps.shown(phantom), LogNorm(floor, 1), "viridis")
+        ratios = maps.draw(column[2], ratio, values / bound, Normalize(-1, 1), style.DIVERGING)
         factor = f"{10 ** bound:.2g}" if bound < 2 else f"10^{{{bound:.1f}}}"
         column[2].set_xlabel(rf"× or ÷ ${factor}$", fontsize=7.5, labelpad=1)
         for panel in column:
@@ -202,7 +180,7 @@ def maps_through_training(
             panel.yaxis.set_major_locator(MaxNLocator(3))
         for panel in column[:2]:
             panel.set_xticklabels([])
-    for panel, label in zip(axes[:, 0], SYMBOLS):
+    for panel, label in zip(axes[:, 0], maps.SYMBOLS):
         panel.set_ylabel(label)
     _epoch_titles(axes[0], epochs)
     bars = [fig.colorbar(weights, ax=axes[:2], extend="min", aspect=30, pad=0.015, fraction=0.05),
@@ -313,7 +291,7 @@ def training_slider(
 
 def _heatmap(real: WeightMap, phantom: WeightMap, ratio: WeightMap, visible: bool) -> go.Heatmap:
     """A map of ratios whose bins tell their medians and counts."""
-    values, bound = _decades(ratio)
+    values, bound = maps.decades(ratio)
     centres = [((edges[1:] + edges[:-1]) / 2).round(3).tolist()
                for edges in (ratio.easy_edges, ratio.hard_edges)]
     texts = [[f"real {a:.1e}<br>phantom {b:.1e}<br>{n} points" for a, b, n in zip(*row)]

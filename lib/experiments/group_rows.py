@@ -1,0 +1,241 @@
+"""Table 1's rows on natural images, as far as they are stored: their errors, how they fall short of the
+paper's protocol, and claims C3, C4 and C7 on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from lib import stats
+from lib.claims import Check, weakest
+from lib.data import groups
+from lib.experiments import natural_plans, report, table
+from lib.experiments.natural import NaturalTrial
+from lib.experiments.natural_plans import Protocol
+from lib.store import Store
+
+TITLES = {"celeba": "CelebA", "waterbirds": "Waterbirds", "birds_on_scenes": "birds on scenes"}
+PROTOCOLS = {
+    "reduced": {dataset: natural_plans.groups_reduced(dataset) for dataset in natural_plans.REDUCED_EPOCHS
+                if dataset in groups.NAMES},
+    "full": {dataset: natural_plans.groups_full(dataset) for dataset in natural_plans.EPOCHS},
+}
+METHODS = "sgd", "sam"
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One data set's stored trials, complete: what a sweep selected, on every seed, and the importance
+    weights of these nets."""
+
+    dataset: str
+    reduced: bool
+    protocol: Protocol
+    settings: dict[str, NaturalTrial]  # of SGD and SAM, selected on seed 0
+    sweep: list[dict]  # records of all settings, seed 0
+    records: list[dict]  # of the untrained net, SGD and SAM at the selected settings, all seeds
+    weights: list[dict]  # of SGD's and SAM's nets
+
+    @property
+    def title(self) -> str:
+        """The data set as a page writes it."""
+        return TITLES[self.dataset]
+
+    @property
+    def errors(self) -> pd.DataFrame:
+        """`table.table` of the records."""
+        return table.table(self.records)
+
+    @property
+    def features(self) -> tuple[str, str]:
+        """The easy and the hard attribute."""
+        return table.easy_and_hard(self.errors, self.dataset)
+
+    @property
+    def moments(self) -> list[int]:
+        """The epochs after which weights were measured, the last one at the end."""
+        return [*self.protocol.moments, self.protocol.base.epochs]
+
+    def measured(self, epoch: int) -> dict[str, list[dict]]:
+        """What was measured on SGD's and on SAM's nets after `epoch`, one entry a seed that both finished."""
+        wanted = None if epoch == self.protocol.base.epochs else epoch
+        by_seed: dict[str, dict[int, dict]] = {method: {} for method in METHODS}
+        for record in self.weights:
+            trial = record["configuration"]
+            if trial["epoch"] == wanted and record["status"] == "finished":
+                by_seed[trial["of"]["method"]][trial["of"]["seed"]] = record["metrics"]
+        both = sorted(by_seed["sgd"].keys() & by_seed["sam"].keys())
+        return {method: [by_seed[method][seed] for seed in both] for method in METHODS}
+
+
+def stored(kind: str, store: Store, seeds: int) -> dict[str, Row | None]:
+    """The row of every data set of the `kind` ("reduced" or "full"); None where a trial of it is missing."""
+    return {dataset: _row(dataset, kind, protocol, store, seeds)
+            for dataset, protocol in PROTOCOLS[kind].items()}
+
+
+def _row(dataset: str, kind: str, protocol: Protocol, store: Store, seeds: int) -> Row | None:
+    settings = natural_plans.selected(protocol, store)
+    if settings is None:
+        return None
+    sweep, records, weights = (
+        [store.read(trial.configuration) for trial in trials]
+        for trials in (natural_plans.grid(protocol), natural_plans.comparison(protocol, settings, seeds),
+                       natural_plans.weight_trials(protocol, settings, seeds)))
+    if None in (*records, *weights):
+        return None
+    return Row(dataset, kind == "reduced", protocol, settings, sweep, records, weights)
+
+
+def standing(dataset: str, kind: str, row: Row | None) -> str:
+    """How a data set's row stands to the paper's protocol, in words."""
+    command = dataset.replace("_", "-") + ("-full" if kind == "full" else "")
+    if row is None:
+        return f"not run here: python -m lib.sweep {command}"
+    return f"reduced: {shortfalls(row)}" if row.reduced else "the whole protocol"
+
+
+def shortfalls(row: Row) -> str:
+    """What a reduced row has, of how much in the paper's protocol; the stand-in has none of its own."""
+    base = row.protocol.base
+    images = row.records[-1]["images"]["train"]
+    whole = PROTOCOLS["full"].get(row.dataset)
+    values = [("epochs", base.epochs), ("pixels a side", base.size),
+              ("settings in the sweep", len(row.sweep)), ("training images", images)]
+    if whole is not None:
+        totals = [whole.base.epochs, whole.base.size, len(natural_plans.grid(whole)),
+                  sum(groups.SETS[row.dataset].counts[0])]
+        values = [(f"of {total:,} {what}", value) for (what, value), total in zip(values, totals)]
+    parts = [f"{value:,} {what}" for what, value in values]
+    fresh = row.records[-1]["weights"]["fresh"]
+    parts.append(f"ImageNet's weights but for {' and '.join(fresh)}")
+    return ", ".join(parts)
+
+
+def rows_of_table(row: Row) -> dict[str, dict[str, str]]:
+    """Table 1 on one data set: test error weighted by the groups' shares in training, that of the worst
+    group, hard and easy probing error, in per cent, mean ± standard deviation over seeds; SGD's less
+    SAM's."""
+    easy, hard = row.features
+    found, label = {}, row.title + (", reduced" if row.reduced else "")
+    for what, measure in (("test", "test"), ("worst group", "worst group"),
+                          (f"probe, {hard} (hard)", hard), (f"probe, {easy} (easy)", easy)):
+        columns = {name: 100 * table.errors(row.errors, row.dataset, method, measure)
+                   for method, name in (("untrained", "before training"), ("sgd", "SGD"), ("sam", "SAM"))}
+        found[f"{label}: {what}"] = {
+            **{name: f"{values.mean():.2f} ± {stats.spread(values):.2f}" for name, values in columns.items()},
+            "SGD less SAM": report.points(table.difference(row.errors, row.dataset, "sgd", "sam", measure)),
+        }
+    return found
+
+
+def checks_of_table(rows: Iterable[Row]) -> list[Check]:
+    """Claim C7 on CelebA and Waterbirds: a check for either feature of each that is stored, one not run for
+    the other. The stand-in is none of the paper's sets and has no part in it."""
+    there = {row.dataset: row for row in rows}
+    found = []
+    for dataset in natural_plans.EPOCHS:
+        row = there.get(dataset)
+        if row is None:
+            found.append(Check(f"{TITLES[dataset]}: SAM's probing errors below SGD's", None))
+            continue
+        for kind, attribute in zip(("easy", "hard"), row.features):
+            gain = table.difference(row.errors, dataset, "sgd", "sam", attribute)
+            found.append(Check(f"{row.title}: {kind} probing error of SGD less SAM's above 0", gain.low > 0,
+                               gain, reduced=row.reduced))
+    return found
+
+
+def gini(row: Row, epoch: int) -> np.ndarray:
+    """Gini coefficients (net, real or phantom, seed) of SGD's and SAM's nets after `epoch`."""
+    return np.array([[[metrics[point]["gini"] for metrics in found] for point in ("real", "phantom")]
+                     for found in row.measured(epoch).values()])
+
+
+def checks_of_evenness(row: Row) -> list[Check]:
+    """Claim C3 on one data set, at the end of training (Figure 3): within either net and between them."""
+    sgd, sam = gini(row, row.moments[-1])
+    parts = {"SGD-trained: Gini coefficient, real minus phantom, above 0": sgd[0] - sgd[1],
+             "SAM-trained: Gini coefficient, real minus phantom, above 0": sam[0] - sam[1],
+             "Gini coefficient, SGD-trained real minus SAM-trained phantom, above 0": sgd[0] - sam[1]}
+    return [weakest(f"{row.title}, {what}", values, +1, reduced=row.reduced)
+            for what, values in parts.items()]
+
+
+def changes(row: Row, epoch: int) -> dict[str, np.ndarray]:
+    """What the phantom changes for each feature after `epoch`, (net, seed): of ``share easy`` and ``share
+    hard``, the share of all importance that the worst-fitted quarter holds, the difference; ``slope easy``
+    and ``slope hard``, of the log ratio on the contributions."""
+    found = {}
+    for kind, attribute in zip(("easy", "hard"), row.features):
+        nets = [[metrics["attributes"][attribute] for metrics in of_net]
+                for of_net in row.measured(epoch).values()]
+        found[f"share {kind}"] = np.array([[one["worst_share"]["phantom"] - one["worst_share"]["real"]
+                                            for one in of_net] for of_net in nets])
+        found[f"slope {kind}"] = np.array([[one["slope"] for one in of_net] for of_net in nets])
+    return found
+
+
+def checks_of_which(row: Row) -> list[Check]:
+    """Claim C4 on one data set, at the end of training (Figure 5): its two readings, each for both nets."""
+    found = changes(row, row.moments[-1])
+    parts = {"share of the easy feature's worst quarter, change below 0": (found["share easy"], -1),
+             "share of the hard feature's worst quarter, change above 0": (found["share hard"], +1),
+             "slope on the easy contribution above 0": (found["slope easy"], +1),
+             "slope on the hard contribution below 0": (found["slope hard"], -1)}
+    return [weakest(f"{row.title}, both nets: {what}", values, sign, reduced=row.reduced)
+            for what, (values, sign) in parts.items()]
+
+
+def rows_of_weights(row: Row) -> dict[str, dict[str, str]]:
+    """What the checks of C3 and C4 are about at every moment, mean ± standard deviation over seeds: Gini
+    coefficients, and for each feature the change of the worst quarter's share and the slope."""
+    found = {}
+    for epoch in row.moments:
+        even, change = gini(row, epoch), changes(row, epoch)
+        for net, name in enumerate(("SGD", "SAM")):
+            columns = {"Gini, real": even[net, 0], "Gini, phantom": even[net, 1],
+                       **{name: values[net] for name, values in change.items()}}
+            found[f"{row.title}, {name}, epoch {epoch}"] = {
+                column: f"{values.mean():.3f} ± {stats.spread(values):.3f}"
+                for column, values in columns.items()}
+    return found
+
+
+def in_words(row: Row) -> str:
+    """What the paired seeds of one data set show, as a Markdown paragraph."""
+    easy, hard = row.features
+    sgd, sam = row.settings["sgd"], row.settings["sam"]
+
+    def percent(method: str, measure: str) -> str:
+        return f"{100 * table.errors(row.errors, row.dataset, method, measure).mean():.1f} %"
+
+    def gain(measure: str) -> str:
+        return report.points(table.difference(row.errors, row.dataset, "sgd", "sam", measure))
+
+    probed = row.errors[row.errors.measure == hard].examples.iloc[0]
+    seeds = len(table.errors(row.errors, row.dataset, "sam", hard))
+    answers = {name: percent("sgd", f"answer {name}") for name in (easy, hard)}
+    return report.paragraph(f"""
+        **{row.title}** ({shortfalls(row) if row.reduced else 'the whole protocol'}), {seeds} paired seeds;
+        SGD at learning rate {sgd.lr:g}, SAM at {sam.lr:g} and $\\rho$ = {sam.rho:g}. The hard attribute is
+        {hard}: its probing error is {percent('sgd', hard)} under SGD and {percent('sam', hard)} under SAM,
+        and was {percent('untrained', hard)} before training; SGD less SAM is {gain(hard)} points for it and
+        {gain(easy)} for the easy one, {easy}. Probes are tested on {int(probed)} images, so that one image is
+        {100 / probed:.2f} points. Where the two attributes are independent, SGD's answer is wrong about
+        {easy} in {answers[easy]} and about {hard} in {answers[hard]} of the images. The error of the worst
+        group is {percent('sgd', 'worst group')} under SGD and {percent('sam', 'worst group')} under SAM.""")
+
+
+def weights_measured(rows: Iterable[Row]) -> str:
+    """How many images' weights were measured, and at which radius, in words."""
+    parts = []
+    for row in rows:
+        trial = row.weights[0]["configuration"]
+        points = row.weights[0]["metrics"]["real"]["points"]
+        parts.append(f"{points:,} training images of {row.title} at $\\rho$ = {trial['rho']:g}")
+    return " and ".join(parts)
+
