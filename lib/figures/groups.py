@@ -79,8 +79,8 @@ def along_contributions(rows: Sequence[Row]) -> Figure:
         panels[0].set_ylabel(row.title, fontweight="bold")
     for ax in grid[-1]:
         ax.set_xticks([0, 1], ["worst\nfitted", "best\nfitted"])
-    colours = [Line2D([], [], color=COLOURS[method], marker=MARKERS[method], ms=4, label=f"{NAMES[method]} net")
-               for method in METHODS]
+    colours = [Line2D([], [], color=COLOURS[method], marker=MARKERS[method], ms=4,
+                      label=f"{NAMES[method]} net") for method in METHODS]
     kinds = [Line2D([], [], color=style.GREY, ls=line, label=point) for point, line in LINES.items()]
     fig.legend(handles=[*colours, *kinds], loc="outside lower center", ncols=4)
     return fig
