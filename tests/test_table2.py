@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from lib.data.domains import BENCHMARKS
-from lib.experiments import table2
+from lib.experiments import natural_plans, table2
 from lib.experiments.domain import DomainTrial
 from lib.figures import domains as figures
+from lib.store import Store
 
 FOUND = {("pacs", "P"): {"sgd": np.array([0.05, 0.06, 0.07]), "sam": np.array([0.03, 0.04, 0.06])},
          ("pacs", "S"): {"sgd": np.array([0.20, 0.21, 0.22]), "sam": np.array([0.21, 0.20, 0.22])}}
@@ -21,9 +22,12 @@ def test_published_table_has_every_target_domain_and_sam_ahead_in_each() -> None
 
 
 def test_checks_hold_where_the_interval_is_above_zero_and_are_not_run_elsewhere() -> None:
-    holds = dict(zip(table2.targets(), [check.holds for check in table2.checks(FOUND)]))
+    holds = dict(zip(table2.targets(), [check.holds for check in table2.checks(FOUND, reduced=True)]))
     assert holds[("pacs", "P")] is True and holds[("pacs", "S")] is False
     assert all(holds[key] is None for key in holds if key not in FOUND)
+    marks = [check.reduced for check in table2.checks(FOUND, reduced=True)]
+    assert marks == [key in FOUND for key in table2.targets()]
+    assert not any(check.reduced for check in table2.checks(FOUND, reduced=False))
 
 
 def test_errors_are_paired_by_seed_and_one_seed_is_not_enough() -> None:
@@ -46,8 +50,31 @@ def test_errors_are_paired_by_seed_and_one_seed_is_not_enough() -> None:
 
 def test_note_says_that_ours_are_reduced_or_not_run() -> None:
     trial = table2.trials("pacs", 2, lr=0.01, rho=0.05, weights="none", epochs=4, size=64)[0]
-    assert "4 epochs, 64 pixels" in table2.note([{"configuration": trial.configuration}])
-    assert table2.note([]) == "Not run here."
+    record = {"configuration": trial.configuration, "weights": {"fresh": ["layer4", "fc"]}}
+    assert "4 epochs, 64 pixels, layer4 not from ImageNet" in table2.note([record], reduced=True)
+    assert table2.note([], reduced=True) == "Not run here."
+    assert "whole protocol" in table2.note([record], reduced=False)
+
+
+def test_effects_in_words_count_the_intervals_on_either_side() -> None:
+    words = table2.effects_in_words(FOUND)
+    assert "Of the 2 targets that were run here, 1 has an interval above zero and 0 one below" in words
+    assert "over 3 seeds" in words and "from 0.0 to 1.7 points" in words
+    assert table2.effects_in_words({}) == "No target was run here."
+
+
+def test_protocol_has_the_selected_settings_of_targets_whose_sweep_is_stored(tmp_path) -> None:
+    store = Store(tmp_path)
+    photo = natural_plans.domains_full("pacs")[2]
+    assert table2.protocol_trials("all", store, 2) == []
+    for trial in natural_plans.grid(photo):
+        best = trial.lr == 0.005 and trial.rho in (0, 0.1)
+        metrics = {"validation_error": 0.1 if best else 0.2, "validation_loss": 1.0}
+        store.write({"configuration": trial.configuration, "status": "finished", "metrics": metrics})
+    found = table2.protocol_trials("pacs", store, 2)
+    assert {(one.target, one.method, one.lr, one.rho, one.seed) for one in found} == {
+        ("P", method, 0.005, rho, seed) for method, rho in (("sgd", 0.0), ("sam", 0.1)) for seed in (0, 1)}
+    assert table2.protocol_trials("vlcs", store, 2) == []
 
 
 def test_rows_show_accuracies_and_what_was_not_run() -> None:

@@ -9,8 +9,10 @@ import numpy as np
 
 from lib.claims import Check
 from lib.data.domains import BENCHMARKS
+from lib.experiments import natural_plans
 from lib.experiments.domain import ATTRIBUTE, DomainTrial
-from lib.stats import Estimate, paired_difference
+from lib.stats import Estimate, estimate, paired_difference
+from lib.store import Store
 
 TITLES = {"office_home": "OfficeHome", "pacs": "PACS", "vlcs": "VLCS"}
 # Accuracy of a linear probe on the target domain, after SGD and after SAM (Table 2 of the paper).
@@ -38,6 +40,15 @@ def trials(benchmark: str, seeds: int, *, lr: float, rho: float, **settings) -> 
                         **settings)
             for one, target in targets() if benchmark in (one, "all")
             for seed in range(seeds) for method in ("sgd", "sam")]
+
+
+def protocol_trials(benchmark: str, store: Store, seeds: int) -> list[DomainTrial]:
+    """The paper's protocol on `benchmark` ("all": on all three): SGD and SAM on every target at the settings
+    that its stored sweep selected; none on a target whose sweep is not complete."""
+    return [trial for one in PUBLISHED if benchmark in (one, "all")
+            for protocol in natural_plans.domains_full(one)
+            if (settings := natural_plans.selected(protocol, store)) is not None
+            for trial in natural_plans.comparison(protocol, settings, seeds)]
 
 
 def found(records: Iterable[dict]) -> dict[tuple[str, str], Errors]:
@@ -86,25 +97,48 @@ def spread(errors: np.ndarray) -> float:
     return 100 * float(np.std(errors, ddof=1)) if len(errors) > 1 else float("nan")
 
 
-def checks(found: Mapping[tuple[str, str], Errors]) -> list[Check]:
+def checks(found: Mapping[tuple[str, str], Errors], reduced: bool) -> list[Check]:
     """Claim C8's twelve parts: on each target domain the probing error of SGD less SAM's is above 0 for the
-    whole interval; None, not run, where there are no trials."""
+    whole interval; None, not run, where there are no trials. `reduced` says that the trials are."""
     out = []
     for benchmark, target in targets():
         effect = gain(found.get((benchmark, target), {}))
         what = f"{name(benchmark, target)}: probing error of SGD less SAM's above 0"
-        out.append(Check(what, None if effect is None else effect.low > 0, effect))
+        out.append(Check(what, None if effect is None else effect.low > 0, effect,
+                         reduced=reduced and effect is not None))
     return out
 
 
-def note(records: list[dict]) -> str:
-    """How the runs behind our numbers are reduced, in a sentence."""
+def note(records: list[dict], reduced: bool) -> str:
+    """How far the runs behind our numbers are those of the protocol, in a sentence."""
     if not records:
         return "Not run here."
+    if not reduced:
+        return "Ours follow the whole protocol."
     trials = [record["configuration"] for record in records]
     words = []
     for name, unit in (("epochs", "epochs"), ("size", "pixels")):
         values = sorted({trial[name] for trial in trials})
         words.append(f"{' and '.join(map(str, values))} {unit}")
+    fresh = sorted({layer for record in records for layer in record["weights"]["fresh"]} - {"fc"})
+    if fresh:
+        words.append(f"{' and '.join(fresh)} not from ImageNet but fresh")
     return (f"Ours are reduced: {', '.join(words)}, one setting for both methods, not chosen on validation "
             "data.")
+
+
+def effects_in_words(found: Mapping[tuple[str, str], Errors]) -> str:
+    """How many of our differences are above and below 0 beyond their intervals, and their mean over the
+    targets with its interval over seeds, as Markdown."""
+    effects = [gain(errors) for errors in found.values()]
+    if not effects:
+        return "No target was run here."
+    above, below = sum(effect.low > 0 for effect in effects), sum(effect.high < 0 for effect in effects)
+    seeds = min(effect.n for effect in effects)
+    each = np.array([(errors["sgd"] - errors["sam"])[:seeds] for errors in found.values()])
+    mean = estimate(each.mean(axis=0))
+    worse, better = min(effect.mean for effect in effects), max(effect.mean for effect in effects)
+    return (f"Of the {len(effects)} targets that were run here, {above} {'has' if above == 1 else 'have'} an "
+            f"interval above zero and {below} one below; the gains run from {100 * worse:.1f} to "
+            f"{100 * better:.1f} points. Their mean over the targets is {100 * mean.mean:.2f} points "
+            f"[{100 * mean.low:.2f}, {100 * mean.high:.2f}] over {seeds} seeds.")

@@ -27,7 +27,7 @@ def gains(own: Mapping[tuple[str, str], Estimate | None]) -> Figure:
         middle = [100 * effect.mean for effect in effects]
         ends = [[100 * (effect.mean - effect.low) for effect in effects],
                 [100 * (effect.high - effect.mean) for effect in effects]]
-        ax.errorbar(middle, run, xerr=ends, fmt="D", ms=5, color=style.SAM, lw=1.4, label="here, reduced")
+        ax.errorbar(middle, run, xerr=ends, fmt="D", ms=5, color=style.SAM, lw=1.4, label="here")
     for place in range(1, len(rows)):
         if rows[place][0] != rows[place - 1][0]:
             ax.axhline(place - 0.5, color=style.GREY, lw=0.5)
