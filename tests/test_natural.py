@@ -418,8 +418,8 @@ def test_group_plan_is_the_sweep_and_then_seeds_and_weights(store):
 
 def test_reduced_pacs_needs_no_selection(store):
     trials = plan(natural_plans.domains_reduced("pacs"), store, seeds=3)
-    assert trials.later == 0 and len(trials.trials) == 4 * 2 * 3
-    assert {(trial.target, trial.method, trial.seed) for trial in trials.trials} == {
+    assert trials.later == 0 and len(trials.trials) == 4 * 3 * 3
+    assert {(trial.target, trial.method, trial.seed) for trial in trials.trials if trial.epochs} == {
         (target, method, seed) for target in "ACPS" for method in ("sgd", "sam") for seed in range(3)}
 
 

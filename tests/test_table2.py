@@ -10,8 +10,10 @@ from lib.experiments.domain import DomainTrial
 from lib.figures import domains as figures
 from lib.store import Store
 
-FOUND = {("pacs", "P"): {"sgd": np.array([0.05, 0.06, 0.07]), "sam": np.array([0.03, 0.04, 0.06])},
-         ("pacs", "S"): {"sgd": np.array([0.20, 0.21, 0.22]), "sam": np.array([0.21, 0.20, 0.22])}}
+FOUND = {("pacs", "P"): {"sgd": np.array([0.05, 0.06, 0.07]), "sam": np.array([0.03, 0.04, 0.06]),
+                         "untrained": np.array([0.30, 0.31, 0.32])},
+         ("pacs", "S"): {"sgd": np.array([0.20, 0.21, 0.22]), "sam": np.array([0.21, 0.20, 0.22]),
+                         "untrained": np.array([])}}
 
 
 def test_published_table_has_every_target_domain_and_sam_ahead_in_each() -> None:
@@ -37,19 +39,21 @@ def test_errors_are_paired_by_seed_and_one_seed_is_not_enough() -> None:
                 "status": "diverged" if error is None else "finished"}
 
     trials = table2.trials("pacs", 3, lr=0.01, rho=0.05, weights="none")
-    assert len(trials) == 4 * 3 * 2 and {trial.rho for trial in trials if trial.method == "sgd"} == {0.0}
-    assert len(table2.trials("all", 3, lr=0.01, rho=0.05, weights="none")) == 12 * 3 * 2
-    errors = {trial: 0.1 + 0.01 * trial.seed - 0.02 * (trial.method == "sam") for trial in trials}
+    assert len(trials) == 4 * 3 * 3 and {trial.rho for trial in trials if trial.method == "sgd"} == {0.0}
+    assert len(table2.trials("all", 3, lr=0.01, rho=0.05, weights="none")) == 12 * 3 * 3
+    errors = {trial: 0.1 + 0.01 * trial.seed - 0.02 * (trial.method == "sam") + 0.2 * (trial.epochs == 0)
+              for trial in trials}
     for trial in trials:
         if trial.target == "S" and trial.seed > 0 and trial.method == "sam":
             errors[trial] = None
     found = table2.found(record(*item) for item in errors.items())
     assert set(found) == {("pacs", "A"), ("pacs", "C"), ("pacs", "P")}
     np.testing.assert_allclose(found["pacs", "A"]["sgd"] - found["pacs", "A"]["sam"], [0.02] * 3)
+    np.testing.assert_allclose(found["pacs", "A"]["untrained"], [0.3, 0.31, 0.32])
 
 
 def test_note_says_that_ours_are_reduced_or_not_run() -> None:
-    trial = table2.trials("pacs", 2, lr=0.01, rho=0.05, weights="none", epochs=4, size=64)[0]
+    trial = table2.trials("pacs", 2, lr=0.01, rho=0.05, weights="none", epochs=4, size=64)[1]
     record = {"configuration": trial.configuration, "weights": {"fresh": ["layer4", "fc"]}}
     assert "4 epochs, 64 pixels, layer4 not from ImageNet" in table2.note([record], reduced=True)
     assert table2.note([], reduced=True) == "Not run here."
@@ -73,7 +77,8 @@ def test_protocol_has_the_selected_settings_of_targets_whose_sweep_is_stored(tmp
         store.write({"configuration": trial.configuration, "status": "finished", "metrics": metrics})
     found = table2.protocol_trials("pacs", store, 2)
     assert {(one.target, one.method, one.lr, one.rho, one.seed) for one in found} == {
-        ("P", method, 0.005, rho, seed) for method, rho in (("sgd", 0.0), ("sam", 0.1)) for seed in (0, 1)}
+        ("P", method, 0.005, rho, seed) for method, rho in (("sgd", 0.0), ("sam", 0.1)) for seed in (0, 1)
+    } | {("P", "sgd", 0.001, 0.0, seed) for seed in (0, 1)}
     assert table2.protocol_trials("vlcs", store, 2) == []
 
 
@@ -81,7 +86,8 @@ def test_rows_show_accuracies_and_what_was_not_run() -> None:
     rows = table2.rows(FOUND)
     photo = rows["PACS, photo"]
     assert photo["paper: SGD"] == "95.5" and photo["gain"] == "0.9"
-    assert photo["here: SGD"] == "94.0 ± 1.0" and photo["here: gain"].startswith("1.7 [")
+    assert photo["here: SGD"] == "94.0 ± 1.0"
+    assert photo["here: before training"] == "69.0 ± 1.0" and photo["here: gain"].startswith("1.7 [")
     assert rows["VLCS, SUN09"]["here: SAM"] == "not run here" and len(rows) == 12
 
 

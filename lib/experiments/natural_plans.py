@@ -125,9 +125,7 @@ def weight_trials(protocol: Protocol, settings: dict[str, NaturalTrial],
 
 
 def untrained(protocol: Protocol, seeds: int) -> list[NaturalTrial]:
-    """The nets of seeds 0, 1, ... as they begin; none for DomainBed's sets."""
-    if not isinstance(protocol.base, GroupTrial):
-        return []
+    """The nets of seeds 0, 1, ... as they begin."""
     return [replace(protocol.base, epochs=0, seed=seed) for seed in range(seeds)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -35,11 +36,16 @@ def name(benchmark: str, target: str) -> str:
 
 
 def trials(benchmark: str, seeds: int, *, lr: float, rho: float, **settings) -> list[DomainTrial]:
-    """SGD and SAM at one setting on every target of `benchmark` ("all": of all three), paired by seed."""
-    return [DomainTrial(one, target, method=method, lr=lr, rho=rho if method == "sam" else 0.0, seed=seed,
-                        **settings)
-            for one, target in targets() if benchmark in (one, "all")
-            for seed in range(seeds) for method in ("sgd", "sam")]
+    """SGD and SAM at one setting on every target of `benchmark` ("all": of all three), paired by seed, and
+    the net as it begins."""
+    found = []
+    for one, target in targets():
+        if benchmark in (one, "all"):
+            base = DomainTrial(one, target, method="sgd", **settings)
+            found += [trial for seed in range(seeds) for trial in (
+                replace(base, epochs=0, seed=seed), replace(base, lr=lr, seed=seed),
+                replace(base, lr=lr, seed=seed, method="sam", rho=rho))]
+    return found
 
 
 def protocol_trials(benchmark: str, store: Store, seeds: int) -> list[DomainTrial]:
@@ -53,18 +59,20 @@ def protocol_trials(benchmark: str, store: Store, seeds: int) -> list[DomainTria
 
 def found(records: Iterable[dict]) -> dict[tuple[str, str], Errors]:
     """Probing errors of the target domains at the seeds at which both methods finished; a target needs two
-    of them. The records hold one setting of either method."""
-    by_target = defaultdict(lambda: {"sgd": {}, "sam": {}})  # target -> method -> seed -> error
+    of them. The records hold one setting of either method; ``untrained`` is the net as it begins, at the same
+    seeds as far as it is there."""
+    by_target = defaultdict(lambda: {"sgd": {}, "sam": {}, "untrained": {}})  # method -> seed -> error
     for record in records:
         if record["status"] == "finished":
             trial = record["configuration"]
             error = record["metrics"]["probing_error"][ATTRIBUTE]["error"]
-            by_target[trial["benchmark"], trial["target"]][trial["method"]][trial["seed"]] = error
+            method = trial["method"] if trial["epochs"] else "untrained"
+            by_target[trial["benchmark"], trial["target"]][method][trial["seed"]] = error
     out = {}
     for key, of_method in by_target.items():
         both = sorted(of_method["sgd"].keys() & of_method["sam"].keys())
         if len(both) > 1:
-            out[key] = {method: np.array([errors[seed] for seed in both])
+            out[key] = {method: np.array([errors[seed] for seed in both if seed in errors])
                         for method, errors in of_method.items()}
     return out
 
@@ -81,10 +89,10 @@ def rows(found: Mapping[tuple[str, str], Errors]) -> dict[str, dict[str, str]]:
     for benchmark, target in targets():
         sgd, sam = PUBLISHED[benchmark][target]
         errors = found.get((benchmark, target), {})
-        own = {"SGD": "not run here", "SAM": "not run here", "gain": ""}
+        own = {"before training": "", "SGD": "not run here", "SAM": "not run here", "gain": ""}
         if effect := gain(errors):
-            own = {method.upper(): f"{100 * (1 - errors[method].mean()):.1f} ± {spread(errors[method]):.1f}"
-                   for method in ("sgd", "sam")}
+            own = {label: f"{100 * (1 - errors[method].mean()):.1f} ± {spread(errors[method]):.1f}"
+                   for label, method in zip(own, ("untrained", "sgd", "sam")) if len(errors[method])}
             own["gain"] = f"{100 * effect.mean:.1f} [{100 * effect.low:.1f}, {100 * effect.high:.1f}]"
         out[name(benchmark, target)] = {
             "paper: SGD": f"{100 * sgd:.1f}", "SAM": f"{100 * sam:.1f}", "gain": f"{100 * (sam - sgd):.1f}",
@@ -115,7 +123,7 @@ def note(records: list[dict], reduced: bool) -> str:
         return "Not run here."
     if not reduced:
         return "Ours follow the whole protocol."
-    trials = [record["configuration"] for record in records]
+    trials = [record["configuration"] for record in records if record["configuration"]["epochs"]]
     words = []
     for name, unit in (("epochs", "epochs"), ("size", "pixels")):
         values = sorted({trial[name] for trial in trials})
