@@ -61,6 +61,11 @@ class History:
     diverged_at: int | None = None  # the step, from 0, whose loss or update was the first that was not finite
     seconds: float = 0.0
 
+    @property
+    def curve(self) -> dict[str, list[float]]:
+        """The values by epoch, as a record has them."""
+        return {name: getattr(self, name) for name in ("train_loss", "validation_loss", "validation_error")}
+
 
 def initial_model(build: type[nn.Module], *arguments, seed: int, device: torch.device) -> nn.Module:
     """`build(*arguments)` with the initial weights of `seed`, the same on every device; in channels_last."""

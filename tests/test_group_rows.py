@@ -87,6 +87,23 @@ def test_what_a_row_lacks_of_the_protocol_is_said_with_the_command(row):
     assert group_rows.standing("birds_on_scenes", "reduced", None).endswith("lib.sweep birds-on-scenes")
 
 
+def test_whole_protocol_on_part_of_the_images_is_reduced(tmp_path):
+    protocol, whole = natural_plans.groups_full("celeba"), 162_770
+    for count, reduced in ((whole - 1, True), (whole, False)):
+        store = Store(tmp_path / str(count))
+        for trial in natural_plans.grid(protocol):
+            store.write(error_record(trial))
+        settings = natural_plans.selected(protocol, store)
+        for trial in natural_plans.comparison(protocol, settings, SEEDS):
+            store.write(error_record(trial) | {"images": {"train": count}})
+        for trial in natural_plans.weight_trials(protocol, settings, SEEDS):
+            store.write(weight_record(trial))
+        row = group_rows.stored("full", store, SEEDS)["celeba"]
+        assert row.reduced == reduced and row.moments == [1, 5, 10, 20]
+        words = group_rows.standing("celeba", "full", row)
+        assert ("162,769 of 162,770 training images" in words) if reduced else words == "the whole protocol"
+
+
 def test_table_has_the_worst_group_and_the_net_before_training(row):
     rows = group_rows.rows_of_table(row)
     assert list(rows) == [f"CelebA, reduced: {what}" for what in (
@@ -156,11 +173,11 @@ def test_full_protocol_is_counted_in_passes():
     base = replace(natural_plans.groups_full("celeba").base, epochs=10)
     protocol = natural_plans.Protocol(base, (0.1,), (0.05,))
     images = 162_770
-    assert full_cost.training_images(base) == images
+    assert natural_plans.training_images(base.configuration) == images
     assert full_cost.passes(protocol, seeds=3) == (10 * 3 + 2 * 10 * 3) * images
     with_moment = replace(protocol, moments=(4,))
     assert full_cost.passes(with_moment, 3) == (90 + 3 * (4 * 3 + 2 * 2 * 2)) * images
     double = replace(protocol, base=replace(base, size=224))
     assert full_cost.hours([double], 3) == pytest.approx(4 * full_cost.hours([protocol], 3))
     pacs = natural_plans.domains_full("pacs")[0]
-    assert full_cost.training_images(pacs.base) == 7943 - 794
+    assert natural_plans.training_images(pacs.base.configuration) == 7943 - 794

@@ -6,10 +6,7 @@ from collections.abc import Sequence
 
 from torchvision.models import ResNet18_Weights
 
-from lib.data import domains, groups
-from lib.experiments.domain import DomainTrial
-from lib.experiments.natural import NaturalTrial
-from lib.experiments.natural_plans import Protocol, grid
+from lib.experiments.natural_plans import Protocol, grid, training_images
 
 SUSTAINED = 5e12  # operations a second, assumed: a quarter of an A100's peak in full float32
 MULTIPLY_ADDS = ResNet18_Weights.IMAGENET1K_V1.meta["_ops"] * 1e9  # of one forward pass at 224 pixels
@@ -31,14 +28,4 @@ def passes(protocol: Protocol, seeds: int) -> int:
                                      + (seeds - 1) * (1 + 2))
     if protocol.moments:
         epochs += seeds * ((1 + 2) * sum(protocol.moments) + 2 * 2 * (len(protocol.moments) + 1))
-    return epochs * training_images(protocol.base)
-
-
-def training_images(trial: NaturalTrial) -> int:
-    """How many images a complete set has for training."""
-    if isinstance(trial, DomainTrial):
-        benchmark = domains.BENCHMARKS[trial.benchmark]
-        target = list(benchmark.domains).index(trial.target)
-        sources = sum(benchmark.counts) - benchmark.counts[target]
-        return sources - round(sources * domains.VALIDATION_SHARE)
-    return sum(groups.SETS[trial.dataset].counts[0])
+    return epochs * training_images(protocol.base.configuration)

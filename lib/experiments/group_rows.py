@@ -32,7 +32,7 @@ class Row:
     weights of these nets."""
 
     dataset: str
-    reduced: bool
+    reduced: bool  # as planned, or as the set on disk is not complete
     protocol: Protocol
     settings: dict[str, NaturalTrial]  # of SGD and SAM, selected on seed 0
     sweep: list[dict]  # records of all settings, seed 0
@@ -87,7 +87,8 @@ def _row(dataset: str, kind: str, protocol: Protocol, store: Store, seeds: int) 
                        natural_plans.weight_trials(protocol, settings, seeds)))
     if None in (*records, *weights):
         return None
-    return Row(dataset, kind == "reduced", protocol, settings, sweep, records, weights)
+    reduced = kind == "reduced" or natural_plans.on_part(records)
+    return Row(dataset, reduced, protocol, settings, sweep, records, weights)
 
 
 def standing(dataset: str, kind: str, row: Row | None) -> str:
@@ -107,7 +108,7 @@ def shortfalls(row: Row) -> str:
               ("settings in the sweep", len(row.sweep)), ("training images", images)]
     if whole is not None:
         totals = [whole.base.epochs, whole.base.size, len(natural_plans.grid(whole)),
-                  sum(groups.SETS[row.dataset].counts[0])]
+                  natural_plans.training_images(whole.base.configuration)]
         values = [(f"of {total:,} {what}", value) for (what, value), total in zip(values, totals)]
     parts = [f"{value:,} {what}" for what, value in values]
     fresh = row.records[-1]["weights"]["fresh"]

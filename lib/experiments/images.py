@@ -92,12 +92,11 @@ class ImageTrial(Trial):
         data = pairs.load(self.dataset, self.seed, place.root)
         model, history = train_model(self, data, device, place.checkpoint(self))
         metrics = measure(model, data, device) if history.diverged_at is None else None
-        curve = {"train_loss": history.train_loss, "validation_loss": history.validation_loss,
-                 "validation_error": history.validation_error}
         # An earlier process may have done part of the training.
         total = max(history.seconds, time.perf_counter() - started)
-        return trials.record(self, metrics=metrics, diverged_at=history.diverged_at, curve=curve,
-                             seconds={"training": history.seconds, "total": total}, device=device.type)
+        return trials.record(self, metrics=metrics, diverged_at=history.diverged_at,
+                             curve=history.curve, device=device.type,
+                             seconds={"training": history.seconds, "total": total})
 
 
 def check_training(trial: Trial) -> None:

@@ -123,12 +123,10 @@ def natural_record(trial: NaturalTrial, trained: Trained, metrics: dict | None, 
     """The trial's record. `images` are the numbers of images in each split, which tell a reduced set from a
     complete one; `started` is the value of `time.perf_counter` at the trial's begin."""
     history, loaded = trained.history, trained.loaded
-    curve = {"train_loss": history.train_loss, "validation_loss": history.validation_loss,
-             "validation_error": history.validation_error}
     weights = {"name": loaded.name, "sha256": loaded.sha256, "fresh": list(loaded.fresh)}
     # An earlier process may have done part of the training.
     total = max(history.seconds, time.perf_counter() - started)
-    return trials.record(trial, metrics=metrics, diverged_at=history.diverged_at, curve=curve,
+    return trials.record(trial, metrics=metrics, diverged_at=history.diverged_at, curve=history.curve,
                          weights=weights, images=images, device=device.type,
                          seconds={"training": history.seconds, "total": total})
 

@@ -7,26 +7,27 @@ the radii. Both kinds of plan are the same functions at other constants.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lib import resnet
-from lib.data import domains
+from lib.data import domains, groups
 from lib.experiments.domain import DomainTrial
 from lib.experiments.group_weights import GroupWeightTrial
 from lib.experiments.grouped import GroupTrial
 from lib.experiments.natural import NaturalTrial
 from lib.experiments.plan import Plan
+from lib.experiments.selection import best_record
 from lib.experiments.trial import Trial
 from lib.store import Store
 
 # Reduced: few epochs, a coarse sweep, 64 pixels, and ImageNet's weights up to layer3 only.
-REDUCED_EPOCHS = {"celeba": 2, "birds_on_scenes": 5, "pacs": 2}
+REDUCED_EPOCHS = {"celeba": 2, "birds_on_scenes": 4, "pacs": 2}
 REDUCED_MOMENTS = {"celeba": (1,), "birds_on_scenes": (1,)}  # epochs of Figures 7 and 8, beside the last
 REDUCED_RATES, REDUCED_RADII = (0.001, 0.01), (0.02, 0.07)
 REDUCED_DOMAIN_RATE, REDUCED_DOMAIN_RADIUS = 0.01, 0.05
 REDUCED_SIZE = 64
-REDUCED_BATCHES = 16  # of 128 training images, whose weights are measured
+REDUCED_BATCHES = 8  # of 128 training images, whose weights are measured
 REDUCED_WEIGHTS = "resnet18_imagenet_to_layer3.pt"
 REDUCED_DOMAIN_SEEDS = 3
 
@@ -87,8 +88,8 @@ def grid(protocol: Protocol) -> list[NaturalTrial]:
 
 
 def select(sweep: Sequence[NaturalTrial], store: Store) -> NaturalTrial | None:
-    """The trial of `sweep` with the lowest validation error after the last epoch, that is for sets of groups
-    the one weighted by the shares in training; ties go to the lower validation loss.
+    """The trial of `sweep` that validation data select, see `best_record`; the validation error of sets of
+    groups is the one weighted by the shares in training.
 
     A single trial needs no record. None while one of several is not stored; raises ValueError where all of
     them diverged.
@@ -98,12 +99,11 @@ def select(sweep: Sequence[NaturalTrial], store: Store) -> NaturalTrial | None:
     records = [store.read(trial.configuration) for trial in sweep]
     if None in records:
         return None
-    finished = [(record["metrics"]["validation_error"], record["metrics"]["validation_loss"], place)
-                for place, record in enumerate(records) if record["status"] == "finished"]
-    if not finished:
+    best = best_record(records)
+    if best is None:
         raise ValueError(f"sweep must hold a trial that finished, but all {len(sweep)} of {sweep[0].of_what} "
                          f"with {sweep[0].method} diverged")
-    return sweep[min(finished)[-1]]
+    return sweep[records.index(best)]
 
 
 def selected(protocol: Protocol, store: Store) -> dict[str, NaturalTrial] | None:
@@ -133,6 +133,21 @@ def comparison(protocol: Protocol, settings: dict[str, NaturalTrial], seeds: int
     """The untrained net and both methods at their settings, with seeds 0, 1, ...: paired by seed."""
     return [*untrained(protocol, seeds),
             *(replace(trial, seed=seed) for seed in range(seeds) for trial in settings.values())]
+
+
+def training_images(configuration: Mapping) -> int:
+    """How many images for training the complete set of a trial's configuration has."""
+    if configuration["experiment"] == "groups":
+        return sum(groups.SETS[configuration["dataset"]].counts[0])
+    benchmark = domains.BENCHMARKS[configuration["benchmark"]]
+    target = list(benchmark.domains).index(configuration["target"])
+    sources = sum(benchmark.counts) - benchmark.counts[target]
+    return sources - round(sources * domains.VALIDATION_SHARE)
+
+
+def on_part(records: Iterable[dict]) -> bool:
+    """Whether any of these trials was run on fewer images than the complete set has."""
+    return any(record["images"]["train"] < training_images(record["configuration"]) for record in records)
 
 
 def plan(protocols: Sequence[Protocol], store: Store, seeds: int = SEEDS) -> Plan:

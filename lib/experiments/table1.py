@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 
 from lib.experiments.images import ImageTrial
 from lib.experiments.plan import Plan
+from lib.experiments.selection import best_record
 from lib.experiments.trial import MissingTrials, Trial
 from lib.experiments.weights import WeightTrial
 from lib.store import Store
@@ -25,17 +26,13 @@ def grid(dataset: str, seed: int = 0) -> list[ImageTrial]:
 
 
 def select(records: Iterable[dict], method: str) -> ImageTrial:
-    """The trial of `method` with the lowest validation error after the last epoch; ties go to the lower
-    validation loss, as so few pairs of one class are told from another wrongly that many settings tie.
+    """The trial of `method` that validation data select, see `best_record`.
 
-    Diverged trials are left out. Raises ValueError where no trial of the method finished.
+    Raises ValueError where no trial of the method finished.
     """
-    finished = [record for record in records
-                if record["status"] == "finished" and record["configuration"]["method"] == method]
-    if not finished:
+    best = best_record(record for record in records if record["configuration"]["method"] == method)
+    if best is None:
         raise ValueError(f"records must hold a finished trial of {method}")
-    best = min(finished, key=lambda record: (record["metrics"]["validation_error"],
-                                             record["metrics"]["validation_loss"]))
     return from_configuration(best["configuration"])
 
 
