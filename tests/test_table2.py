@@ -65,6 +65,10 @@ def test_effects_in_words_count_the_intervals_on_either_side() -> None:
     assert "Of the 2 targets that were run here, 1 has an interval above zero and 0 one below" in words
     assert "over 3 seeds" in words and "from 0.0 to 1.7 points" in words
     assert table2.effects_in_words({}) == "No target was run here."
+    assert "after SGD on 0 of 1 targets, and lower than after SAM on 0" in table2.start_in_words(FOUND)
+    better = {"P": FOUND["pacs", "P"] | {"untrained": np.array([0.05, 0.05, 0.05])}}
+    assert "after SGD on 1 of 1 targets, and lower than after SAM on 0" in table2.start_in_words(better)
+    assert table2.start_in_words({}) == ""
 
 
 def test_protocol_has_the_selected_settings_of_targets_whose_sweep_is_stored(tmp_path) -> None:

@@ -150,3 +150,15 @@ def effects_in_words(found: Mapping[tuple[str, str], Errors]) -> str:
             f"interval above zero and {below} one below; the gains run from {100 * worse:.1f} to "
             f"{100 * better:.1f} points. Their mean over the targets is {100 * mean.mean:.2f} points "
             f"[{100 * mean.low:.2f}, {100 * mean.high:.2f}] over {seeds} seeds.")
+
+
+def start_in_words(found: Mapping[tuple[str, str], Errors]) -> str:
+    """On how many targets the probe does worse after training than before it, as Markdown."""
+    known = [errors for errors in found.values() if len(errors["untrained"])]
+    if not known:
+        return ""
+    worse = {method: sum(errors[method].mean() > errors["untrained"].mean() for errors in known)
+             for method in ("sgd", "sam")}
+    return (f"Before training, with ImageNet's weights as far as they go, the probe's mean error is lower "
+            f"than after SGD on {worse['sgd']} of {len(known)} targets, and lower than after SAM on "
+            f"{worse['sam']}.")
