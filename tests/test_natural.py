@@ -308,14 +308,28 @@ def test_weights_agree_with_a_direct_computation_on_the_kept_net(batches, count,
 
     phi = training.features(model, grouped.as_images(data.train, CPU))
     for name, probe in grouped.fit_probes(model, data, CPU).items():
-        contribution = probe_contributions(phi, data.train.attributes[name].numpy(), probe)[order]
-        worst = contribution <= np.quantile(contribution, 0.25)
-        found = metrics["attributes"][name]
-        assert found["worst_share"]["real"] == pytest.approx(real[worst].sum() / real.sum(), rel=1e-3)
-        assert sum(found["bins"]["images"]) == count and len(found["bins"]["real"]) == group_weights.BINS
-        heaviest = np.argsort(contribution, kind="stable")[:2]  # 36 images in 20 bins: two in the first
-        assert found["bins"]["phantom"][0] == pytest.approx(np.median(phantom[heaviest]), rel=1e-3)
-    assert metrics["map"]["attributes"] == ["bird", "place"]
+        for reading, signs in (("label", data.train.labels), ("attribute", data.train.attributes[name])):
+            contribution = probe_contributions(phi, signs.numpy(), probe)[order]
+            worst = contribution <= np.quantile(contribution, 0.25)
+            found = metrics["contributions"][reading]["attributes"][name]
+            assert found["worst_share"]["real"] == pytest.approx(real[worst].sum() / real.sum(), rel=1e-3)
+            assert sum(found["bins"]["images"]) == count and len(found["bins"]["real"]) == group_weights.BINS
+            heaviest = np.argsort(contribution, kind="stable")[:2]  # 36 images in 20 bins: two in the first
+            assert found["bins"]["phantom"][0] == pytest.approx(np.median(phantom[heaviest]), rel=1e-3)
+    by_label, own = (metrics["contributions"][reading] for reading in ("label", "attribute"))
+    assert by_label["map"]["attributes"] == own["map"]["attributes"] == ["bird", "place"]
+    assert by_label["attributes"]["bird"]["bins"] == own["attributes"]["bird"]["bins"], "the label itself"
+    assert by_label["attributes"]["place"]["bins"] != own["attributes"]["place"]["bins"]
+
+
+def test_an_attribute_goes_with_the_label_as_it_does_in_training():
+    labels = torch.tensor([0, 0, 0, 1, 1, 1])
+    split = groups.GroupedSplit(torch.empty(6), labels, {
+        "label": labels, "with": torch.tensor([0, 0, 1, 1, 1, 1]),
+        "against": torch.tensor([1, 1, 0, 0, 0, 0])}, labels)
+    found = group_weights._going_with_label(split)
+    assert all(torch.equal(found[name], labels) for name in ("label", "with"))
+    assert torch.equal(found["against"], 1 - labels)
 
 
 def test_bins_hold_the_medians_of_their_images():
@@ -455,4 +469,5 @@ def test_whole_plan_is_computed_from_the_images_of_another_set(tmp_path, store, 
     records = run([sgd, sam, *rest], store, place, progress=False)
     assert [record["status"] for record in records] == 5 * ["finished"]
     assert set(records[0]["metrics"]["probing_error"]) == {"hair", "gender"}
-    assert all(set(record["metrics"]["attributes"]) == {"hair", "gender"} for record in records[3:])
+    assert all(set(record["metrics"]["contributions"]["label"]["attributes"]) == {"hair", "gender"}
+               for record in records[3:])

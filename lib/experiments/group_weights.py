@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from lib import device as devices
 from lib import training
 from lib.data import groups
-from lib.data.groups import GroupedSet
+from lib.data.groups import GroupedSet, GroupedSplit
 from lib.experiments import grouped
 from lib.experiments import trial as trials
 from lib.experiments.grouped import GroupTrial
@@ -25,10 +26,11 @@ from lib.experiments.weights import summary
 from lib.importance import probe_contributions, real_and_phantom_weights, weight_map
 from lib.natural_images import NaturalImages
 from lib.optim.variants import WITHOUT_RADIUS
+from lib.probes import Probe
 from lib.resnet import ResNet18
 from lib.toy.mechanism import worst_share
 
-PROTOCOL = 1
+PROTOCOL = 2
 BINS = 20  # of equally many images, along the contribution of one attribute
 MAP_BINS = 14  # of equal width, along either contribution, over all but 0.5 % of the images at each end
 SMALLEST = float(np.finfo(np.float32).tiny)  # a weight below it would have no logarithm
@@ -107,14 +109,16 @@ def measure(trial: GroupWeightTrial, model: ResNet18, data: GroupedSet, device: 
 
     ``real`` and ``phantom``: mean weight, Gini coefficient and Lorenz curve (Figure 3). The rest says which
     images get them (Figure 5). The signed contribution of an attribute is y (v . phi + b), with v and b its
-    linear probe and y = 1 or -1 its true value: the margin in the probe's logit. The *ratio* of a phantom to
-    a real weight is divided by its median over all images, which is ``median_ratio``.
+    linear probe. In ``contributions`` are two readings of y = 1 or -1: by ``label``, the value of the
+    attribute that goes with the image's label, so that the attribute speaks for the label where it is
+    positive, as in the toy; and by ``attribute``, its own value, so that the probe is right. They differ for
+    the attribute that is not the label, in the groups against the correlation. The *ratio* of a phantom to a
+    real weight is divided by its median over all images, which is ``median_ratio``.
 
-    ``attributes``, for each: ``bins``, the medians of contribution, real and phantom weight and ratio in BINS
-    bins of equally many images; ``worst_share``, what part of all importance the quarter of the images with
-    the smallest contribution holds; ``slope``, of the least squares of the log ratio on both contributions, a
-    standard deviation of the contribution being the unit; its ``probing_error``.
-
+    In each reading ``attributes``, for each: ``bins``, the medians of contribution, real and phantom weight
+    and ratio in BINS bins of equally many images; ``worst_share``, what part of all importance the quarter of
+    the images with the smallest contribution holds; ``slope``, of the least squares of the log ratio on both
+    contributions, a standard deviation of the contribution being the unit; its ``probing_error``. And
     ``map``: the same medians by both contributions, [first attribute's bin][second's], None in an empty bin.
     """
     train = grouped.as_images(data.train, device)
@@ -123,13 +127,30 @@ def measure(trial: GroupWeightTrial, model: ResNet18, data: GroupedSet, device: 
     rows = torch.cat(order)
     measured = NaturalImages(train.pixels[rows.to(device)], train.labels[rows.to(device)])
     phi, probes = training.features(model, measured), grouped.fit_probes(model, data, device)
-    contributions = {name: probe_contributions(phi, data.train.attributes[name][rows].numpy(), probe)
-                     for name, probe in probes.items()}
     ratio = phantom / real
     values = {"real": real, "phantom": phantom, "ratio": ratio / np.median(ratio)}
-    slopes = _slopes(list(contributions.values()), np.log(ratio))
+    readings = {}
+    for reading, signs in (("label", _going_with_label(data.train)), ("attribute", data.train.attributes)):
+        contributions = {name: probe_contributions(phi, signs[name][rows].numpy(), probe)
+                         for name, probe in probes.items()}
+        readings[reading] = _described(contributions, values, probes, np.log(ratio))
+    return {"real": summary(real), "phantom": summary(phantom), "median_ratio": float(np.median(ratio)),
+            "contributions": readings}
+
+
+def _going_with_label(train: GroupedSplit) -> dict[str, Tensor]:
+    """For every attribute the value (n,) that goes with each image's label in training: the label's own, or
+    the other where the two attributes are correlated negatively."""
+    together = torch.corrcoef(torch.stack([train.labels, *train.attributes.values()]).double())[0, 1:]
+    return {name: train.labels if correlation >= 0 else 1 - train.labels
+            for name, correlation in zip(train.attributes, together)}
+
+
+def _described(contributions: dict[str, np.ndarray], values: dict[str, np.ndarray], probes: dict[str, Probe],
+               log_ratio: np.ndarray) -> dict:
+    """One reading's part of `measure`."""
+    slopes = _slopes(list(contributions.values()), log_ratio)
     return {
-        "real": summary(real), "phantom": summary(phantom), "median_ratio": float(np.median(ratio)),
         "attributes": {
             name: {
                 "probing_error": probes[name].error,
