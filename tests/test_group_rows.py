@@ -42,8 +42,10 @@ def weight_record(trial: GroupWeightTrial, tilt: float = 0.3) -> dict:
         name: {"probing_error": 0.1, "slope": slope, "worst_share": {"real": 0.5, "phantom": 0.5 + change},
                "bins": binned(contributions[name], values)}
         for name, slope, change in (("hair", -0.1, 0.02), ("gender", tilt, -0.1))}
-    metrics = {"real": summary(real), "phantom": summary(phantom), "median_ratio": 1.0,
-               "attributes": attributes, "map": mapped(contributions, values)}
+    own = {name: found | {"slope": 7.0} for name, found in attributes.items()}
+    metrics = {"real": summary(real), "phantom": summary(phantom), "median_ratio": 1.0, "contributions": {
+        "label": {"attributes": attributes, "map": mapped(contributions, values)},
+        "attribute": {"attributes": own, "map": mapped(contributions, values)}}}
     return {"configuration": trial.configuration, "status": "finished", "metrics": metrics,
             "seconds": {"total": 1.0}}
 
@@ -147,7 +149,9 @@ def test_words_name_the_settings_and_the_hard_attribute(row):
     words = group_rows.in_words(row)
     assert "The hard attribute is hair" in words and "3 paired seeds" in words and "$\\rho$ = 0.07" in words
     assert group_rows.weights_measured([row]) == "400 training images of CelebA at $\\rho$ = 0.07"
-    assert "CelebA, SAM, epoch 2" in group_rows.rows_of_weights(row)
+    assert group_rows.rows_of_which(row, "label")["CelebA, SAM, epoch 2"]["slope easy"] == "0.300 ± 0.000"
+    assert group_rows.rows_of_which(row, "attribute")["CelebA, SGD, epoch 1"]["slope hard"].startswith("7.0")
+    assert list(group_rows.rows_of_evenness(row)) == ["CelebA, epoch 1", "CelebA, epoch 2"]
 
 
 def test_figures_show_every_moment_and_the_easy_feature_to_the_right(row):
@@ -158,10 +162,10 @@ def test_figures_show_every_moment_and_the_easy_feature_to_the_right(row):
     lines = along.axes[0].get_lines()
     assert len(along.axes) == 4 and len(lines) == 4 and len(lines[0].get_xdata()) == BINS
     bins = row.measured(2)["sgd"]
-    first = [one["attributes"]["gender"]["bins"]["real"][0] for one in bins]
+    first = [one["contributions"]["label"]["attributes"]["gender"]["bins"]["real"][0] for one in bins]
     assert lines[0].get_ydata()[0] == pytest.approx(np.exp(np.mean(np.log(first))))
-    stored = row.measured(2)["sgd"][0]["map"]
-    real = figures._maps(stored, ("gender", "hair"))[0]
+    metrics = row.measured(2)["sgd"][0]
+    stored, real = metrics["contributions"]["label"]["map"], figures._maps(metrics, ("gender", "hair"))[0]
     assert real.easy_edges.tolist() == stored["edges"][1] and real.count[3, 4] == stored["images"][4][3]
     assert len(figures.weight_maps(row).axes) == 3 * 4 + 2
     errors = images.probing_errors(row.errors)

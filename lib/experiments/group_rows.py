@@ -24,6 +24,7 @@ PROTOCOLS = {
     "full": {dataset: natural_plans.groups_full(dataset) for dataset in natural_plans.EPOCHS},
 }
 METHODS = "sgd", "sam"
+READINGS = {"label": "signed by the label", "attribute": "signed by the attribute's own value"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,13 +167,13 @@ def checks_of_evenness(row: Row) -> list[Check]:
             for what, values in parts.items()]
 
 
-def changes(row: Row, epoch: int) -> dict[str, np.ndarray]:
-    """What the phantom changes for each feature after `epoch`, (net, seed): of ``share easy`` and ``share
-    hard``, the share of all importance that the worst-fitted quarter holds, the difference; ``slope easy``
-    and ``slope hard``, of the log ratio on the contributions."""
+def changes(row: Row, epoch: int, reading: str = "label") -> dict[str, np.ndarray]:
+    """What the phantom changes for each feature after `epoch`, (net, seed), with contributions in one of
+    READINGS: of ``share easy`` and ``share hard``, the share of all importance that the worst-fitted quarter
+    holds, the difference; ``slope easy`` and ``slope hard``, of the log ratio on the contributions."""
     found = {}
     for kind, attribute in zip(("easy", "hard"), row.features):
-        nets = [[metrics["attributes"][attribute] for metrics in of_net]
+        nets = [[metrics["contributions"][reading]["attributes"][attribute] for metrics in of_net]
                 for of_net in row.measured(epoch).values()]
         found[f"share {kind}"] = np.array([[one["worst_share"]["phantom"] - one["worst_share"]["real"]
                                             for one in of_net] for of_net in nets])
@@ -181,7 +182,8 @@ def changes(row: Row, epoch: int) -> dict[str, np.ndarray]:
 
 
 def checks_of_which(row: Row) -> list[Check]:
-    """Claim C4 on one data set, at the end of training (Figure 5): its two readings, each for both nets."""
+    """Claim C4 on one data set, at the end of training (Figure 5): as a group and image by image, each for
+    both nets, with contributions signed by the label."""
     found = changes(row, row.moments[-1])
     parts = {"share of the easy feature's worst quarter, change below 0": (found["share easy"], -1),
              "share of the hard feature's worst quarter, change above 0": (found["share hard"], +1),
@@ -191,18 +193,28 @@ def checks_of_which(row: Row) -> list[Check]:
             for what, (values, sign) in parts.items()]
 
 
-def rows_of_weights(row: Row) -> dict[str, dict[str, str]]:
-    """What the checks of C3 and C4 are about at every moment, mean ± standard deviation over seeds: Gini
-    coefficients, and for each feature the change of the worst quarter's share and the slope."""
+def rows_of_evenness(row: Row) -> dict[str, dict[str, str]]:
+    """What C3 is about at every moment, mean ± standard deviation over seeds: Gini coefficients of either
+    net's real and phantom weights."""
     found = {}
     for epoch in row.moments:
-        even, change = gini(row, epoch), changes(row, epoch)
+        even = gini(row, epoch)
+        found[f"{row.title}, epoch {epoch}"] = {
+            f"{name}, {point}": f"{values.mean():.3f} ± {stats.spread(values):.3f}"
+            for name, net in zip(("SGD", "SAM"), even) for point, values in zip(("real", "phantom"), net)}
+    return found
+
+
+def rows_of_which(row: Row, reading: str) -> dict[str, dict[str, str]]:
+    """What C4 is about at every moment, in one of READINGS, mean ± standard deviation over seeds: for each
+    feature the change of the worst quarter's share and the slope."""
+    found = {}
+    for epoch in row.moments:
+        change = changes(row, epoch, reading)
         for net, name in enumerate(("SGD", "SAM")):
-            columns = {"Gini, real": even[net, 0], "Gini, phantom": even[net, 1],
-                       **{name: values[net] for name, values in change.items()}}
             found[f"{row.title}, {name}, epoch {epoch}"] = {
-                column: f"{values.mean():.3f} ± {stats.spread(values):.3f}"
-                for column, values in columns.items()}
+                column: f"{values[net].mean():.3f} ± {stats.spread(values[net]):.3f}"
+                for column, values in change.items()}
     return found
 
 

@@ -53,8 +53,9 @@ def lorenz_curves(rows: Sequence[Row]) -> Figure:
 
 def along_contributions(rows: Sequence[Row]) -> Figure:
     """Figure 5 feature by feature, at the end of training: the median weight of the images, and the ratio of
-    phantom to real weight over its median, along the signed contribution of the easy and of the hard feature,
-    in bins of equally many images from the worst fitted to the best; mean and range over seeds."""
+    phantom to real weight over its median, along the contribution, signed by the label, of the easy and of
+    the hard feature, in bins of equally many images from the worst fitted to the best; mean and range over
+    seeds."""
     fig, grid = plt.subplots(len(rows), 4, figsize=(style.PAGE_WIDTH, 0.7 + 2.3 * len(rows)), sharex=True,
                              squeeze=False)
     for row, panels in zip(rows, grid):
@@ -62,7 +63,7 @@ def along_contributions(rows: Sequence[Row]) -> Figure:
         for kind, attribute, column in zip(("easy", "hard"), row.features, (0, 1)):
             weights, ratios = panels[column], panels[column + 2]
             for method, metrics in found.items():
-                bins = [one["attributes"][attribute]["bins"] for one in metrics]
+                bins = [one["contributions"]["label"]["attributes"][attribute]["bins"] for one in metrics]
                 for point, line in LINES.items():
                     _along(weights, bins, point, COLOURS[method], line)
                 _along(ratios, bins, "ratio", COLOURS[method], "-", MARKERS[method])
@@ -97,9 +98,9 @@ def _along(ax: Axes, bins: Sequence[Mapping], name: str, colour: str, line, mark
 
 def weight_maps(row: Row, seed: int = 0) -> Figure:
     """Figures 5 and 8 on one data set: the median real and phantom weight and their ratio, over its median,
-    by the signed contributions of both features; a column for each moment of SGD's and of SAM's net of one
-    seed (its place among the seeds that both finished)."""
-    columns = [(method, epoch, _maps(row.measured(epoch)[method][seed]["map"], row.features))
+    by the contributions of both features, signed by the label; a column for each moment of SGD's and of
+    SAM's net of one seed (its place among the seeds that both finished)."""
+    columns = [(method, epoch, _maps(row.measured(epoch)[method][seed], row.features))
                for method in METHODS for epoch in row.moments]
     fig, grid = plt.subplots(3, len(columns), figsize=(style.PAGE_WIDTH, 5.6), squeeze=False)
     medians = np.concatenate([maps.shown(table).ravel() for *_, tables in columns for table in tables[:2]])
@@ -132,8 +133,9 @@ def weight_maps(row: Row, seed: int = 0) -> Figure:
     return fig
 
 
-def _maps(stored: Mapping, features: tuple[str, str]) -> tuple[WeightMap, WeightMap, WeightMap]:
+def _maps(metrics: Mapping, features: tuple[str, str]) -> tuple[WeightMap, WeightMap, WeightMap]:
     """The maps of real and phantom weight and of their ratio, as stored, with the easy feature first."""
+    stored = metrics["contributions"]["label"]["map"]
     turn = stored["attributes"] != list(features)
     edges = [np.array(axis) for axis in (stored["edges"][::-1] if turn else stored["edges"])]
     count = np.array(stored["images"])
