@@ -154,6 +154,13 @@ def test_words_name_the_settings_and_the_hard_attribute(row):
     assert list(group_rows.rows_of_evenness(row)) == ["CelebA, epoch 1", "CelebA, epoch 2"]
 
 
+def test_means_in_words_are_over_seeds_at_the_end(row):
+    real = np.mean([metrics["real"]["mean"] for metrics in row.measured(2)["sam"]])
+    words = group_rows.means_in_words(row)
+    assert f"in SAM's nets the mean weight goes from {real:.3f} to" in words
+    assert words.count("multiplied by 1.00") == 2
+
+
 def test_figures_show_every_moment_and_the_easy_feature_to_the_right(row):
     fig = figures.lorenz_curves([row, row])
     assert [ax.get_title() for ax in fig.axes[:2]] == [

@@ -252,3 +252,16 @@ def weights_measured(rows: Iterable[Row]) -> str:
         parts.append(f"{points:,} training images of {row.title} at $\\rho$ = {trial['rho']:g}")
     return " and ".join(parts)
 
+
+
+def means_in_words(row: Row) -> str:
+    """How the phantom moves the mean weight and the weight of the typical image at the end of training, in
+    the nets of SGD and SAM, as Markdown: means over seeds."""
+    parts = []
+    for name, found in zip(("SGD", "SAM"), row.measured(row.moments[-1]).values()):
+        real, phantom, median = (np.mean([value(metrics) for metrics in found]) for value in (
+            lambda metrics: metrics["real"]["mean"], lambda metrics: metrics["phantom"]["mean"],
+            lambda metrics: metrics["median_ratio"]))
+        parts.append(f"in {name}'s nets the mean weight goes from {real:.3f} to {phantom:.3f} and the median "
+                     f"image's is multiplied by {median:.2f}")
+    return f"On {row.title} {'; '.join(parts)}."
