@@ -168,7 +168,7 @@ def test_group_metrics_are_complete_and_weighted_by_the_groups_of_training(nowhe
     assert metrics["probing_error"]["bird"]["examples"] == 20
     assert record["images"] == {"train": 36, "validation": 19, "test": 32, "probe_train": 8, "probe_test": 20}
     rows = table([record])  # chapter 7 reads it as it reads the paired sets
-    assert set(rows.measure) == {"test", "bird", "place", "answer bird", "answer place"}
+    assert set(rows.measure) == {"test", "worst group", "bird", "place", "answer bird", "answer place"}
 
 
 def test_weighted_mean_agrees_with_a_hand_computation():
