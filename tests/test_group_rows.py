@@ -71,7 +71,8 @@ def row(store) -> group_rows.Row:
 
 
 def test_row_is_there_only_where_all_its_trials_are(store, row):
-    assert len(row.sweep) == 6 and len(row.records) == 3 * SEEDS and len(row.weights) == 2 * 2 * SEEDS
+    assert len(natural_plans.grid(row.protocol)) == 6
+    assert len(row.records) == 3 * SEEDS and len(row.weights) == 2 * 2 * SEEDS
     assert row.features == ("gender", "hair") and row.moments == [1, 2]
     there = group_rows.stored("reduced", store, SEEDS)
     assert set(there) >= {"celeba", "birds_on_scenes"} and there["birds_on_scenes"] is None

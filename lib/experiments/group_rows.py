@@ -5,13 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
 
-from lib import stats
 from lib.claims import Check, weakest
-from lib.data import groups
 from lib.experiments import natural_plans, report, table
 from lib.experiments.natural import NaturalTrial
 from lib.experiments.natural_plans import Protocol
@@ -19,12 +18,10 @@ from lib.store import Store
 
 TITLES = {"celeba": "CelebA", "waterbirds": "Waterbirds", "birds_on_scenes": "birds on scenes"}
 PROTOCOLS = {
-    "reduced": {dataset: natural_plans.groups_reduced(dataset) for dataset in natural_plans.REDUCED_EPOCHS
-                if dataset in groups.NAMES},
+    "reduced": {dataset: natural_plans.groups_reduced(dataset) for dataset in natural_plans.REDUCED_MOMENTS},
     "full": {dataset: natural_plans.groups_full(dataset) for dataset in natural_plans.EPOCHS},
 }
 METHODS = "sgd", "sam"
-READINGS = {"label": "signed by the label", "attribute": "signed by the attribute's own value"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +33,6 @@ class Row:
     reduced: bool  # as planned, or as the set on disk is not complete
     protocol: Protocol
     settings: dict[str, NaturalTrial]  # of SGD and SAM, selected on seed 0
-    sweep: list[dict]  # records of all settings, seed 0
     records: list[dict]  # of the untrained net, SGD and SAM at the selected settings, all seeds
     weights: list[dict]  # of SGD's and SAM's nets
 
@@ -45,12 +41,12 @@ class Row:
         """The data set as a page writes it."""
         return TITLES[self.dataset]
 
-    @property
+    @cached_property
     def errors(self) -> pd.DataFrame:
         """`table.table` of the records."""
         return table.table(self.records)
 
-    @property
+    @cached_property
     def features(self) -> tuple[str, str]:
         """The easy and the hard attribute."""
         return table.easy_and_hard(self.errors, self.dataset)
@@ -82,14 +78,14 @@ def _row(dataset: str, kind: str, protocol: Protocol, store: Store, seeds: int) 
     settings = natural_plans.selected(protocol, store)
     if settings is None:
         return None
-    sweep, records, weights = (
+    records, weights = (
         [store.read(trial.configuration) for trial in trials]
-        for trials in (natural_plans.grid(protocol), natural_plans.comparison(protocol, settings, seeds),
+        for trials in (natural_plans.comparison(protocol, settings, seeds),
                        natural_plans.weight_trials(protocol, settings, seeds)))
     if None in (*records, *weights):
         return None
     reduced = kind == "reduced" or natural_plans.on_part(records)
-    return Row(dataset, reduced, protocol, settings, sweep, records, weights)
+    return Row(dataset, reduced, protocol, settings, records, weights)
 
 
 def standing(dataset: str, kind: str, row: Row | None) -> str:
@@ -106,7 +102,7 @@ def shortfalls(row: Row) -> str:
     images = row.records[-1]["images"]["train"]
     whole = PROTOCOLS["full"].get(row.dataset)
     values = [("epochs", base.epochs), ("pixels a side", base.size),
-              ("settings in the sweep", len(row.sweep)), ("training images", images)]
+              ("settings in the sweep", len(natural_plans.grid(row.protocol))), ("training images", images)]
     if whole is not None:
         totals = [whole.base.epochs, whole.base.size, len(natural_plans.grid(whole)),
                   natural_plans.training_images(whole.base.configuration)]
@@ -128,7 +124,7 @@ def rows_of_table(row: Row) -> dict[str, dict[str, str]]:
         columns = {name: 100 * table.errors(row.errors, row.dataset, method, measure)
                    for method, name in (("untrained", "before training"), ("sgd", "SGD"), ("sam", "SAM"))}
         found[f"{label}: {what}"] = {
-            **{name: f"{values.mean():.2f} ± {stats.spread(values):.2f}" for name, values in columns.items()},
+            **{name: report.mean_and_spread(values) for name, values in columns.items()},
             "SGD less SAM": report.points(table.difference(row.errors, row.dataset, "sgd", "sam", measure)),
         }
     return found
@@ -145,9 +141,7 @@ def checks_of_table(rows: Iterable[Row]) -> list[Check]:
             found.append(Check(f"{TITLES[dataset]}: SAM's probing errors below SGD's", None))
             continue
         for kind, attribute in zip(("easy", "hard"), row.features):
-            gain = table.difference(row.errors, dataset, "sgd", "sam", attribute)
-            found.append(Check(f"{row.title}: {kind} probing error of SGD less SAM's above 0", gain.low > 0,
-                               gain, reduced=row.reduced))
+            found.append(report.check_of_gain(row.errors, dataset, row.title, kind, attribute, row.reduced))
     return found
 
 
@@ -168,9 +162,10 @@ def checks_of_evenness(row: Row) -> list[Check]:
 
 
 def changes(row: Row, epoch: int, reading: str = "label") -> dict[str, np.ndarray]:
-    """What the phantom changes for each feature after `epoch`, (net, seed), with contributions in one of
-    READINGS: of ``share easy`` and ``share hard``, the share of all importance that the worst-fitted quarter
-    holds, the difference; ``slope easy`` and ``slope hard``, of the log ratio on the contributions."""
+    """What the phantom changes for each feature after `epoch`, (net, seed), with contributions signed by
+    "label" or by "attribute", see `group_weights.measure`: of ``share easy`` and ``share hard``, the share
+    of all importance that the worst-fitted quarter holds, the difference; ``slope easy`` and ``slope
+    hard``, of the log ratio on the contributions."""
     found = {}
     for kind, attribute in zip(("easy", "hard"), row.features):
         nets = [[metrics["contributions"][reading]["attributes"][attribute] for metrics in of_net]
@@ -200,21 +195,20 @@ def rows_of_evenness(row: Row) -> dict[str, dict[str, str]]:
     for epoch in row.moments:
         even = gini(row, epoch)
         found[f"{row.title}, epoch {epoch}"] = {
-            f"{name}, {point}": f"{values.mean():.3f} ± {stats.spread(values):.3f}"
+            f"{name}, {point}": report.mean_and_spread(values, 3)
             for name, net in zip(("SGD", "SAM"), even) for point, values in zip(("real", "phantom"), net)}
     return found
 
 
 def rows_of_which(row: Row, reading: str) -> dict[str, dict[str, str]]:
-    """What C4 is about at every moment, in one of READINGS, mean ± standard deviation over seeds: for each
-    feature the change of the worst quarter's share and the slope."""
+    """What C4 is about at every moment, with contributions signed by "label" or by "attribute", mean ±
+    standard deviation over seeds: for each feature the change of the worst quarter's share and the slope."""
     found = {}
     for epoch in row.moments:
         change = changes(row, epoch, reading)
         for net, name in enumerate(("SGD", "SAM")):
             found[f"{row.title}, {name}, epoch {epoch}"] = {
-                column: f"{values[net].mean():.3f} ± {stats.spread(values[net]):.3f}"
-                for column, values in change.items()}
+                column: report.mean_and_spread(values[net], 3) for column, values in change.items()}
     return found
 
 
@@ -251,7 +245,6 @@ def weights_measured(rows: Iterable[Row]) -> str:
         points = row.weights[0]["metrics"]["real"]["points"]
         parts.append(f"{points:,} training images of {row.title} at $\\rho$ = {trial['rho']:g}")
     return " and ".join(parts)
-
 
 
 def means_in_words(row: Row) -> str:

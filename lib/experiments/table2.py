@@ -12,6 +12,7 @@ from lib.claims import Check
 from lib.data.domains import BENCHMARKS
 from lib.experiments import natural_plans
 from lib.experiments.domain import ATTRIBUTE, DomainTrial
+from lib.experiments.report import mean_and_spread
 from lib.stats import Estimate, estimate, paired_difference
 from lib.store import Store
 
@@ -91,18 +92,13 @@ def rows(found: Mapping[tuple[str, str], Errors]) -> dict[str, dict[str, str]]:
         errors = found.get((benchmark, target), {})
         own = {"before training": "", "SGD": "not run here", "SAM": "not run here", "gain": ""}
         if effect := gain(errors):
-            own = {label: f"{100 * (1 - errors[method].mean()):.1f} ± {spread(errors[method]):.1f}"
+            own = {label: mean_and_spread(100 * (1 - errors[method]), 1)
                    for label, method in zip(own, ("untrained", "sgd", "sam")) if len(errors[method])}
             own["gain"] = f"{100 * effect.mean:.1f} [{100 * effect.low:.1f}, {100 * effect.high:.1f}]"
         out[name(benchmark, target)] = {
             "paper: SGD": f"{100 * sgd:.1f}", "SAM": f"{100 * sam:.1f}", "gain": f"{100 * (sam - sgd):.1f}",
             **{f"here: {key}": value for key, value in own.items()}}
     return out
-
-
-def spread(errors: np.ndarray) -> float:
-    """Standard deviation over seeds, in percentage points."""
-    return 100 * float(np.std(errors, ddof=1)) if len(errors) > 1 else float("nan")
 
 
 def checks(found: Mapping[tuple[str, str], Errors], reduced: bool) -> list[Check]:

@@ -13,9 +13,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from lib.experiments.group_rows import METHODS, Row
-from lib.experiments.weights import FRACTIONS
 from lib.figures import maps, style
 from lib.figures.images import COLOURS, MARKERS, NAMES
+from lib.figures.sweeps import draw_lorenz
 from lib.importance import WeightMap
 
 LINES = {"real": (0, (3, 1.5)), "phantom": "-"}
@@ -31,13 +31,7 @@ def lorenz_curves(rows: Sequence[Row]) -> Figure:
         for epoch, ax in zip(row.moments, panels):
             ax.plot([0, 1], [0, 1], color=style.GREY, lw=0.8, ls=":")
             for method, found in row.measured(epoch).items():
-                for point, line in LINES.items():
-                    curves = np.array([metrics[point]["lorenz"] for metrics in found])
-                    even = np.mean([metrics[point]["gini"] for metrics in found])
-                    look = {"color": COLOURS[method]}
-                    ax.plot(FRACTIONS, curves.mean(0), ls=line, lw=1.6, **look,
-                            label=f"{NAMES[method]} net, {point}: Gini {even:.3f}")
-                    ax.fill_between(FRACTIONS, curves.min(0), curves.max(0), alpha=0.14, lw=0, **look)
+                draw_lorenz(ax, method, found, LINES)
             end = " (the end)" if epoch == row.moments[-1] else ""
             ax.set(xlim=(0, 1), ylim=(0, 1.01), title=f"{row.title}, epoch {epoch}{end}")
             ax.legend(loc="lower right", fontsize="x-small")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from lib import stats
 from lib.experiments.images import ImageTrial
 from lib.experiments.table1 import LEARNING_RATES, RADII
 from lib.experiments.weights import FRACTIONS
@@ -93,18 +92,11 @@ def lorenz_curves(records: Iterable[dict]) -> Figure:
     for dataset, ax in zip(datasets, axes[0]):
         ax.plot(FRACTIONS[1:], FRACTIONS[1:], color=style.GREY, lw=0.8, ls=DASHES)
         for method in ("sgd", "sam"):
-            for point, line in (("real", "-"), ("phantom", ":")):
-                found = [record["metrics"][point] for record in records
-                         if record["configuration"]["of"]["dataset"] == dataset
-                         and record["configuration"]["of"]["method"] == method]
-                if not found:
-                    continue
-                curves = np.array([weights["lorenz"] for weights in found])
-                even = stats.estimate([weights["gini"] for weights in found])
-                ax.plot(FRACTIONS[1:], curves.mean(0)[1:], color=COLOURS[method], ls=line, lw=1.8,
-                        label=f"{NAMES[method]} net, {point}: Gini {even.mean:.3f}")
-                ax.fill_between(FRACTIONS[1:], curves.min(0)[1:], curves.max(0)[1:], color=COLOURS[method],
-                                alpha=0.15, lw=0)
+            found = [record["metrics"] for record in records
+                     if record["configuration"]["of"]["dataset"] == dataset
+                     and record["configuration"]["of"]["method"] == method]
+            if found:
+                draw_lorenz(ax, method, found, {"real": "-", "phantom": ":"}, first=1)
         # Few pairs hold nearly everything: a linear axis would show a corner.
         ax.set(xlabel="share of the training pairs, heaviest first", title=SETS[dataset], xscale="log",
                xlim=(FRACTIONS[1], 1), ylim=(0, 1.01))
@@ -112,3 +104,19 @@ def lorenz_curves(records: Iterable[dict]) -> Figure:
         ax.legend(loc="lower right", fontsize="x-small")
     axes[0, 0].set_ylabel("their share of the importance")
     return fig
+
+
+def draw_lorenz(ax: Axes, method: str, found: Sequence[Mapping], lines: Mapping[str, object],
+                first: int = 0) -> None:
+    """Lorenz curves of one method's nets, mean and range over seeds, labelled with the mean Gini coefficient.
+
+    found: what was measured on each net, with the keys of `lines`, whose values are line styles. first: the
+    place in FRACTIONS where the curves begin.
+    """
+    for point, line in lines.items():
+        curves = np.array([metrics[point]["lorenz"] for metrics in found])[:, first:]
+        even = np.mean([metrics[point]["gini"] for metrics in found])
+        ax.plot(FRACTIONS[first:], curves.mean(0), color=COLOURS[method], ls=line, lw=1.8,
+                label=f"{NAMES[method]} net, {point}: Gini {even:.3f}")
+        ax.fill_between(FRACTIONS[first:], curves.min(0), curves.max(0), color=COLOURS[method], alpha=0.15,
+                        lw=0)
