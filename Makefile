@@ -19,13 +19,13 @@ help:  ## list the commands
 	@echo "  SAM_DATA_ROOT=folder  where the image data are (default: data/)"
 
 book: $(INSTALLED)  ## run the chapters whose inputs changed and build the pages
-	@$(RUN) book/pages.py
+	@$(RUN) -m book.make.pages
 
 test: $(INSTALLED)  ## run the tests and compare the notebooks' key numbers (AGAIN=1: even if nothing changed)
-	@$(RUN) book/regression.py $(if $(AGAIN),--again)
+	@$(RUN) -m book.make.regression $(if $(AGAIN),--again)
 
 notebooks: $(INSTALLED)  ## for authors: run every notebook with its default parameters and store its outputs
-	@$(RUN) book/chapters.py --in-place
+	@$(RUN) -m book.make.chapters --in-place
 
 lint: $(INSTALLED)  ## check the style of the code
 	@$(BIN)/ruff check .
@@ -41,4 +41,4 @@ distclean: clean  ## remove the environment too
 	rm -rf $(VENV) *.egg-info
 
 $(INSTALLED): pyproject.toml requirements-lock.txt
-	@PYTHON='$(PYTHON)' VENV='$(VENV)' TORCH_INDEX='$(TORCH_INDEX)' sh book/install.sh
+	@PYTHON='$(PYTHON)' VENV='$(VENV)' TORCH_INDEX='$(TORCH_INDEX)' sh book/make/install.sh

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from book.sam_cost import GOALS, step_costs, verdict
 from lib import device
-from lib.step_cost import GOALS, step_costs, verdict
 
 
 def main() -> None:
@@ -21,14 +21,18 @@ def main() -> None:
     except ValueError as error:
         parser.error(str(error))
     rounds = len(costs["SGD"].ratios)
-    print(f"conv net at 64 by 32 pixels, batch {given.batch_size}, on {where}: {rounds} rounds, "
-          f"{given.threads} thread{'s' if given.threads > 1 else ''}")
+    print(
+        f"conv net at 64 by 32 pixels, batch {given.batch_size}, on {where}: {rounds} rounds, "
+        f"{given.threads} thread{'s' if given.threads > 1 else ''}"
+    )
     print(f"{'':6}{'ms a step':>10}{'times SGD':>11}{'95 % interval':>18}{'goal':>8}")
     for method, cost in costs.items():
         interval = f"[{cost.low:.3f}, {cost.high:.3f}]" if method in GOALS else ""
         goal = f"{GOALS[method]:.2f}" if method in GOALS else ""
-        print(f"{method:6}{1e3 * cost.seconds:10.1f}{cost.ratio:11.3f}{interval:>18}{goal:>8}"
-              f"  {verdict(method, cost) if method in GOALS else ''}".rstrip())
+        print(
+            f"{method:6}{1e3 * cost.seconds:10.1f}{cost.ratio:11.3f}{interval:>18}{goal:>8}"
+            f"  {verdict(method, cost) if method in GOALS else ''}".rstrip()
+        )
 
 
 if __name__ == "__main__":

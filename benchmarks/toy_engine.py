@@ -65,12 +65,13 @@ def plain_loop(setting: ToySetting, steps: int) -> None:
     x, y = torch.from_numpy(points.x), torch.from_numpy(points.y)
     order = torch.tensor(batch_order(0, len(x), setting.epochs)).flatten()
     for step in range(steps):
-        chosen = order[step * setting.batch_size:(step + 1) * setting.batch_size]
+        chosen = order[step * setting.batch_size : (step + 1) * setting.batch_size]
 
         def closure(chosen=chosen):
             loss = torch.nn.functional.softplus(-y[chosen] * net(x[chosen])).mean()
             loss.backward()
             return loss
+
         optimizer.step(closure)
 
 
@@ -103,8 +104,10 @@ def engines(models: int, rounds: int) -> None:
     times = medians(rounds, contenders)
     best = times[f"compiled, {cores} threads"]
     peak, work = core_peak(), arithmetic(WIDTH, BATCH)
-    print(f"width {WIDTH}, batch {BATCH}, {models} models: {work / 1e3:.0f} kFLOP a model and step; "
-          f"one core's peak {peak / 1e9:.0f} GFLOP/s")
+    print(
+        f"width {WIDTH}, batch {BATCH}, {models} models: {work / 1e3:.0f} kFLOP a model and step; "
+        f"one core's peak {peak / 1e9:.0f} GFLOP/s"
+    )
     columns = f"{'µs a model and step':>20} {'times compiled':>15} {'GFLOP/s a core':>15} {'of peak':>8}"
     print(f"{'engine':<28} {columns}")
     for name, value in times.items():
@@ -123,13 +126,17 @@ def shapes(models: int, rounds: int) -> None:
     for width, batch in pairs:
         epochs = max(2, round(200 * arithmetic(64, 5) / arithmetic(width, batch) * batch / 5))
         setting = lsam(0.5, data=data, width=width, batch_size=batch, epochs=epochs)
-        runs[f"{width} {batch}"] = (lambda setting=setting: train([setting], range(models)),
-                                    models * setting.epochs * 300 / batch * arithmetic(width, batch))
+        runs[f"{width} {batch}"] = (
+            lambda setting=setting: train([setting], range(models)),
+            models * setting.epochs * 300 / batch * arithmetic(width, batch),
+        )
     times = medians(rounds, runs)
     print(f"\n{'width':>6} {'batch':>6} {'µs a model and step':>20} {'ns a kFLOP':>11} {'against 64, 5':>14}")
     for (width, batch), value in zip(pairs, times.values(), strict=True):
-        print(f"{width:>6} {batch:>6} {1e6 * value * arithmetic(width, batch):>20.2f} {1e12 * value:>11.2f} "
-              f"{value / times['64 5']:>14.2f}")
+        print(
+            f"{width:>6} {batch:>6} {1e6 * value * arithmetic(width, batch):>20.2f} {1e12 * value:>11.2f} "
+            f"{value / times['64 5']:>14.2f}"
+        )
 
 
 def recording(models: int, rounds: int) -> None:

@@ -36,12 +36,15 @@ def main() -> None:
         for method in ("sgd", "sam", "lsam"):
             total, inside, validating, steps = _train(method, train, validation, given.epochs, where)
             shares = inside / total, validating / total, 1 - (inside + validating) / total
-            print(f"{method:6}{1e3 * inside / steps:10.1f}" + "".join(
-                f"{share:{width}.1%}" for share, width in zip(shares, (10, 15, 7))))
+            print(
+                f"{method:6}{1e3 * inside / steps:10.1f}"
+                + "".join(f"{share:{width}.1%}" for share, width in zip(shares, (10, 15, 7)))
+            )
         with profile(activities=[ProfilerActivity.CPU]) as found:
             _train("sam", train, validation, 1, where)
-        print(found.key_averages().table(sort_by="self_cpu_time_total", row_limit=10,
-                                         max_name_column_width=40))
+        print(
+            found.key_averages().table(sort_by="self_cpu_time_total", row_limit=10, max_name_column_width=40)
+        )
 
 
 def _train(method: str, train: Images, validation: Images, epochs: int, where: torch.device) -> tuple:
@@ -60,6 +63,7 @@ def _train(method: str, train: Images, validation: Images, epochs: int, where: t
                 torch.cuda.synchronize()
             spent[name].append(time.perf_counter() - started)
             return result
+
         return call
 
     for name in spent:

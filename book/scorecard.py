@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import chapters
-import fingerprint
 import yaml
 
-from lib.claims import CLAIMS, JUDGEMENT, Check, Claim, Verdict, verdict_of
+from book.claims import CLAIMS, JUDGEMENT, Check, Claim, Verdict, verdict_of
+from book.make import chapters, fingerprint
 
 RULE = re.compile(r"How the claims? (is|are) judged")  # the heading above a chapter's rule
 
@@ -59,10 +58,18 @@ class ClaimRecord:
 
     def as_json(self) -> dict[str, Any]:
         """The record as plain JSON values, with what follows from them."""
-        return {"chapter": self.chapter, "title": self.title, "rule": self.rule,
-                "verdict": self.verdict.value, "checks": [check.as_json() for check in self.checks],
-                "parameters": self.parameters, "command": self.command,
-                "seconds": self.seconds, "cores": self.cores, "stored_seconds": self.stored_seconds}
+        return {
+            "chapter": self.chapter,
+            "title": self.title,
+            "rule": self.rule,
+            "verdict": self.verdict.value,
+            "checks": [check.as_json() for check in self.checks],
+            "parameters": self.parameters,
+            "command": self.command,
+            "seconds": self.seconds,
+            "cores": self.cores,
+            "stored_seconds": self.stored_seconds,
+        }
 
     @classmethod
     def from_json(cls, claim: str, values: dict[str, Any]) -> ClaimRecord:
@@ -87,8 +94,9 @@ class Score:
     @property
     def checks(self) -> list[Check]:
         """The checks of all chapters; a chapter that did not judge counts as one that was not run."""
-        return [check for record in self.records for check in record.checks] \
-            + [Check(chapter, None) for chapter in self.not_run]
+        return [check for record in self.records for check in record.checks] + [
+            Check(chapter, None) for chapter in self.not_run
+        ]
 
     @property
     def verdict(self) -> Verdict:
@@ -107,9 +115,16 @@ class Score:
 
     def as_json(self) -> dict[str, Any]:
         """The score as plain JSON values."""
-        return {"claim": self.claim.id, "statement": self.claim.statement, "shown_by": self.claim.shown_by,
-                "verdict": self.verdict.value, "checks_held": self.held, "checks_run": self.ran,
-                "not_run": self.not_run, "records": [record.as_json() for record in self.records]}
+        return {
+            "claim": self.claim.id,
+            "statement": self.claim.statement,
+            "shown_by": self.claim.shown_by,
+            "verdict": self.verdict.value,
+            "checks_held": self.held,
+            "checks_run": self.ran,
+            "not_run": self.not_run,
+            "records": [record.as_json() for record in self.records],
+        }
 
 
 def leading(checks: tuple[Check, ...]) -> list[Check]:
@@ -137,14 +152,21 @@ def recorded(executed: Path) -> Iterator[ClaimRecord]:
     run = notebook["metadata"]
     for claim, judgements in found.items():
         if executed.stem not in CLAIMS[claim].notebooks:
-            raise ValueError(f"{executed.stem} judges {claim}, which lib/claims.py gives to "
-                             f"{' and '.join(CLAIMS[claim].notebooks)}")
+            raise ValueError(
+                f"{executed.stem} judges {claim}, which lib/claims.py gives to "
+                f"{' and '.join(CLAIMS[claim].notebooks)}"
+            )
         yield ClaimRecord(
-            claim, executed.stem, title=headings[0].partition(":")[0],
+            claim,
+            executed.stem,
+            title=headings[0].partition(":")[0],
             rule=re.sub(r"[^a-z0-9]+", "-", rule.lower()).strip("-"),
             checks=tuple(Check.from_json(check) for judgement in judgements for check in judgement["checks"]),
-            parameters=run.get("parameters", {}), seconds=run.get("seconds"), cores=run.get("cores"),
-            stored_seconds=sum(judgement["stored_seconds"] for judgement in judgements))
+            parameters=run.get("parameters", {}),
+            seconds=run.get("seconds"),
+            cores=run.get("cores"),
+            stored_seconds=sum(judgement["stored_seconds"] for judgement in judgements),
+        )
 
 
 def collect(executed: Path) -> list[Score]:
@@ -161,8 +183,10 @@ def read(path: Path | None = None) -> list[Score]:
 
 
 def _scores(records: list[ClaimRecord]) -> list[Score]:
-    return [Score(claim, tuple(record for record in records if record.claim == claim.id))
-            for claim in CLAIMS.values()]
+    return [
+        Score(claim, tuple(record for record in records if record.claim == claim.id))
+        for claim in CLAIMS.values()
+    ]
 
 
 def write(scores: list[Score], path: Path | None = None) -> None:

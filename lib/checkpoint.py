@@ -24,8 +24,9 @@ class Saved:
     history: dict
 
 
-def save_checkpoint(path: Path | None, epochs: int, model: nn.Module, optimizer: torch.optim.Optimizer | None,
-                    history: dict) -> None:
+def save_checkpoint(
+    path: Path | None, epochs: int, model: nn.Module, optimizer: torch.optim.Optimizer | None, history: dict
+) -> None:
     """Write the state after `epochs` epochs to `path` atomically; without an optimizer it is a finished
     net's.
 
@@ -33,8 +34,12 @@ def save_checkpoint(path: Path | None, epochs: int, model: nn.Module, optimizer:
     """
     if path is None:
         return
-    state = {"epochs": epochs, "model": model.state_dict(), "history": history,
-             "optimizer": None if optimizer is None else optimizer.state_dict()}
+    state = {
+        "epochs": epochs,
+        "model": model.state_dict(),
+        "history": history,
+        "optimizer": None if optimizer is None else optimizer.state_dict(),
+    }
     with replacing(Path(path)) as file:
         torch.save(state, file)
 

@@ -24,8 +24,10 @@ def pick(name: str = "auto") -> torch.device:
     if name == "auto":
         name = next(kind for kind, there in available.items() if there)
     if not available[name]:
-        raise ValueError(f"device {name!r} is not available on this machine; use one of "
-                         f"{', '.join(kind for kind, there in available.items() if there)}")
+        raise ValueError(
+            f"device {name!r} is not available on this machine; use one of "
+            f"{', '.join(kind for kind, there in available.items() if there)}"
+        )
     return torch.device(name)
 
 

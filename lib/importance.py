@@ -104,6 +104,13 @@ def _checked(weights: np.ndarray) -> np.ndarray:
     return weights
 
 
+def worst_share(contribution: np.ndarray, weights: np.ndarray, part: float = 0.25) -> np.ndarray:
+    """Share of all importance held by the `part` of the points (last axis) that a feature fits worst, that is
+    with the smallest signed contribution."""
+    worst = contribution <= np.quantile(contribution, part, axis=-1, keepdims=True)
+    return (weights * worst).sum(axis=-1) / weights.sum(axis=-1)
+
+
 def probe_contributions(features: np.ndarray, attribute: np.ndarray, probe: Probe) -> np.ndarray:
     """Signed contribution of the feature that `probe` reads, (n,): y (v . phi + b) for two classes, positive
     where the probe is right; for more, the true class's score less the best of the others.

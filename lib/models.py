@@ -86,9 +86,12 @@ class ConvNet(FeatureNet):
         check_positive(classes=classes, in_channels=in_channels, height=height, width=width)
         self.image_shape = (in_channels, height, width)
         self.body = nn.Sequential(
-            nn.Conv2d(in_channels, 32, kernel_size=5, stride=2, padding=2), nn.ReLU(),
-            nn.Conv2d(32, 64, kernel_size=3, stride=2, padding=1), nn.ReLU(),
-            nn.Conv2d(64, 128, kernel_size=3, stride=2, padding=1), nn.ReLU(),
+            nn.Conv2d(in_channels, 32, kernel_size=5, stride=2, padding=2),
+            nn.ReLU(),
+            nn.Conv2d(32, 64, kernel_size=3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(64, 128, kernel_size=3, stride=2, padding=1),
+            nn.ReLU(),
             nn.Flatten(),
         )
         self.head = nn.Linear(128 * -(-height // 8) * -(-width // 8), classes)

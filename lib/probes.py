@@ -50,9 +50,17 @@ class Probe:
         return _predict(_matrix("features", features), self.classes, self.weights, self.bias)
 
 
-def linear_probe(features: Array, attributes: Attributes, test_features: Array, test_attributes: Attributes,
-                 attribute: str, *, allow_unbalanced: bool = False, strengths: Sequence[float] = STRENGTHS,
-                 seed: int = 0) -> Probe:
+def linear_probe(
+    features: Array,
+    attributes: Attributes,
+    test_features: Array,
+    test_attributes: Attributes,
+    attribute: str,
+    *,
+    allow_unbalanced: bool = False,
+    strengths: Sequence[float] = STRENGTHS,
+    seed: int = 0,
+) -> Probe:
     """Train a probe of `attribute` on one set and measure it on another, equation (1).
 
     `features` have shapes (n, d) and (m, d). The probe is a logistic regression (multinomial) with an L2
@@ -67,11 +75,15 @@ def linear_probe(features: Array, attributes: Attributes, test_features: Array, 
     attributes = _columns("attributes", attributes, len(features))
     test_attributes = _columns("test_attributes", test_attributes, len(test_features))
     if features.shape[1] != test_features.shape[1]:
-        raise ValueError(f"test_features must have {features.shape[1]} columns as features have, "
-                         f"not {test_features.shape[1]}")
+        raise ValueError(
+            f"test_features must have {features.shape[1]} columns as features have, "
+            f"not {test_features.shape[1]}"
+        )
     if attribute not in attributes or set(attributes) != set(test_attributes):
-        raise ValueError(f"attribute {attribute!r} must be named by both sets, which must agree: "
-                         f"{', '.join(attributes)} against {', '.join(test_attributes)}")
+        raise ValueError(
+            f"attribute {attribute!r} must be named by both sets, which must agree: "
+            f"{', '.join(attributes)} against {', '.join(test_attributes)}"
+        )
     if not len(strengths) or min(strengths) <= 0:
         raise ValueError(f"strengths must be positive numbers, not {strengths!r}")
     if not allow_unbalanced:
@@ -116,8 +128,10 @@ def check_balance(attributes: Attributes) -> None:
         raise ValueError(f"attributes must come in every combination; missing: {'; '.join(missing)}")
     rare, frequent = min(counts, key=counts.get), max(counts, key=counts.get)
     if counts[rare] != counts[frequent]:
-        raise ValueError(f"attributes must be balanced (see balanced_indices): {rare} occurs "
-                         f"{counts[rare]} times, {frequent} {counts[frequent]} times")
+        raise ValueError(
+            f"attributes must be balanced (see balanced_indices): {rare} occurs "
+            f"{counts[rare]} times, {frequent} {counts[frequent]} times"
+        )
 
 
 def wilson_interval(errors: int, examples: int, level: float = 0.95) -> tuple[float, float]:
@@ -132,8 +146,9 @@ def wilson_interval(errors: int, examples: int, level: float = 0.95) -> tuple[fl
     return max(0.0, float(low)), min(1.0, float(high))
 
 
-def _fit(features: np.ndarray, target: np.ndarray, held: np.ndarray,
-         strengths: Sequence[float]) -> tuple[StandardScaler, LogisticRegression]:
+def _fit(
+    features: np.ndarray, target: np.ndarray, held: np.ndarray, strengths: Sequence[float]
+) -> tuple[StandardScaler, LogisticRegression]:
     """Fitted on all rows, with the strength that does best on the `held` rows when fitted on the others."""
     scaler = StandardScaler().fit(features[~held])
     inputs, held_inputs = scaler.transform(features[~held]), scaler.transform(features[held])
@@ -151,8 +166,7 @@ def _fit(features: np.ndarray, target: np.ndarray, held: np.ndarray,
     return scaler, model.fit(scaler.transform(features), target)
 
 
-def _predict(features: np.ndarray, classes: np.ndarray, weights: np.ndarray,
-             bias: np.ndarray) -> np.ndarray:
+def _predict(features: np.ndarray, classes: np.ndarray, weights: np.ndarray, bias: np.ndarray) -> np.ndarray:
     logits = features @ weights.T + bias
     return classes[(logits[:, 0] > 0).astype(int) if len(weights) == 1 else logits.argmax(1)]
 
@@ -163,7 +177,7 @@ def _held_out(attributes: Attributes, seed: int) -> np.ndarray:
     mask = np.zeros(len(next(iter(attributes.values()))), dtype=bool)
     for rows in _cells(attributes).values():
         if len(rows) > 1:
-            mask[random.permutation(rows)[:max(1, round(HELD_OUT * len(rows)))]] = True
+            mask[random.permutation(rows)[: max(1, round(HELD_OUT * len(rows)))]] = True
     return mask
 
 
@@ -188,14 +202,17 @@ def _matrix(name: str, features: Array) -> np.ndarray:
 
 
 def _columns(name: str, attributes: Attributes, n: int | None = None) -> dict[str, np.ndarray]:
-    columns = {key: np.asarray(column.cpu() if isinstance(column, Tensor) else column)
-               for key, column in attributes.items()}
+    columns = {
+        key: np.asarray(column.cpu() if isinstance(column, Tensor) else column)
+        for key, column in attributes.items()
+    }
     if n is None:
         n = max((column.size for column in columns.values()), default=0)
     if not n or any(column.shape != (n,) for column in columns.values()) or not columns:
         shapes = ", ".join(f"{key} {column.shape}" for key, column in columns.items())
-        raise ValueError(f"{name} must hold one array of shape ({n or 'n'},) for each attribute, "
-                         f"not {shapes or 'none'}")
+        raise ValueError(
+            f"{name} must hold one array of shape ({n or 'n'},) for each attribute, not {shapes or 'none'}"
+        )
     if any(column.dtype.kind not in "iub" for column in columns.values()):
         raise ValueError(f"{name} must be integers")
     return columns

@@ -70,22 +70,31 @@ def load_weights(model: ResNet18, weights: str | Path, root: Path | str | None =
         return Loaded(NONE, None, ())
     name, sha256, state = _downloaded() if str(weights) == IMAGENET else _read(weights, root)
     # The model's own tensors under torchvision's names.
-    own = {key.removeprefix("body.").replace("head.", "fc."): value
-           for key, value in model.state_dict(keep_vars=True).items()}
+    own = {
+        key.removeprefix("body.").replace("head.", "fc."): value
+        for key, value in model.state_dict(keep_vars=True).items()
+    }
     if unknown := [key for key in state if key not in own]:
-        raise ValueError(f"weights must be those of a ResNet-18 in torchvision's names, but {name} has "
-                         f"{_some(unknown)}")
+        raise ValueError(
+            f"weights must be those of a ResNet-18 in torchvision's names, but {name} has {_some(unknown)}"
+        )
     if "fc.weight" in state and len(state["fc.weight"]) != len(own["fc.weight"]):
         state = {key: value for key, value in state.items() if not key.startswith("fc.")}
-    if wrong := [f"{key} {tuple(value.shape)} for {tuple(own[key].shape)}" for key, value in state.items()
-                 if value.shape != own[key].shape]:
+    if wrong := [
+        f"{key} {tuple(value.shape)} for {tuple(own[key].shape)}"
+        for key, value in state.items()
+        if value.shape != own[key].shape
+    ]:
         raise ValueError(f"weights must have the shapes of a ResNet-18, but {name} has {_some(wrong)}")
     with torch.no_grad():
         for key, value in state.items():
             own[key].copy_(value)
     if fresh := _layers(own, state):
-        warnings.warn(f"{name} leaves these layers freshly initialised: {', '.join(fresh)}",
-                      FreshLayersWarning, stacklevel=2)
+        warnings.warn(
+            f"{name} leaves these layers freshly initialised: {', '.join(fresh)}",
+            FreshLayersWarning,
+            stacklevel=2,
+        )
     return Loaded(name, sha256, fresh)
 
 
@@ -99,8 +108,10 @@ def lacking(weights: str | Path, root: Path | str | None = None) -> str | None:
     """In one line where the file of `weights` was looked for and is not; None where nothing is missing."""
     if str(weights) in (IMAGENET, NONE) or find_weights(weights, root).is_file():
         return None
-    return (f"the weights {Path(weights).name} are not there: {find_weights(weights, root)} was looked for; "
-            f"copy the file there, give another path, or take {IMAGENET!r} or {NONE!r}")
+    return (
+        f"the weights {Path(weights).name} are not there: {find_weights(weights, root)} was looked for; "
+        f"copy the file there, give another path, or take {IMAGENET!r} or {NONE!r}"
+    )
 
 
 def _read(weights: str | Path, root: Path | str | None) -> tuple[str, str, dict[str, Tensor]]:
@@ -125,8 +136,10 @@ def _downloaded() -> tuple[str, None, dict[str, Tensor]]:
     except (OSError, RuntimeError) as error:  # URLError is an OSError
         url = ResNet18_Weights.IMAGENET1K_V1.url
         reason = " ".join(str(error).split())
-        raise DataError(f"weights: {url} could not be downloaded ({reason}); copy the file to "
-                        f"{Path(torch.hub.get_dir()) / 'checkpoints'} by hand") from error
+        raise DataError(
+            f"weights: {url} could not be downloaded ({reason}); copy the file to "
+            f"{Path(torch.hub.get_dir()) / 'checkpoints'} by hand"
+        ) from error
 
 
 def _layers(own: dict[str, Tensor], state: dict[str, Tensor]) -> tuple[str, ...]:

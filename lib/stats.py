@@ -60,13 +60,7 @@ def estimate(values: np.ndarray, seed: int = 0, level: float = LEVEL) -> Estimat
     if values.ndim != 1:
         raise ValueError(f"values must have shape (seeds,), not {values.shape}")
     mean, low, high = bootstrap_band(values, seed, level)
-    return Estimate(
-        len(values),
-        float(mean),
-        spread(values),
-        float(low),
-        float(high),
-    )
+    return Estimate(len(values), float(mean), spread(values), float(low), float(high))
 
 
 def paired_difference(first: np.ndarray, second: np.ndarray, seed: int = 0, level: float = LEVEL) -> Estimate:

@@ -98,9 +98,18 @@ def cosine(step: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
-def train(model: nn.Module, optimizer: torch.optim.Optimizer, train_images: Images, validation: Images, *,
-          epochs: int, batch_size: int, seed: int, label: str = "",
-          checkpoint: Path | None = None) -> History:
+def train(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    train_images: Images,
+    validation: Images,
+    *,
+    epochs: int,
+    batch_size: int,
+    seed: int,
+    label: str = "",
+    checkpoint: Path | None = None,
+) -> History:
     """Train in place with a cosine schedule per step, from the optimizer's learning rate to 0.
 
     `seed` decides the order of the batches, the crops of augmented images, and nothing else. Training stops
@@ -125,8 +134,10 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, train_images: Imag
     started = last_saved = time.perf_counter()
     before = history.seconds
     done = first * steps_per_epoch
-    with (deterministic(), tqdm(total=steps, initial=done, desc=label, unit="step", leave=False,
-                                disable=None) as bar):
+    with (
+        deterministic(),
+        tqdm(total=steps, initial=done, desc=label, unit="step", leave=False, disable=None) as bar,
+    ):
         for epoch in range(first, epochs):
             model.train()
             losses = torch.empty(steps_per_epoch, device=device)

@@ -14,13 +14,26 @@ from PIL import Image
 
 LEVELS = 8  # of each of three channels: far enough apart to outlast JPEG
 # (split, label, other attribute): images. Correlated in training, the rarest group first to run out.
-COUNTS = {(0, 0, 0): 20, (0, 0, 1): 3, (0, 1, 0): 2, (0, 1, 1): 11,
-          (1, 0, 0): 9, (1, 0, 1): 8, (1, 1, 0): 4, (1, 1, 1): 6,
-          (2, 0, 0): 10, (2, 0, 1): 10, (2, 1, 0): 5, (2, 1, 1): 7}
+COUNTS = {
+    (0, 0, 0): 20,
+    (0, 0, 1): 3,
+    (0, 1, 0): 2,
+    (0, 1, 1): 11,
+    (1, 0, 0): 9,
+    (1, 0, 1): 8,
+    (1, 1, 0): 4,
+    (1, 1, 1): 6,
+    (2, 0, 0): 10,
+    (2, 0, 1): 10,
+    (2, 1, 0): 5,
+    (2, 1, 1): 7,
+}
 CELEBA_HEADER = ("5_o_Clock_Shadow", "Blond_Hair", "Male", "Young")
-DOMAIN_FOLDERS = {"pacs": ("PACS", ("art_painting", "cartoon", "photo", "sketch")),
-                  "vlcs": ("VLCS", ("Caltech101", "LabelMe", "SUN09", "VOC2007")),
-                  "office_home": ("office_home", ("Art", "Clipart", "Product", "Real World"))}
+DOMAIN_FOLDERS = {
+    "pacs": ("PACS", ("art_painting", "cartoon", "photo", "sketch")),
+    "vlcs": ("VLCS", ("Caltech101", "LabelMe", "SUN09", "VOC2007")),
+    "office_home": ("office_home", ("Art", "Clipart", "Product", "Real World")),
+}
 
 
 def write_image(path: Path, number: int, width: int = 11, height: int = 9) -> None:
@@ -41,8 +54,11 @@ def rows_of(counts: Mapping[tuple[int, int, int], int] = COUNTS, seed: int = 0) 
     return np.random.default_rng(seed).permutation(rows)
 
 
-def write_birds(root: Path, folder: str = "waterbird_complete95_forest2water2",
-                counts: Mapping[tuple[int, int, int], int] = COUNTS) -> list[Path]:
+def write_birds(
+    root: Path,
+    folder: str = "waterbird_complete95_forest2water2",
+    counts: Mapping[tuple[int, int, int], int] = COUNTS,
+) -> list[Path]:
     """Waterbirds as its authors (or WILDS) leave it; returns the images by number."""
     lines, paths = ["img_id,img_filename,y,split,place,place_filename"], []
     for number, (split, label, place) in enumerate(rows_of(counts)):
@@ -55,13 +71,20 @@ def write_birds(root: Path, folder: str = "waterbird_complete95_forest2water2",
     return paths
 
 
-def write_celeba(root: Path, counts: Mapping[tuple[int, int, int], int] = COUNTS, kaggle: bool = False,
-                 nested: bool = False, folder: str = "celeba") -> list[Path]:
+def write_celeba(
+    root: Path,
+    counts: Mapping[tuple[int, int, int], int] = COUNTS,
+    kaggle: bool = False,
+    nested: bool = False,
+    folder: str = "celeba",
+) -> list[Path]:
     """CelebA with the official text files, or with Kaggle's; returns the images by number."""
     place, rows = root / folder, rows_of(counts)
     images = place / "img_align_celeba" / ("img_align_celeba" if nested else "")
-    attributes = [[f"{number + 1:06}.jpg", -1, 2 * hair - 1, 2 * gender - 1, 1]
-                  for number, (_, hair, gender) in enumerate(rows)]
+    attributes = [
+        [f"{number + 1:06}.jpg", -1, 2 * hair - 1, 2 * gender - 1, 1]
+        for number, (_, hair, gender) in enumerate(rows)
+    ]
     paths = [images / str(row[0]) for row in attributes]
     for number, path in enumerate(paths):
         write_image(path, number)
@@ -72,16 +95,24 @@ def write_celeba(root: Path, counts: Mapping[tuple[int, int, int], int] = COUNTS
         (place / "list_eval_partition.csv").write_text("\n".join(lines) + "\n")
     else:
         # The official file sets its columns with two blanks before a number without a sign.
-        lines = [str(len(rows)), " ".join(CELEBA_HEADER) + " ",
-                 *(row[0] + "".join(f"{value:3}" for value in row[1:]) for row in attributes)]
+        lines = [
+            str(len(rows)),
+            " ".join(CELEBA_HEADER) + " ",
+            *(row[0] + "".join(f"{value:3}" for value in row[1:]) for row in attributes),
+        ]
         (place / "list_attr_celeba.txt").write_text("\n".join(lines) + "\n")
         lines = [f"{path.name} {row[0]}" for path, row in zip(paths, rows)]
         (place / "list_eval_partition.txt").write_text("\n".join(lines) + "\n")
     return paths
 
 
-def write_domains(root: Path, benchmark: str = "pacs", classes: tuple[str, ...] = ("dog", "house", "person"),
-                  images: int = 10, folders: tuple[str, ...] | None = None) -> dict[int, tuple[int, int]]:
+def write_domains(
+    root: Path,
+    benchmark: str = "pacs",
+    classes: tuple[str, ...] = ("dog", "house", "person"),
+    images: int = 10,
+    folders: tuple[str, ...] | None = None,
+) -> dict[int, tuple[int, int]]:
     """A benchmark with `images` images of each class in each domain and one more of the first class.
 
     Returns (domain, class) by number.

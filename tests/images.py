@@ -27,7 +27,7 @@ def marked(counts: dict[int, int], side: int, channels: int, seed: int = 0) -> L
 def identity(images: torch.Tensor, side: int, top: int = 0) -> np.ndarray:
     """The numbers that `marked` wrote, of images of `side` padded to 32 pixels that begin at row `top`."""
     margin = (32 - side) // 2
-    corner = images[:, 0, top + margin, margin:margin + 2].numpy().astype(int)
+    corner = images[:, 0, top + margin, margin : margin + 2].numpy().astype(int)
     return corner[:, 0] * 256 + corner[:, 1]
 
 
@@ -37,8 +37,9 @@ def write_idx(path: Path, items: np.ndarray) -> None:
     path.write_bytes(header + items.astype(np.uint8).tobytes())
 
 
-def write_mnist(root: Path, folder: str = "MNIST", train: int = 20, test: int = 12, classes: int = 10,
-                seed: int = 1) -> None:
+def write_mnist(
+    root: Path, folder: str = "MNIST", train: int = 20, test: int = 12, classes: int = 10, seed: int = 1
+) -> None:
     """`train` and `test` images a class in idx files; `folder` is MNIST or FashionMNIST."""
     for number, (prefix, count) in enumerate((("train", train), ("t10k", test))):
         part = marked(dict.fromkeys(range(classes), count), 28, 1, seed + number)
@@ -56,8 +57,9 @@ def write_cifar_folder(root: Path, train: int = 20, test: int = 12, classes: int
             Image.fromarray(image.permute(1, 2, 0).numpy()).save(path)
 
 
-def write_cifar_archive(root: Path, monkeypatch, train: int = 20, test: int = 12, classes: int = 10,
-                        seed: int = 5) -> None:
+def write_cifar_archive(
+    root: Path, monkeypatch, train: int = 20, test: int = 12, classes: int = 10, seed: int = 5
+) -> None:
     """The same images in the unpacked archive's layout; `monkeypatch` tells torchvision their checksums."""
     folder = root / datasets.CIFAR10.base_folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -71,5 +73,8 @@ def write_cifar_archive(root: Path, monkeypatch, train: int = 20, test: int = 12
         checksums[file] = hashlib.md5((folder / file).read_bytes()).hexdigest()
     monkeypatch.setattr(datasets.CIFAR10, "train_list", [["data_batch_1", checksums["data_batch_1"]]])
     monkeypatch.setattr(datasets.CIFAR10, "test_list", [["test_batch", checksums["test_batch"]]])
-    monkeypatch.setattr(datasets.CIFAR10, "meta", {"filename": "batches.meta", "key": "label_names",
-                                                   "md5": checksums["batches.meta"]})
+    monkeypatch.setattr(
+        datasets.CIFAR10,
+        "meta",
+        {"filename": "batches.meta", "key": "label_names", "md5": checksums["batches.meta"]},
+    )

@@ -13,8 +13,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib.experiments.trial import Place
-from lib.store import Store, identity
+from lib.trials.store import Store, identity
+from lib.trials.trial import Place
 
 STEPS = 5
 
@@ -66,9 +66,12 @@ class ChainTrial:
         if self.behaviour == "raise":
             raise RuntimeError("a link\nbroke")
         self.log("end", place)
-        return {"configuration": self.configuration, "seconds": {"total": 3.0},
-                "status": "diverged" if self.behaviour == "diverge" else "finished",
-                "metrics": None if self.behaviour == "diverge" else {"state": state}}
+        return {
+            "configuration": self.configuration,
+            "seconds": {"total": 3.0},
+            "status": "diverged" if self.behaviour == "diverge" else "finished",
+            "metrics": None if self.behaviour == "diverge" else {"state": state},
+        }
 
     def log(self, event: str, place: Place) -> None:
         """One line in the log; O_APPEND keeps lines of several processes whole."""
@@ -80,9 +83,14 @@ class ChainTrial:
 if __name__ == "__main__":
     from sweep_trials import ChainTrial as Trial  # not __main__'s, which a cluster's workers could not find
 
-    from lib.sweep import run
+    from lib.trials import run
 
     folder, count, jobs, *scheduler = sys.argv[1:]
     cluster = {"backend": "dask", "scheduler": scheduler[0]} if scheduler else {}
-    run([Trial(number) for number in range(int(count))], Store(Path(folder) / "store"),
-        Place(checkpoints=Path(folder) / "checkpoints"), jobs=int(jobs), **cluster)
+    run(
+        [Trial(number) for number in range(int(count))],
+        Store(Path(folder) / "store"),
+        Place(checkpoints=Path(folder) / "checkpoints"),
+        jobs=int(jobs),
+        **cluster,
+    )

@@ -45,7 +45,7 @@ class Server(http.server.BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {begin}-{len(self.content) - 1}/{len(self.content)}")
         self.send_header("Content-Length", str(len(rest)))
         self.end_headers()
-        self.wfile.write(rest[:self.breaks_off_after])
+        self.wfile.write(rest[: self.breaks_off_after])
 
     def log_message(self, *_):
         pass
@@ -163,9 +163,16 @@ def test_download_from_nowhere_is_one_line(root):
     assert str(root) in one_line(error) and not snapshot(root)
 
 
-@pytest.mark.parametrize("damage", [lambda content: content[:len(content) // 2], lambda content: content[:-4],
-                                    lambda content: b"<html>busy</html>", lambda content: b"",
-                                    lambda content: content[:900] + bytes(40) + content[940:]])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[: len(content) // 2],
+        lambda content: content[:-4],
+        lambda content: b"<html>busy</html>",
+        lambda content: b"",
+        lambda content: content[:900] + bytes(40) + content[940:],
+    ],
+)
 @pytest.mark.parametrize("pack", [tar, pack_zip])
 def test_damaged_archive_leaves_nothing_behind(pack, damage, server, root, monkeypatch):
     monkeypatch.setattr(Server, "content", damage(pack(FILES)))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lib.experiments.batch_size import (
+from book import figures_batch_size as figures
+from book.batch_size import (
     EPOCHS,
     RADII,
     SIZES,
@@ -18,7 +19,6 @@ from lib.experiments.batch_size import (
     plan,
     sensitivity,
 )
-from lib.figures import batch_size as figures
 from lib.toy.ensemble import ToySetting
 
 
@@ -46,8 +46,10 @@ def test_errors_come_to_their_size_and_radius_without_diverged_seeds():
     trials = plan("epochs", 10, (0.0, 2.0), (1, 5), seeds=3)
     assert [(t.settings[0].batch_size, t.settings[0].rho) for t in trials] == [(1, 0), (1, 2), (5, 0), (5, 2)]
     wrong = [[10, 20, 30], [40, None, 60], [70, 80, 90], [100, 110, 120]]
-    records = [{"configuration": trial.configuration, "metrics": {"wrong": {"test": {"hard": [counts]}}}}
-               for trial, counts in zip(trials, wrong)]
+    records = [
+        {"configuration": trial.configuration, "metrics": {"wrong": {"test": {"hard": [counts]}}}}
+        for trial, counts in zip(trials, wrong)
+    ]
     expected = np.array([[[10, 30], [40, 60]], [[70, 90], [100, 120]]]) / 2000
     np.testing.assert_allclose(by_size(records, (0.0, 2.0), "hard", "test"), expected)
 
@@ -93,8 +95,10 @@ def test_more_sensitive_is_the_difference_of_the_spreads_and_pairing_takes_the_s
 
 def test_figure_shows_the_mean_of_every_size_under_every_budget():
     rng = np.random.default_rng(0)
-    rows = {row: {budget: rng.uniform(0, 0.5, size=(2, 3, 5)) for budget in ("epochs", "steps")}
-            for row in ("hard", "training")}
+    rows = {
+        row: {budget: rng.uniform(0, 0.5, size=(2, 3, 5)) for budget in ("epochs", "steps")}
+        for row in ("hard", "training")
+    }
     fig = figures.against_radius((0.0, 1.0, 2.0), (5, 300), rows)
     for axes, error in zip(fig.axes, [error for of_budget in rows.values() for error in of_budget.values()]):
         assert [line.get_label() for line in axes.lines] == ["5", "300"]
@@ -131,14 +135,17 @@ def test_summary_has_a_row_for_every_budget():
     figures.plt.close(fig)
 
 
-@pytest.mark.parametrize(("call", "name"), [
-    (lambda: epochs_of("hours", 5, 10), "budget"),
-    (lambda: plan("hours"), "budget"),
-    (lambda: epochs_of("steps", 5, 100), "steps"),
-    (lambda: epochs_of("steps", 5, 0), "steps"),
-    (lambda: more_sensitive(np.zeros((2, 3, 4)), [True] * 3), "large"),
-    (lambda: more_sensitive(np.zeros((2, 3, 4)), [False] * 3), "large"),
-])
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda: epochs_of("hours", 5, 10), "budget"),
+        (lambda: plan("hours"), "budget"),
+        (lambda: epochs_of("steps", 5, 100), "steps"),
+        (lambda: epochs_of("steps", 5, 0), "steps"),
+        (lambda: more_sensitive(np.zeros((2, 3, 4)), [True] * 3), "large"),
+        (lambda: more_sensitive(np.zeros((2, 3, 4)), [False] * 3), "large"),
+    ],
+)
 def test_bad_input_is_refused_in_one_line(call, name):
     with pytest.raises(ValueError) as error:
         call()

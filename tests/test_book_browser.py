@@ -11,8 +11,9 @@ import shutil
 import threading
 from collections.abc import Iterator
 
-import pages
 import pytest
+
+from book.make import pages
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -52,8 +53,14 @@ def browser() -> Iterator[playwright.Browser]:
 class Visit:
     """A page, and what went wrong while it loaded."""
 
-    def __init__(self, browser: playwright.Browser, address: str, name: str, viewport: dict = DESKTOP,
-                 scheme: str = "light"):
+    def __init__(
+        self,
+        browser: playwright.Browser,
+        address: str,
+        name: str,
+        viewport: dict = DESKTOP,
+        scheme: str = "light",
+    ):
         self.problems: list[str] = []
         self.page = browser.new_page(viewport=viewport, color_scheme=scheme)
         self.page.on("console", self._message)
@@ -125,8 +132,11 @@ def test_slider_changes_its_figure(browser, address, viewport):
         before = drawing.inner_html()
         box = rail.bounding_box()
         visit.page.mouse.click(box["x"] + 0.95 * box["width"], box["y"] + box["height"] / 2)
-        visit.page.wait_for_function("([drawing, before]) => drawing.innerHTML !== before",
-                                     arg=[drawing.element_handle(), before], timeout=5000)
+        visit.page.wait_for_function(
+            "([drawing, before]) => drawing.innerHTML !== before",
+            arg=[drawing.element_handle(), before],
+            timeout=5000,
+        )
         assert visit.problems == []
 
 

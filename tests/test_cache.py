@@ -121,9 +121,16 @@ def test_renamed_images_change_the_fingerprint(folder):
     assert numbers(decoded(folder))[3] == 3
 
 
-@pytest.mark.parametrize("damage", [lambda content: content[:len(content) // 2], lambda content: content[:-1],
-                                    lambda content: b"", lambda content: b"no array",
-                                    lambda content: content.replace(b"(6, 8", b"(3, 8")])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[: len(content) // 2],
+        lambda content: content[:-1],
+        lambda content: b"",
+        lambda content: b"no array",
+        lambda content: content.replace(b"(6, 8", b"(3, 8"),
+    ],
+)
 def test_damaged_cache_is_made_anew(damage, folder, root):
     first = decoded(folder).clone()
     content = cached(root)[0].read_bytes()
@@ -153,9 +160,10 @@ def test_damaged_image_is_named_and_leaves_nothing_behind(content, folder, root)
 
 def test_image_that_breaks_off_is_named(folder):
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(
-        folder / "1.jpg")
+        folder / "1.jpg"
+    )
     content = (folder / "1.jpg").read_bytes()
-    (folder / "1.jpg").write_bytes(content[:len(content) // 2])
+    (folder / "1.jpg").write_bytes(content[: len(content) // 2])
     with pytest.raises(DataError) as error:
         decoded(folder)
     assert str(folder / "1.jpg") in one_line(error)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from IPython.core.formatters import DisplayFormatter
 
-from lib.claims import CLAIMS, JUDGEMENT, Check, Verdict, judge, verdict_of, weakest
+from book.claims import CLAIMS, JUDGEMENT, Check, Verdict, judge, verdict_of, weakest
 from lib.stats import Estimate, estimate
 
 CHECKS = [
@@ -50,12 +50,15 @@ def test_a_judgement_shows_its_checks_with_effect_and_escapes_html():
     assert 'class="verdict partly"' in html
 
 
-@pytest.mark.parametrize(("marks", "words"), [
-    ([(True, True), (True, True)], "reproduced, in reduced runs only"),
-    ([(False, True), (None, False)], "not reproduced, in reduced runs only"),
-    ([(True, False), (True, True)], "reproduced"),
-    ([(None, True)], "not run here"),
-])
+@pytest.mark.parametrize(
+    ("marks", "words"),
+    [
+        ([(True, True), (True, True)], "reproduced, in reduced runs only"),
+        ([(False, True), (None, False)], "not reproduced, in reduced runs only"),
+        ([(True, False), (True, True)], "reproduced"),
+        ([(None, True)], "not run here"),
+    ],
+)
 def test_a_verdict_of_reduced_runs_alone_says_so(marks, words):
     checks = [Check("a part", holds, reduced=reduced) for holds, reduced in marks]
     judgement = judge("C8", checks)
@@ -80,7 +83,10 @@ def test_a_check_read_back_from_json_says_the_same(check):
         assert read.effect is None
     else:
         assert (read.effect.n, read.effect.mean, read.effect.low) == (
-            check.effect.n, check.effect.mean, check.effect.low)
+            check.effect.n,
+            check.effect.mean,
+            check.effect.low,
+        )
         assert math.isnan(read.effect.spread) == math.isnan(check.effect.spread)
 
 

@@ -8,24 +8,33 @@ from pathlib import Path
 import computing
 import pytest
 
-from lib.compute import diverged, duration, efforts, hardware, nets, total_seconds
-from lib.store import Store
+from book.compute import diverged, efforts, hardware, nets, total_seconds
+from lib.trials.status import duration
+from lib.trials.store import Store
 
 CPU = {"device": "cpu", "model": "a processor", "threads": 2}
 GPU = {"device": "cuda", "model": "a graphics card", "threads": 8}
 
 
 def image(seed: int, seconds: dict, status: str = "finished", device: dict = CPU) -> dict:
-    return {"configuration": {"experiment": "images", "protocol": 1, "dataset": "cifar-mnist", "seed": seed},
-            "status": status, "metrics": {} if status == "finished" else None, "seconds": seconds,
-            "hardware": device}
+    return {
+        "configuration": {"experiment": "images", "protocol": 1, "dataset": "cifar-mnist", "seed": seed},
+        "status": status,
+        "metrics": {} if status == "finished" else None,
+        "seconds": seconds,
+        "hardware": device,
+    }
 
 
 def toy(wrong: list | None, seeds: int = 3) -> dict:
     """A trial of two settings; `wrong` holds None for a net that diverged."""
-    return {"configuration": {"experiment": "toy", "seeds": seeds, "settings": [{}, {"rho": 1}]},
-            "status": "diverged" if wrong is None else "finished", "seconds": {"total": 5.0}, "hardware": CPU,
-            "metrics": None if wrong is None else {"wrong": {"train": {"model": wrong}}}}
+    return {
+        "configuration": {"experiment": "toy", "seeds": seeds, "settings": [{}, {"rho": 1}]},
+        "status": "diverged" if wrong is None else "finished",
+        "seconds": {"total": 5.0},
+        "hardware": CPU,
+        "metrics": None if wrong is None else {"wrong": {"train": {"model": wrong}}},
+    }
 
 
 @pytest.fixture
@@ -69,9 +78,19 @@ def test_threads_count_on_a_cpu_only():
     assert hardware(image(0, {}, device={**CPU, "threads": 1})) == "a processor, 1 thread"
 
 
-@pytest.mark.parametrize(("seconds", "words"), [
-    (0, "0 s"), (0.42, "0.4 s"), (45.4, "45 s"), (89, "89 s"), (150, "2 min"), (5399, "90 min"),
-    (5400, "1.5 h"), (100_000, "27.8 h")])
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "0 s"),
+        (0.42, "0.4 s"),
+        (45.4, "45 s"),
+        (89, "89 s"),
+        (150, "2 min"),
+        (5399, "90 min"),
+        (5400, "1.5 h"),
+        (100_000, "27.8 h"),
+    ],
+)
 def test_a_duration_has_the_unit_that_one_would_use(seconds, words):
     assert duration(seconds) == words
 

@@ -84,16 +84,19 @@ def test_a_goal_never_reached_is_at_infinity():
     assert result.mean == result.low == result.high == np.inf
 
 
-@pytest.mark.parametrize(("call", "name"), [
-    (lambda: at([1, 1], np.zeros((2, 3)), [1]), "ratios"),
-    (lambda: at([0, 1], np.zeros((2, 3)), [1]), "ratios"),
-    (lambda: at([1, 2], np.zeros((3, 3)), [1]), "curves"),
-    (lambda: at([1, 2], np.zeros((2, 3)), [-1]), "where"),
-    (lambda: mean_height([1, 2], np.zeros((2, 3)), 2, 1), "low"),
-    (lambda: distance(np.zeros((2, 3)), np.zeros((3, 2))), "first"),
-    (lambda: quotient(np.zeros(2), np.zeros(3)), "first"),
-    (lambda: falls_to([1, 2], np.zeros((2, 3)), np.zeros(2)), "goal"),
-])
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda: at([1, 1], np.zeros((2, 3)), [1]), "ratios"),
+        (lambda: at([0, 1], np.zeros((2, 3)), [1]), "ratios"),
+        (lambda: at([1, 2], np.zeros((3, 3)), [1]), "curves"),
+        (lambda: at([1, 2], np.zeros((2, 3)), [-1]), "where"),
+        (lambda: mean_height([1, 2], np.zeros((2, 3)), 2, 1), "low"),
+        (lambda: distance(np.zeros((2, 3)), np.zeros((3, 2))), "first"),
+        (lambda: quotient(np.zeros(2), np.zeros(3)), "first"),
+        (lambda: falls_to([1, 2], np.zeros((2, 3)), np.zeros(2)), "goal"),
+    ],
+)
 def test_what_is_not_allowed_is_named(call, name):
     with pytest.raises(ValueError, match=name):
         call()

@@ -38,7 +38,7 @@ def feature_gradients(net: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, list[
     flat = torch.tensor(net, dtype=torch.float64, requires_grad=True)
     part, start = {}, 0
     for name, value in unpack(net).items():
-        part[name] = flat[start:start + value.size].view(value.shape)
+        part[name] = flat[start : start + value.size].view(value.shape)
         start += value.size
     values, gradients = [], []
     for row in torch.tensor(x, dtype=torch.float64):
@@ -79,7 +79,7 @@ def test_the_sum_is_automatic_differentiations_gradient_of_the_logistic_loss():
     net = train([setting], [1], (0,), keep_nets=True).nets[0][0, 0].astype(float)
     points = sample(SMALL, 1)
     x, y, w = points.x[:5], points.y[:5].astype(float), np.array([0.7, -0.4])
-    values, gradients = zip(*(feature_gradients(net[i], x[:, 2 * i:2 * i + 2]) for i in range(2)))
+    values, gradients = zip(*(feature_gradients(net[i], x[:, 2 * i : 2 * i + 2]) for i in range(2)))
     weights = expit(-y * (w @ np.array(values)))
     by_parts = [
         -np.mean([y[b] * weights[b] * w[i] * gradients[i][b] for b in range(5)], axis=0) for i in range(2)
@@ -89,7 +89,7 @@ def test_the_sum_is_automatic_differentiations_gradient_of_the_logistic_loss():
     for i, flat in enumerate(flats):
         part, start = {}, 0
         for name, value in unpack(net[i]).items():
-            part[name] = flat[start:start + value.size].view(value.shape)
+            part[name] = flat[start : start + value.size].view(value.shape)
             start += value.size
         hidden = torch.relu(
             torch.tensor(x[:, 2 * i : 2 * i + 2], dtype=torch.float64) @ part["W1"] + part["b1"]

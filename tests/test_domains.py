@@ -58,9 +58,13 @@ def test_every_benchmark_gives_each_image_with_its_class_and_domain(benchmark, t
             assert found.images.shape == (len(found), 3, SIZE, SIZE) and found.images.dtype == torch.uint8
             assert found.images.is_contiguous(memory_format=torch.channels_last)
             assert list(zip(found.domains.tolist(), found.labels.tolist())) == [
-                made[number] for number in used(found)]
-            assert {position} == set(found.domains.tolist()) if split in SPLITS[2:] else (
-                position not in found.domains)
+                made[number] for number in used(found)
+            ]
+            assert (
+                {position} == set(found.domains.tolist())
+                if split in SPLITS[2:]
+                else (position not in found.domains)
+            )
 
 
 @pytest.mark.parametrize("folders", [("A", "C", "P", "S"), ("art_painting", "C", "photo", "S")])
@@ -138,9 +142,14 @@ def test_missing_domain_is_named(tmp_path):
     assert domains.state("pacs", tmp_path) == ("damaged", str(error.value))
 
 
-@pytest.mark.parametrize("change", [lambda photo: (photo / "dog").rename(photo / "Dog"),
-                                    lambda photo: (photo / "cat").mkdir(),
-                                    lambda photo: (photo / "person").rename(photo.parent / "elsewhere")])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda photo: (photo / "dog").rename(photo / "Dog"),
+        lambda photo: (photo / "cat").mkdir(),
+        lambda photo: (photo / "person").rename(photo.parent / "elsewhere"),
+    ],
+)
 def test_classes_that_differ_over_domains_are_named(change, tmp_path):
     write_domains(tmp_path)
     change(tmp_path / "PACS/photo")
@@ -189,7 +198,9 @@ def test_state_tells_complete_reduced_and_missing_apart(tmp_path, monkeypatch):
     assert domains.state("vlcs", tmp_path)[0] == "missing"
     write_domains(tmp_path, "vlcs", images=2)
     assert domains.state("vlcs", tmp_path) == (
-        "reduced", "7 Caltech101, 7 LabelMe, 7 SUN09, 7 VOC2007 images of 3 classes")
+        "reduced",
+        "7 Caltech101, 7 LabelMe, 7 SUN09, 7 VOC2007 images of 3 classes",
+    )
     known = BENCHMARKS["vlcs"]
     monkeypatch.setitem(BENCHMARKS, "vlcs", domains.Benchmark(known.domains, (7,) * 4, 3, known.archive))
     assert domains.state("vlcs", tmp_path)[0] == "complete"
@@ -229,10 +240,17 @@ def test_absent_set_is_named_with_the_way_to_get_it(tmp_path):
         assert str(tmp_path) in one_line(error)
 
 
-@pytest.mark.parametrize("arguments, word", [
-    (("domain_net", "C", SIZE), "benchmark"), (("pacs", "R", SIZE), "A, C, P, S"),
-    (("pacs", "photo", SIZE), "target"), (("pacs", "C", 0), "size"), (("pacs", "C", SIZE, -1), "seed"),
-    (("pacs", "C", SIZE, True), "seed")])
+@pytest.mark.parametrize(
+    "arguments, word",
+    [
+        (("domain_net", "C", SIZE), "benchmark"),
+        (("pacs", "R", SIZE), "A, C, P, S"),
+        (("pacs", "photo", SIZE), "target"),
+        (("pacs", "C", 0), "size"),
+        (("pacs", "C", SIZE, -1), "seed"),
+        (("pacs", "C", SIZE, True), "seed"),
+    ],
+)
 def test_wrong_arguments_are_refused_before_files_are_touched(arguments, word, tmp_path):
     with pytest.raises(ValueError, match=word) as error:
         domains.load(*arguments, root=tmp_path)

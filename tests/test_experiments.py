@@ -8,17 +8,17 @@ import pytest
 import torch
 from images import write_cifar_folder, write_mnist
 
+from book import real_data_table1 as table1
+from book.real_data_table import difference, diverged, easy_and_hard, errors, table
+from book.real_data_table1 import comparison, grid, one_setting, plan, select, selected, shortfalls
 from lib import training
 from lib.checkpoint import CheckpointWarning
 from lib.data import pairs
-from lib.experiments import images, table1
-from lib.experiments.images import ImageTrial, read_pairs
-from lib.experiments.table import difference, diverged, easy_and_hard, errors, table
-from lib.experiments.table1 import comparison, grid, one_setting, plan, select, selected, shortfalls
-from lib.experiments.trial import MissingTrials, Place
-from lib.experiments.weights import FRACTIONS, WeightTrial
-from lib.store import Store
-from lib.sweep import run
+from lib.trials import images, run
+from lib.trials.images import ImageTrial, read_pairs
+from lib.trials.store import Store
+from lib.trials.trial import MissingTrials, Place
+from lib.trials.weights import FRACTIONS, WeightTrial
 
 METHODS = "sgd, sam, lsam, asam, gsam, esam, looksam, friendly, sam_decay_inside, adam, sam_adam"
 TRIAL = ImageTrial("cifar-mnist", "sgd", lr=0.05, epochs=1, batch_size=10)
@@ -179,7 +179,7 @@ def test_damaged_checkpoint_is_named_and_training_begins_anew(place, damage):
     if damage == "another net":
         torch.save({"epochs": 1, "history": {}, "optimizer": None, "model": {"weight": torch.ones(3)}}, path)
     else:
-        path.write_bytes(content[:len(content) // 2] if damage == "cut" else b"")
+        path.write_bytes(content[: len(content) // 2] if damage == "cut" else b"")
     with pytest.warns(CheckpointWarning, match=path.name):
         assert TRIAL.run(place)["metrics"] == record["metrics"]
 
@@ -221,9 +221,7 @@ def test_identity_depends_on_every_field_and_not_on_the_type_of_a_number():
 def test_configuration_is_plain_json_that_gives_the_trial_back():
     configuration = json.loads(json.dumps(TRIAL.configuration))
     assert configuration == TRIAL.configuration
-    assert (
-        configuration.pop("experiment") == "images" and configuration.pop("protocol") == images.PROTOCOL
-    )
+    assert configuration.pop("experiment") == "images" and configuration.pop("protocol") == images.PROTOCOL
     assert ImageTrial(**configuration) == TRIAL
 
 
@@ -256,15 +254,23 @@ def write_sweep(store: Store, leave_out: int = 0, **validation_errors: dict) -> 
     """A made-up sweep: validation error .5, or that of `validation_errors`; the loss falls with rho."""
     for trial in grid("cifar-mnist")[leave_out:]:
         error = validation_errors.get("at", {}).get((trial.lr, trial.rho), 0.5)
-        store.write({"configuration": trial.configuration, "status": "finished",
-                     "metrics": {"validation_error": error, "validation_loss": 1 - trial.rho}})
+        store.write(
+            {
+                "configuration": trial.configuration,
+                "status": "finished",
+                "metrics": {"validation_error": error, "validation_loss": 1 - trial.rho},
+            }
+        )
 
 
 def test_setting_is_selected_by_validation_error_then_loss_for_each_method(store):
     write_sweep(store, at={(0.01, 0.0): 0.2, (0.05, 0.1): 0.1, (0.1, 0.01): 0.1})
     chosen = selected("cifar-mnist", store)
     assert {name: (trial.method, trial.lr, trial.rho) for name, trial in chosen.items()} == {
-        "sgd": ("sgd", 0.01, 0), "sam": ("sam", 0.05, 0.1), "lsam": ("lsam", 0.05, 0.1)}
+        "sgd": ("sgd", 0.01, 0),
+        "sam": ("sam", 0.05, 0.1),
+        "lsam": ("lsam", 0.05, 0.1),
+    }
     with pytest.raises(ValueError, match="records must hold a finished trial of lsam"):
         select(store, "lsam")
 

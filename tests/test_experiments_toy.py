@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from lib.data.toy import ToyConstants
-from lib.experiments.toy import MEANS, ToyTrial, errors, heads, means
-from lib.experiments.trial import Place
-from lib.store import Store
 from lib.toy.ensemble import intervention, lsam, sgd, train
+from lib.trials.store import Store
+from lib.trials.toy import MEANS, ToyTrial, errors, heads, means
+from lib.trials.trial import Place
 
 DATA = ToyConstants(training_points=40, test_points=60, complexity=200.0)
 SHARED = {"data": DATA, "width": 8, "epochs": 4}
@@ -27,10 +27,15 @@ def record() -> dict:
     return TRIAL.run(PLACE)
 
 
-@pytest.mark.parametrize("trial", [
-    TRIAL, ToyTrial((lsam(1, head=(2, 0.5), batch_size=7, head_importance="real", memory=3),), 1),
-    ToyTrial((sgd(), sgd(data=ToyConstants(label_noise=0.1, noisy="hard"), epochs=3)), 2, 0),
-], ids=["three methods", "one setting", "two sets of data"])
+@pytest.mark.parametrize(
+    "trial",
+    [
+        TRIAL,
+        ToyTrial((lsam(1, head=(2, 0.5), batch_size=7, head_importance="real", memory=3),), 1),
+        ToyTrial((sgd(), sgd(data=ToyConstants(label_noise=0.1, noisy="hard"), epochs=3)), 2, 0),
+    ],
+    ids=["three methods", "one setting", "two sets of data"],
+)
 def test_configuration_gives_the_trial_back(trial):
     written = json.loads(json.dumps(trial.configuration))
     assert ToyTrial.from_configuration(written) == trial
@@ -48,17 +53,30 @@ def test_identity_is_what_is_computed_and_not_what_it_is_called():
     assert replace(TRIAL, name="another") == TRIAL
     one, same = (ToyTrial((lsam(rho, head=head),), 1) for rho, head in ((1, (1, 2)), (1.0, (1.0, 2.0))))
     assert one.identity == same.identity
-    changes = [{"seeds": 4}, {"first_seed": 6}, {"trace_every": 0}, {"settings": SETTINGS[:2]},
-               {"settings": SETTINGS[::-1]},
-               {"settings": (replace(SETTINGS[0], data=replace(DATA, dropout=0.1)), *SETTINGS[1:])}]
+    changes = [
+        {"seeds": 4},
+        {"first_seed": 6},
+        {"trace_every": 0},
+        {"settings": SETTINGS[:2]},
+        {"settings": SETTINGS[::-1]},
+        {"settings": (replace(SETTINGS[0], data=replace(DATA, dropout=0.1)), *SETTINGS[1:])},
+    ]
     identities = {replace(TRIAL, **change).identity for change in changes}
     assert len(identities | {TRIAL.identity}) == len(changes) + 1
 
 
-@pytest.mark.parametrize("change", [
-    {"settings": ()}, {"settings": ("sgd",)}, {"seeds": 0}, {"seeds": 2.0}, {"first_seed": -1},
-    {"trace_every": -1}, {"seeds": True},
-])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"settings": ()},
+        {"settings": ("sgd",)},
+        {"seeds": 0},
+        {"seeds": 2.0},
+        {"first_seed": -1},
+        {"trace_every": -1},
+        {"seeds": True},
+    ],
+)
 def test_what_is_not_allowed_is_named_in_one_line(change):
     with pytest.raises(ValueError, match=f"^{next(iter(change))} must be .*, not .*$"):
         replace(TRIAL, **change)
@@ -115,8 +133,11 @@ def test_diverged_net_is_missing_and_the_others_stay():
 def test_trial_of_which_every_net_diverged_is_diverged():
     record = ToyTrial((EXPLODES,), 2, trace_every=4).run(PLACE)
     assert record["status"] == "diverged" and record["metrics"] is None
-    for values, shape in ((errors(record, "hard"), (1, 2)), (heads(record), (1, 2, 2)),
-                          (means(record), (1, 2, 6))):
+    for values, shape in (
+        (errors(record, "hard"), (1, 2)),
+        (heads(record), (1, 2, 2)),
+        (means(record), (1, 2, 6)),
+    ):
         assert values.shape == shape and np.isnan(values).all()
 
 

@@ -8,12 +8,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from lib.experiments import full_cost, group_rows, natural_plans, table
-from lib.experiments.group_weights import BINS, GroupWeightTrial, binned, mapped
-from lib.experiments.weights import summary
-from lib.figures import groups as figures
-from lib.figures import images
-from lib.store import Store
+from book import figures_real_data_groups as figures
+from book import figures_real_data_images as images
+from book import full_cost, natural_plans
+from book import real_data_rows as group_rows
+from book import real_data_table as table
+from lib.trials.group_weights import BINS, GroupWeightTrial, binned, mapped
+from lib.trials.store import Store
+from lib.trials.weights import summary
 
 SEEDS = 3
 PROTOCOL = natural_plans.groups_reduced("celeba")
@@ -23,12 +25,22 @@ GAIN = {"sgd": 0.0, "sam": 0.05}  # by which a probing error is lower
 def error_record(trial, validation: float = 0.5) -> dict:
     gain = GAIN[trial.method] + 0.001 * trial.seed
     rates = {"hair": {"error": 0.3 - gain, "examples": 64}, "gender": {"error": 0.1 - gain, "examples": 64}}
-    metrics = {"validation_error": validation, "validation_loss": 1.0, "probing_error": rates,
-               "classifier_error": rates,
-               "test_error": {"error": 0.05, "worst_group_error": 0.4, "groups": {}}}
-    return {"configuration": trial.configuration, "status": "finished", "diverged_at": None,
-            "metrics": metrics, "images": {"train": 7000}, "seconds": {"total": 1.0},
-            "weights": {"fresh": ["layer4", "fc"]}}
+    metrics = {
+        "validation_error": validation,
+        "validation_loss": 1.0,
+        "probing_error": rates,
+        "classifier_error": rates,
+        "test_error": {"error": 0.05, "worst_group_error": 0.4, "groups": {}},
+    }
+    return {
+        "configuration": trial.configuration,
+        "status": "finished",
+        "diverged_at": None,
+        "metrics": metrics,
+        "images": {"train": 7000},
+        "seconds": {"total": 1.0},
+        "weights": {"fresh": ["layer4", "fc"]},
+    }
 
 
 def weight_record(trial: GroupWeightTrial, tilt: float = 0.3) -> dict:
@@ -39,15 +51,30 @@ def weight_record(trial: GroupWeightTrial, tilt: float = 0.3) -> dict:
     phantom = real * np.exp(tilt * contributions["gender"] - 0.1 * contributions["hair"])
     values = {"real": real, "phantom": phantom, "ratio": phantom / real / np.median(phantom / real)}
     attributes = {
-        name: {"probing_error": 0.1, "slope": slope, "worst_share": {"real": 0.5, "phantom": 0.5 + change},
-               "bins": binned(contributions[name], values)}
-        for name, slope, change in (("hair", -0.1, 0.02), ("gender", tilt, -0.1))}
+        name: {
+            "probing_error": 0.1,
+            "slope": slope,
+            "worst_share": {"real": 0.5, "phantom": 0.5 + change},
+            "bins": binned(contributions[name], values),
+        }
+        for name, slope, change in (("hair", -0.1, 0.02), ("gender", tilt, -0.1))
+    }
     own = {name: found | {"slope": 7.0} for name, found in attributes.items()}
-    metrics = {"real": summary(real), "phantom": summary(phantom), "median_ratio": 1.0, "contributions": {
-        "label": {"attributes": attributes, "map": mapped(contributions, values)},
-        "attribute": {"attributes": own, "map": mapped(contributions, values)}}}
-    return {"configuration": trial.configuration, "status": "finished", "metrics": metrics,
-            "seconds": {"total": 1.0}}
+    metrics = {
+        "real": summary(real),
+        "phantom": summary(phantom),
+        "median_ratio": 1.0,
+        "contributions": {
+            "label": {"attributes": attributes, "map": mapped(contributions, values)},
+            "attribute": {"attributes": own, "map": mapped(contributions, values)},
+        },
+    }
+    return {
+        "configuration": trial.configuration,
+        "status": "finished",
+        "metrics": metrics,
+        "seconds": {"total": 1.0},
+    }
 
 
 @pytest.fixture
@@ -82,12 +109,15 @@ def test_row_is_there_only_where_all_its_trials_are(store, row):
 
 def test_what_a_row_lacks_of_the_protocol_is_said_with_the_command(row):
     words = group_rows.standing("celeba", "reduced", row)
-    assert words.startswith("reduced: 2 of 20 epochs, 64 of 112 pixels a side, 6 of 20 settings in the "
-                            "sweep, 7,000 of 162,770 training images")
+    assert words.startswith(
+        "reduced: 2 of 20 epochs, 64 of 112 pixels a side, 6 of 20 settings in the "
+        "sweep, 7,000 of 162,770 training images"
+    )
     assert "but for layer4 and fc" in words
     assert group_rows.standing("waterbirds", "full", None) == (
-        "not run here: python -m lib.sweep waterbirds-full")
-    assert group_rows.standing("birds_on_scenes", "reduced", None).endswith("lib.sweep birds-on-scenes")
+        "not run here: python -m book.sweep waterbirds-full"
+    )
+    assert group_rows.standing("birds_on_scenes", "reduced", None).endswith("book.sweep birds-on-scenes")
 
 
 def test_whole_protocol_on_part_of_the_images_is_reduced(tmp_path):
@@ -109,8 +139,10 @@ def test_whole_protocol_on_part_of_the_images_is_reduced(tmp_path):
 
 def test_table_has_the_worst_group_and_the_net_before_training(row):
     rows = group_rows.rows_of_table(row)
-    assert list(rows) == [f"CelebA, reduced: {what}" for what in (
-        "test", "worst group", "probe, hair (hard)", "probe, gender (easy)")]
+    assert list(rows) == [
+        f"CelebA, reduced: {what}"
+        for what in ("test", "worst group", "probe, hair (hard)", "probe, gender (easy)")
+    ]
     hard = rows["CelebA, reduced: probe, hair (hard)"]
     assert hard["SGD"] == "29.90 ± 0.10" and hard["SGD less SAM"].startswith("5.00 [")
     assert hard["before training"] == "29.90 ± 0.10"
@@ -127,21 +159,30 @@ def test_c3_is_within_either_net_and_between_them(row):
     sgd, sam = group_rows.gini(row, 2)
     checks = group_rows.checks_of_evenness(row)
     assert [check.effect.mean for check in checks] == pytest.approx(
-        [np.mean(sgd[0] - sgd[1]), np.mean(sam[0] - sam[1]), np.mean(sgd[0] - sam[1])])
+        [np.mean(sgd[0] - sgd[1]), np.mean(sam[0] - sam[1]), np.mean(sgd[0] - sam[1])]
+    )
     assert all(check.reduced and check.effect.n == SEEDS for check in checks)
 
 
 def test_c4_has_both_readings_with_the_signs_of_the_claim(row, store):
     assert [check.holds for check in group_rows.checks_of_which(row)] == [True] * 4
-    reverse = replace(row, weights=[weight_record(trial, tilt=-0.3) for trial in natural_plans.weight_trials(
-        PROTOCOL, row.settings, SEEDS)])
+    reverse = replace(
+        row,
+        weights=[
+            weight_record(trial, tilt=-0.3)
+            for trial in natural_plans.weight_trials(PROTOCOL, row.settings, SEEDS)
+        ],
+    )
     assert [check.holds for check in group_rows.checks_of_which(reverse)] == [True, True, False, True]
 
 
 def test_seeds_are_paired_and_a_diverged_net_leaves_its_seed_out(row):
-    lost = [record | {"status": "diverged", "metrics": None}
-            if record["configuration"]["of"]["method"] == "sam" and record["configuration"]["of"]["seed"] == 1
-            else record for record in row.weights]
+    lost = [
+        record | {"status": "diverged", "metrics": None}
+        if record["configuration"]["of"]["method"] == "sam" and record["configuration"]["of"]["seed"] == 1
+        else record
+        for record in row.weights
+    ]
     assert group_rows.gini(row, 1).shape == (2, 2, SEEDS)
     assert group_rows.gini(replace(row, weights=lost), 1).shape == (2, 2, SEEDS - 1)
 
@@ -164,8 +205,7 @@ def test_means_in_words_are_over_seeds_at_the_end(row):
 
 def test_figures_show_every_moment_and_the_easy_feature_to_the_right(row):
     fig = figures.lorenz_curves([row, row])
-    assert [ax.get_title() for ax in fig.axes[:2]] == [
-        "CelebA, epoch 1", "CelebA, epoch 2 (the end)"]
+    assert [ax.get_title() for ax in fig.axes[:2]] == ["CelebA, epoch 1", "CelebA, epoch 2 (the end)"]
     along = figures.along_contributions([row])
     lines = along.axes[0].get_lines()
     assert len(along.axes) == 4 and len(lines) == 4 and len(lines[0].get_xdata()) == BINS

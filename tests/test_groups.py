@@ -27,8 +27,11 @@ LAYOUTS = {
     "CelebA of torchvision": ("celeba", write_celeba, {}),
     "CelebA of torchvision, nested": ("celeba", write_celeba, {"nested": True}),
     "CelebA of Kaggle": ("celeba", write_celeba, {"kaggle": True, "nested": True}),
-    "CelebA of Kaggle, in its own folder": ("celeba", write_celeba, {"kaggle": True, "nested": True,
-                                                                     "folder": "celeba-dataset"}),
+    "CelebA of Kaggle, in its own folder": (
+        "celeba",
+        write_celeba,
+        {"kaggle": True, "nested": True, "folder": "celeba-dataset"},
+    ),
     "CelebA with tables as csv and images not nested": ("celeba", write_celeba, {"kaggle": True}),
 }
 
@@ -89,8 +92,12 @@ def test_sets_name_their_attributes_and_groups(tmp_path):
     write_celeba(tmp_path)
     birds, faces = (groups.load(name, SIZE, 0, tmp_path) for name in ("waterbirds", "celeba"))
     assert birds.attributes == ("bird", "place") and faces.attributes == ("hair", "gender")
-    assert birds.group_names == ("land bird, land", "land bird, water",
-                                 "water bird, land", "water bird, water")
+    assert birds.group_names == (
+        "land bird, land",
+        "land bird, water",
+        "water bird, land",
+        "water bird, water",
+    )
     assert faces.group_names == ("dark, female", "dark, male", "blond, female", "blond, male")
 
 
@@ -242,14 +249,18 @@ DAMAGES = {
     "header only": (lambda content: content.splitlines(keepends=True)[0], "names no image|no column|differ"),
     "bytes": (b"\xff\xfe\x00\x80", "not a table"),
     "long row": (lambda content: content + b"x.jpg 1 1 1 1 1 1,1,1,1,1,1,1,1,1\n", "values in row 96"),
-    "last row cut": (lambda content: content.rstrip().rsplit(b" ", 1)[0].rsplit(b",", 1)[0],
-                     "values in row 95"),
+    "last row cut": (
+        lambda content: content.rstrip().rsplit(b" ", 1)[0].rsplit(b",", 1)[0],
+        "values in row 95",
+    ),
     "row twice": (lambda content: content + content.splitlines()[-1], "twice|96 rows"),
 }
 
 
-@pytest.mark.parametrize("file", [BIRDS_TABLE, ATTRIBUTES, PARTITION, ATTRIBUTES.replace("txt", "csv"),
-                                  PARTITION.replace("txt", "csv")])
+@pytest.mark.parametrize(
+    "file",
+    [BIRDS_TABLE, ATTRIBUTES, PARTITION, ATTRIBUTES.replace("txt", "csv"), PARTITION.replace("txt", "csv")],
+)
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_tables_are_named(damage, file, tmp_path):
     name = "celeba" if "celeba" in file else "waterbirds"
@@ -277,10 +288,19 @@ def bird_row(label: object, split: object, place: object, number: int = 7) -> st
     return f"Kind_{number:04}.jpg,{label},{split},{place},/o"
 
 
-@pytest.mark.parametrize("column, values", [("y", (2, 0, 0)), ("y", (-1, 0, 0)), ("y", ("", 0, 0)),
-                                            ("split", (0, 3, 0)), ("split", (0, "train", 0)),
-                                            ("place", (0, 0, 2)), ("place", (0, 0, "0.5")),
-                                            ("place", (0, 0, "nan"))])
+@pytest.mark.parametrize(
+    "column, values",
+    [
+        ("y", (2, 0, 0)),
+        ("y", (-1, 0, 0)),
+        ("y", ("", 0, 0)),
+        ("split", (0, 3, 0)),
+        ("split", (0, "train", 0)),
+        ("place", (0, 0, 2)),
+        ("place", (0, 0, "0.5")),
+        ("place", (0, 0, "nan")),
+    ],
+)
 def test_birds_with_a_label_split_or_place_that_is_not_allowed_are_named(column, values, tmp_path):
     write_birds(tmp_path)
     _, label, place = rows_of()[7]
@@ -373,8 +393,11 @@ def test_waterbirds_and_celeba_are_read_from_their_unpacked_archives(tmp_path, m
     write_celeba(tmp_path / "made")
     archive = groups.SETS["waterbirds"].archive
     packed = shutil.make_archive(tmp_path / "birds", "gztar", tmp_path / "made", archive.inner)
-    monkeypatch.setitem(groups.SETS, "waterbirds", replace(groups.SETS["waterbirds"], archive=replace(
-        archive, address=Path(packed).as_uri())))
+    monkeypatch.setitem(
+        groups.SETS,
+        "waterbirds",
+        replace(groups.SETS["waterbirds"], archive=replace(archive, address=Path(packed).as_uri())),
+    )
     groups.download("waterbirds", root)
     assert len(groups.load("waterbirds", SIZE, 0, root).train) == 36
 
@@ -386,17 +409,29 @@ def test_waterbirds_and_celeba_are_read_from_their_unpacked_archives(tmp_path, m
     with pytest.raises(DataError, match="checksum"):
         groups.download("celeba", root)
     content = (root / archive.file).read_bytes()
-    monkeypatch.setitem(groups.SETS, "celeba", replace(groups.SETS["celeba"], archive=replace(
-        archive, checksum=hashlib.md5(content).hexdigest())))
+    monkeypatch.setitem(
+        groups.SETS,
+        "celeba",
+        replace(groups.SETS["celeba"], archive=replace(archive, checksum=hashlib.md5(content).hexdigest())),
+    )
     groups.download("celeba", root)
     assert len(groups.load("celeba", SIZE, 0, root).train) == 36
     with pytest.raises(DataError, match="in the way.*list_attr_celeba.txt"):
         groups.download("celeba", root)
 
 
-@pytest.mark.parametrize("arguments", [("imagenet", SIZE), ("waterbirds", 0), ("waterbirds", 64.0),
-                                       ("waterbirds", SIZE, -1), ("waterbirds", SIZE, 0.5),
-                                       ("waterbirds", SIZE, True), ("waterbirds", SIZE, None)])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("imagenet", SIZE),
+        ("waterbirds", 0),
+        ("waterbirds", 64.0),
+        ("waterbirds", SIZE, -1),
+        ("waterbirds", SIZE, 0.5),
+        ("waterbirds", SIZE, True),
+        ("waterbirds", SIZE, None),
+    ],
+)
 def test_wrong_arguments_are_refused_before_files_are_touched(arguments, tmp_path):
     with pytest.raises(ValueError) as error:
         groups.load(*arguments, root=tmp_path)
@@ -407,11 +442,17 @@ def test_state_tells_complete_from_wrong_counts(tmp_path, monkeypatch):
     write_birds(tmp_path)
     counts = np.array(list(COUNTS.values())).reshape(3, 4)
     definition = groups.SETS["waterbirds"]
-    monkeypatch.setitem(groups.SETS, "waterbirds", groups.Definition(
-        definition.attributes, definition.values, tuple(map(tuple, counts))))
+    monkeypatch.setitem(
+        groups.SETS,
+        "waterbirds",
+        groups.Definition(definition.attributes, definition.values, tuple(map(tuple, counts))),
+    )
     assert groups.state("waterbirds", tmp_path)[0] == "complete"
-    monkeypatch.setitem(groups.SETS, "waterbirds", groups.Definition(
-        definition.attributes, definition.values, tuple(map(tuple, counts[:, ::-1]))))
+    monkeypatch.setitem(
+        groups.SETS,
+        "waterbirds",
+        groups.Definition(definition.attributes, definition.values, tuple(map(tuple, counts[:, ::-1]))),
+    )
     assert groups.state("waterbirds", tmp_path)[0] == "damaged"
 
 
@@ -454,8 +495,14 @@ def test_errors_refuse_what_does_not_fit_and_name_groups_without_images():
     full = torch.tensor([0, 1, 2, 3])
     right = torch.zeros(4, dtype=torch.bool)
     assert groups.worst_group_error(right, full) == 0
-    for bad in ((right[:3], full), (right.float(), full), (right, full + 1), (right, full - 1),
-                (right, full.float()), (right[None], full[None])):
+    for bad in (
+        (right[:3], full),
+        (right.float(), full),
+        (right, full + 1),
+        (right, full - 1),
+        (right, full.float()),
+        (right[None], full[None]),
+    ):
         with pytest.raises(ValueError):
             groups.group_errors(*bad)
     for weights in (torch.ones(4), torch.tensor([0.5, 0.5]), torch.tensor([1.5, -0.5, 0, 0])):
@@ -464,9 +511,11 @@ def test_errors_refuse_what_does_not_fit_and_name_groups_without_images():
 
 
 # Of the rarest group 133, 182 or 54 images are for validation, half of which train probes.
-SIZES = {"waterbirds": (4795, 1199 - 4 * 66, 5794, 4 * 66, 4 * 642),
-         "celeba": (162_770, 19_867 - 4 * 91, 19_962, 4 * 91, 4 * 180),
-         "birds_on_scenes": (2999, 582 - 4 * 27, 2321, 4 * 27, 4 * 216)}
+SIZES = {
+    "waterbirds": (4795, 1199 - 4 * 66, 5794, 4 * 66, 4 * 642),
+    "celeba": (162_770, 19_867 - 4 * 91, 19_962, 4 * 91, 4 * 180),
+    "birds_on_scenes": (2999, 582 - 4 * 27, 2321, 4 * 27, 4 * 216),
+}
 
 
 @pytest.mark.parametrize("name", groups.NAMES)

@@ -58,15 +58,17 @@ def test_phantom_weights_are_those_of_the_perturbed_net_and_nothing_stays_change
     y = torch.where(torch.arange(12) % 2 == 0, 1.0, -1.0)
     sam = optimizer(net)
     before = [p.detach().clone() for p in net.parameters()]
+
     def loss(logits, labels):
         return torch.nn.functional.softplus(-labels * logits).mean()
+
     real, phantom = real_and_phantom_weights(net, sam, x, y, loss, batch_size=5)
     assert all(torch.equal(p, q) and p.grad is None for p, q in zip(net.parameters(), before, strict=True))
     torch.testing.assert_close(real, torch.sigmoid(-y * net(x)).detach())
     moved = net.head.weight if isinstance(sam, LSAM) else None
     chosen = [moved] if moved is not None else list(net.parameters())
     gradients = torch.autograd.grad(loss(net(x[5:10]), y[5:10]), chosen)
-    norm = torch.sqrt(sum((g ** 2).sum() for g in gradients))
+    norm = torch.sqrt(sum((g**2).sum() for g in gradients))
     with torch.no_grad():
         for p, g in zip(chosen, gradients, strict=True):
             p += 0.3 * g / norm

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lib.invariants import STEPS, measure
+from book.sam_invariants import STEPS, measure
 
 
 @pytest.mark.parametrize("method", ["SAM", "LSAM"])

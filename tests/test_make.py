@@ -12,15 +12,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import chapters
-import fingerprint
 import nbformat
 import numpy as np
-import pages
 import pytest
 from PIL import Image
 
-from lib.claims import JUDGEMENT, Check, judge
+from book.claims import JUDGEMENT, Check, judge
+from book.make import chapters, fingerprint, pages
 
 ROOT = Path(__file__).resolve().parents[1]
 V4 = nbformat.v4
@@ -43,9 +41,14 @@ def tree(tmp_path, monkeypatch) -> Path:
     for name in ("Makefile", "_config.yml", "pyproject.toml", "requirements-lock.txt"):
         shutil.copy(ROOT / name, tmp_path)
     (tmp_path / "lib" / "deep").mkdir(parents=True)
-    shutil.copy(ROOT / "lib" / "notebook.py", tmp_path / "lib")
-    files = {"__init__": "", "one": "from lib.deep import two\n", "other": "",
-             "deep/__init__": "", "deep/two": "VALUE = 2\n"}
+    shutil.copytree(ROOT / "lib" / "trials", tmp_path / "lib" / "trials", ignore=generated)
+    files = {
+        "__init__": "",
+        "one": "from lib.deep import two\n",
+        "other": "",
+        "deep/__init__": "",
+        "deep/two": "VALUE = 2\n",
+    }
     for name, text in files.items():
         (tmp_path / "lib" / f"{name}.py").write_text(text)
     (tmp_path / "notebooks").mkdir()
@@ -109,9 +112,11 @@ def test_hash_follows_results_and_the_place_of_images_where_a_chapter_reads_them
 
 
 def test_quick_path_imports_neither_torch_nor_papermill():
-    code = ("import sys; sys.path.insert(0, 'book'); import fingerprint, pages, regression; "
-            "[fingerprint.of_run(path, {}) for path in fingerprint.chapters()]; "
-            "print({'torch', 'papermill', 'nbformat', 'sphinx', 'pandas'} & sys.modules.keys())")
+    code = (
+        "import sys; sys.path.insert(0, 'book'); import fingerprint, pages, regression; "
+        "[fingerprint.of_run(path, {}) for path in fingerprint.chapters()]; "
+        "print({'torch', 'papermill', 'nbformat', 'sphinx', 'pandas'} & sys.modules.keys())"
+    )
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert run.stdout.strip() == "set()", run.stderr
 
@@ -138,8 +143,9 @@ def test_failing_chapter_names_its_cell_and_leaves_the_last_good_output(tree):
     write_chapter(tree / "notebooks" / "01_trial.ipynb", "\nraise ValueError('two\\nlines')")
     run = run_chapters(tree)
     assert run.returncode == 1
-    assert run.stderr == ("01_trial: cell 3, which begins `raise ValueError('two\\nlines')`, failed: "
-                          "ValueError: two lines\n")
+    assert run.stderr == (
+        "01_trial: cell 3, which begins `raise ValueError('two\\nlines')`, failed: ValueError: two lines\n"
+    )
     assert json.loads(executed.read_text())["good"] == "output"
     assert os.listdir(executed.parent) == ["01_trial.ipynb"]
 
@@ -151,10 +157,13 @@ def test_dead_kernel_names_its_chapter_and_cell(tree):
     assert "01_trial: the kernel died in the cell which begins `import os`" in run.stderr
 
 
-@pytest.mark.parametrize(("entries", "line"), [
-    ("01_trial: {width: 3}", "gives it an unknown parameter width; it takes levels, rho"),
-    ("{}", "book/parameters.yml has no entry for 01_trial"),
-])
+@pytest.mark.parametrize(
+    ("entries", "line"),
+    [
+        ("01_trial: {width: 3}", "gives it an unknown parameter width; it takes levels, rho"),
+        ("{}", "book/parameters.yml has no entry for 01_trial"),
+    ],
+)
 def test_wrong_book_parameters_are_named_in_one_line(tree, entries, line):
     (tree / "book" / "parameters.yml").write_text(entries)
     run = run_chapters(tree)
@@ -173,26 +182,36 @@ def test_chapter_whose_notebook_is_gone_goes_too(tree):
 def test_injected_values_are_written_into_the_parameters_cell():
     typed = 'a: float = 0.5  # ρ, a radius\nb: list = [1,\n  2]  # two\nc: str = "x"  # kept'
     injected = "# Parameters\nb = [3, 4, 5]\na = -1.5\n"
-    notebook = V4.new_notebook(cells=[
-        V4.new_code_cell(typed, metadata={"tags": ["parameters"]}),
-        V4.new_code_cell(injected, metadata={"tags": ["injected-parameters"]})])
+    notebook = V4.new_notebook(
+        cells=[
+            V4.new_code_cell(typed, metadata={"tags": ["parameters"]}),
+            V4.new_code_cell(injected, metadata={"tags": ["injected-parameters"]}),
+        ]
+    )
     chapters.merge_parameters(notebook)
     assert [cell.source for cell in notebook.cells] == [
-        'a: float = -1.5  # ρ, a radius\nb: list = [3, 4, 5]  # two\nc: str = "x"  # kept']
+        'a: float = -1.5  # ρ, a radius\nb: list = [3, 4, 5]  # two\nc: str = "x"  # kept'
+    ]
 
 
 def glued(name: str, mime: str) -> dict:
-    return {"output_type": "display_data", "data": {mime: "x"},
-            "metadata": {"scrapbook": {"name": name, "mime_prefix": ""}}}
+    return {
+        "output_type": "display_data",
+        "data": {mime: "x"},
+        "metadata": {"scrapbook": {"name": name, "mime_prefix": ""}},
+    }
 
 
-@pytest.mark.parametrize(("inside", "problem"), [
-    ('<img src="a.png" alt="a line"><figcaption>A</figcaption>', None),
-    (None, "figure fig-a is on no page"),
-    ('<img src="a.png" alt="a line">', "figure fig-a has no caption"),
-    ('<img src="b.png" alt="a line"><figcaption>A</figcaption>', "fig-a has no image file"),
-    ('<img src="a.png" alt=""><figcaption>A</figcaption>', "fig-a has no `:alt:` text"),
-])
+@pytest.mark.parametrize(
+    ("inside", "problem"),
+    [
+        ('<img src="a.png" alt="a line"><figcaption>A</figcaption>', None),
+        (None, "figure fig-a is on no page"),
+        ('<img src="a.png" alt="a line">', "figure fig-a has no caption"),
+        ('<img src="b.png" alt="a line"><figcaption>A</figcaption>', "fig-a has no image file"),
+        ('<img src="a.png" alt=""><figcaption>A</figcaption>', "fig-a has no `:alt:` text"),
+    ],
+)
 def test_built_pages_are_searched_for_every_page_and_figure(tree, inside, problem):
     (tree / "book" / "_toc.yml").write_text("root: intro\nparts:\n- chapters:\n  - file: chapters/01_trial\n")
     html = tree / "html"
@@ -204,7 +223,8 @@ def test_built_pages_are_searched_for_every_page_and_figure(tree, inside, proble
     (html / "chapters" / "a.png").write_text("")
     (tree / "book" / "chapters").mkdir()
     (tree / "book" / "chapters" / "01_trial.ipynb").write_text(
-        json.dumps({"cells": [{"outputs": [glued("fig-a", "image/png")]}]}))
+        json.dumps({"cells": [{"outputs": [glued("fig-a", "image/png")]}]})
+    )
     found = list(pages.missing(html))
     assert len(found) == (problem is not None) and (problem or "") in "".join(found)
 
@@ -220,8 +240,11 @@ def test_pages_are_made_again_after_a_change_of_results_claims_or_the_library_of
 
 def test_claims_of_the_executed_chapters_are_stored_where_the_pages_read_them(tree):
     (tree / "book" / "chapters").mkdir()
-    shown = {"output_type": "execute_result", "data": {},
-             "metadata": {JUDGEMENT: judge("C1", [Check("a check", True)]).as_json()}}
+    shown = {
+        "output_type": "execute_result",
+        "data": {},
+        "metadata": {JUDGEMENT: judge("C1", [Check("a check", True)]).as_json()},
+    }
     cells = [{"cell_type": "code", "source": "", "outputs": [shown]}]
     (tree / "book" / "chapters" / "03_toy.ipynb").write_text(json.dumps({"cells": cells, "metadata": {}}))
     pages.write_scorecard()
@@ -244,8 +267,13 @@ def test_headline_is_taken_from_its_chapter_and_kept_small(tree):
 
 def install(tree: Path, **variables: str) -> subprocess.CompletedProcess:
     """`make book` where no package index answers."""
-    unreachable = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_EXTRA_INDEX_URL": "",
-                   "PIP_FIND_LINKS": "", "PIP_RETRIES": "0", "PIP_CONFIG_FILE": os.devnull}
+    unreachable = {
+        "PIP_INDEX_URL": "http://127.0.0.1:9/simple",
+        "PIP_EXTRA_INDEX_URL": "",
+        "PIP_FIND_LINKS": "",
+        "PIP_RETRIES": "0",
+        "PIP_CONFIG_FILE": os.devnull,
+    }
     command = ["make", "book", *[f"{name}={value}" for name, value in variables.items()]]
     environment = {**os.environ, **unreachable}
     return subprocess.run(command, cwd=tree, capture_output=True, text=True, env=environment)

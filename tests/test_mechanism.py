@@ -8,33 +8,35 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from lib.claims import weakest
+from book.claims import weakest
+from book.mechanism import at, half_phantom, head_change, log_ratio_slopes, through_training
 from lib.data.toy import ToyConstants
+from lib.importance import worst_share
 from lib.toy.decomposition import Decomposition, decompose
 from lib.toy.ensemble import lsam, sgd, train
-from lib.toy.mechanism import (
-    at,
-    half_phantom,
-    head_change,
-    log_ratio_slopes,
-    through_training,
-    worst_share,
-)
 
 
 def parts_of(easy: np.ndarray, hard: np.ndarray, head: np.ndarray, phantom_head: np.ndarray) -> Decomposition:
     """Of nets (seeds, n) whose batches all have the same phantom head."""
     ratio = phantom_head / head
-    return Decomposition(easy=easy, hard=hard, real=expit(-(easy + hard)),
-                         phantom=expit(-(ratio[0] * easy + ratio[1] * hard)),
-                         phantom_head=np.broadcast_to(phantom_head, (*easy.shape, 2)))
+    return Decomposition(
+        easy=easy,
+        hard=hard,
+        real=expit(-(easy + hard)),
+        phantom=expit(-(ratio[0] * easy + ratio[1] * hard)),
+        phantom_head=np.broadcast_to(phantom_head, (*easy.shape, 2)),
+    )
 
 
 @pytest.fixture
 def well_fitted() -> Decomposition:
     rng = np.random.default_rng(0)
-    return parts_of(rng.uniform(15, 30, (3, 200)), rng.uniform(-2, 2, (3, 200)), np.array([2.0, 1.0]),
-                    np.array([1.2, 1.1]))
+    return parts_of(
+        rng.uniform(15, 30, (3, 200)),
+        rng.uniform(-2, 2, (3, 200)),
+        np.array([2.0, 1.0]),
+        np.array([1.2, 1.1]),
+    )
 
 
 def test_worst_share_of_equal_weights_is_the_size_of_the_group():
@@ -60,8 +62,11 @@ def test_half_phantoms_are_the_phantom_where_the_other_half_does_not_move(well_f
     easy = replace(well_fitted, phantom_head=np.broadcast_to([1.2, 1.0], (3, 200, 2)))
     assert np.array_equal(half_phantom(easy, heads)[0], only_easy)
     np.testing.assert_allclose(half_phantom(easy, heads)[1], well_fitted.real)
-    np.testing.assert_allclose(np.log(only_easy) + np.log(only_hard) - np.log(well_fitted.real),
-                               np.log(well_fitted.phantom), atol=1e-4)
+    np.testing.assert_allclose(
+        np.log(only_easy) + np.log(only_hard) - np.log(well_fitted.real),
+        np.log(well_fitted.phantom),
+        atol=1e-4,
+    )
 
 
 def test_weakest_effect_is_reported_and_every_one_has_to_hold():

@@ -62,13 +62,22 @@ def test_conv_net_is_the_same_function_in_channels_last() -> None:
     torch.testing.assert_close(model(x.to(memory_format=torch.channels_last)), before, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("build, name", [
-    (lambda: ToyNet(0), "width"), (lambda: ToyNet(2.0), "width"), (lambda: ToyNet(True), "width"),
-    (lambda: ConvNet(classes=0), "classes"), (lambda: ConvNet(in_channels=-1), "in_channels"),
-    (lambda: ConvNet(height="64"), "height"), (lambda: ConvNet(width=0), "width"),
-    (lambda: ToyNet(4)(torch.zeros(3, 2)), "x"), (lambda: ToyNet(4)(torch.zeros(4)), "x"),
-    (lambda: ConvNet()(torch.zeros(2, 3, 32, 32)), "x"), (lambda: ConvNet()(torch.zeros(3, 64, 32)), "x"),
-])
+@pytest.mark.parametrize(
+    "build, name",
+    [
+        (lambda: ToyNet(0), "width"),
+        (lambda: ToyNet(2.0), "width"),
+        (lambda: ToyNet(True), "width"),
+        (lambda: ConvNet(classes=0), "classes"),
+        (lambda: ConvNet(in_channels=-1), "in_channels"),
+        (lambda: ConvNet(height="64"), "height"),
+        (lambda: ConvNet(width=0), "width"),
+        (lambda: ToyNet(4)(torch.zeros(3, 2)), "x"),
+        (lambda: ToyNet(4)(torch.zeros(4)), "x"),
+        (lambda: ConvNet()(torch.zeros(2, 3, 32, 32)), "x"),
+        (lambda: ConvNet()(torch.zeros(3, 64, 32)), "x"),
+    ],
+)
 def test_bad_argument_is_one_line_that_names_it(build, name: str) -> None:
     with pytest.raises(ValueError, match=f"^{name} must [^\n]*$"):
         build()

@@ -11,23 +11,23 @@ import torch
 import torch.nn.functional as F
 from image_trees import COUNTS, write_birds, write_celeba, write_domains
 
+from book import natural_plans
+from book.experiments import experiments
+from book.natural_plans import Protocol, grid, plan, select, selected
+from book.real_data_table import table
 from lib import training
 from lib.data import domains, groups
 from lib.data.transforms import draw_crops, normalise
-from lib.experiments import domain, group_weights, grouped, natural_plans
-from lib.experiments.domain import DomainTrial
-from lib.experiments.group_weights import GroupWeightTrial, binned, mapped
-from lib.experiments.grouped import GroupTrial, weighted_mean
-from lib.experiments.natural import NaturalTrial
-from lib.experiments.natural_plans import Protocol, grid, plan, select, selected
-from lib.experiments.registry import experiments
-from lib.experiments.table import table
-from lib.experiments.trial import Place
 from lib.importance import gini, probe_contributions, real_and_phantom_weights
 from lib.natural_images import NaturalImages
 from lib.resnet import FreshLayersWarning, ResNet18
-from lib.store import Store
-from lib.sweep import run
+from lib.trials import domain, group_weights, grouped, run
+from lib.trials.domain import DomainTrial
+from lib.trials.group_weights import GroupWeightTrial, binned, mapped
+from lib.trials.grouped import GroupTrial, weighted_mean
+from lib.trials.natural import NaturalTrial
+from lib.trials.store import Store
+from lib.trials.trial import Place
 
 CPU = torch.device("cpu")
 SETTINGS = dict(epochs=1, batch_size=12, size=32, weights="none", lr=0.01)
@@ -98,13 +98,24 @@ def test_crops_depend_on_seed_and_epoch_only():
 def test_training_sees_the_crops_of_its_seed_and_epoch_and_evaluation_none(monkeypatch):
     images, asked, seen = natural(), [], []
     at_epoch, batch = NaturalImages.at_epoch, NaturalImages.batch
-    monkeypatch.setattr(NaturalImages, "at_epoch",
-                        lambda self, seed, epoch: asked.append((seed, epoch)) or at_epoch(self, seed, epoch))
-    monkeypatch.setattr(NaturalImages, "batch",
-                        lambda self, which: seen.append(self.crops is not None) or batch(self, which))
+    monkeypatch.setattr(
+        NaturalImages,
+        "at_epoch",
+        lambda self, seed, epoch: asked.append((seed, epoch)) or at_epoch(self, seed, epoch),
+    )
+    monkeypatch.setattr(
+        NaturalImages, "batch", lambda self, which: seen.append(self.crops is not None) or batch(self, which)
+    )
     model = training.initial_model(ResNet18, 2, seed=0, device=CPU)
-    training.train(model, training.make_optimizer("sgd", model, 0.0, lr=0.01), images, natural(seed=1),
-                   epochs=2, batch_size=5, seed=4)
+    training.train(
+        model,
+        training.make_optimizer("sgd", model, 0.0, lr=0.01),
+        images,
+        natural(seed=1),
+        epochs=2,
+        batch_size=5,
+        seed=4,
+    )
     assert asked == [(4, 0), (4, 1)] and seen == 2 * [True, True, False]
 
 
@@ -124,13 +135,17 @@ def test_methods_of_one_seed_share_data_weights_batches_and_crops(trial, nowhere
         replace(trial, **changes).run(nowhere)
     sgd, sam, lsam, other = seen
     for paired in (sam, lsam):
-        assert all(torch.equal(a, b) for one, two in zip(sgd, paired, strict=True)
-                   for a, b in zip(one, two, strict=True))
+        assert all(
+            torch.equal(a, b)
+            for one, two in zip(sgd, paired, strict=True)
+            for a, b in zip(one, two, strict=True)
+        )
     assert not torch.equal(sgd[0][0], other[0][0]) and not torch.equal(sgd[0][1], other[0][1])
 
 
-@pytest.mark.parametrize(("trial", "rho"), [(replace(BIRDS, method="sam"), 0.05), (PACS, 0.0)],
-                         ids=["groups", "domains"])
+@pytest.mark.parametrize(
+    ("trial", "rho"), [(replace(BIRDS, method="sam"), 0.05), (PACS, 0.0)], ids=["groups", "domains"]
+)
 def test_record_is_plain_json_without_a_path_and_the_same_again(trial, rho, nowhere, root, tmp_path):
     state = {key.removeprefix("body."): value for key, value in ResNet18(2).body.state_dict().items()}
     file = tmp_path / "own.pt"
@@ -152,8 +167,10 @@ def test_group_metrics_are_complete_and_weighted_by_the_groups_of_training(nowhe
     metrics, data = record["metrics"], groups.load("waterbirds", 32, 0, nowhere.root)
     model = grouped.train(BIRDS, data, CPU, nowhere).model.eval()
     shares = np.array([20, 3, 2, 11]) / 36  # of the tree's training images
-    for split, found in ((data.validation, metrics["validation_error"]),
-                         (data.test, metrics["test_error"]["error"])):
+    for split, found in (
+        (data.validation, metrics["validation_error"]),
+        (data.test, metrics["test_error"]["error"]),
+    ):
         with torch.no_grad():
             wrong = (model(normalise(split.images)).argmax(1) != split.labels).numpy()
         errors = [wrong[split.groups == group].mean() for group in range(4)]
@@ -174,18 +191,22 @@ def test_group_metrics_are_complete_and_weighted_by_the_groups_of_training(nowhe
 def test_weighted_mean_agrees_with_a_hand_computation():
     values, group = torch.tensor([1.0, 3.0, 10.0, 20.0, 5.0]), torch.tensor([0, 0, 1, 2, 3])
     assert weighted_mean(values, group, torch.tensor([0.5, 0.3, 0.1, 0.1]).double()) == pytest.approx(
-        0.5 * 2 + 0.3 * 10 + 0.1 * 20 + 0.1 * 5)
+        0.5 * 2 + 0.3 * 10 + 0.1 * 20 + 0.1 * 5
+    )
 
 
 def test_domain_metrics_are_measured_on_the_target_alone(nowhere, monkeypatch):
     probed = []
     fit = domain.probes.linear_probe
-    monkeypatch.setattr(domain.probes, "linear_probe",
-                        lambda *arguments, **options: probed.append(arguments) or fit(*arguments, **options))
+    monkeypatch.setattr(
+        domain.probes,
+        "linear_probe",
+        lambda *arguments, **options: probed.append(arguments) or fit(*arguments, **options),
+    )
     record = PACS.run(nowhere)
     metrics = record["metrics"]
     data = domains.load("pacs", "P", 32, 0, nowhere.root)
-    (phi, truth, test_phi, test_truth, name), = probed
+    ((phi, truth, test_phi, test_truth, name),) = probed
     assert torch.equal(truth[name], data.target_train.labels) and len(phi) == len(data.target_train)
     assert torch.equal(test_truth[name], data.target_test.labels) and len(test_phi) == len(data.target_test)
     assert record["images"]["train"] + record["images"]["validation"] == 3 * 31
@@ -241,17 +262,20 @@ def test_what_is_missing_is_said_in_one_line_with_the_way_to_get_it(kind, place)
     assert BIRDS.lacks(place) is None is PACS.lacks(place)
 
 
-@pytest.mark.parametrize(("changes", "message"), [
-    (dict(dataset="birds"), "dataset must be one of waterbirds, celeba, birds_on_scenes, not 'birds'"),
-    (dict(method="sdg"), "method must be one of sgd, sam, lsam"),
-    (dict(rho=0.1), "rho must be 0 where method is 'sgd', not 0.1"),
-    (dict(lr=0), "lr must be above 0"),
-    (dict(lr=math.nan), "lr must be a finite number of at least 0"),
-    (dict(epochs=1.5), "epochs must be a whole number of at least 0"),
-    (dict(batch_size=0), "batch_size must be a whole number of at least 1"),
-    (dict(size=4), "size must be a whole number from 8"),
-    (dict(weights=""), "weights must be"),
-])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(dataset="birds"), "dataset must be one of waterbirds, celeba, birds_on_scenes, not 'birds'"),
+        (dict(method="sdg"), "method must be one of sgd, sam, lsam"),
+        (dict(rho=0.1), "rho must be 0 where method is 'sgd', not 0.1"),
+        (dict(lr=0), "lr must be above 0"),
+        (dict(lr=math.nan), "lr must be a finite number of at least 0"),
+        (dict(epochs=1.5), "epochs must be a whole number of at least 0"),
+        (dict(batch_size=0), "batch_size must be a whole number of at least 1"),
+        (dict(size=4), "size must be a whole number from 8"),
+        (dict(weights=""), "weights must be"),
+    ],
+)
 def test_wrong_values_are_refused_in_one_line(changes, message):
     with pytest.raises(ValueError, match=message) as caught:
         replace(BIRDS, **changes)
@@ -263,16 +287,30 @@ def test_wrong_domain_or_measurement_is_refused():
         replace(PACS, target="L")
     with pytest.raises(ValueError, match="benchmark must be one of pacs, vlcs, office_home, not 'mnist'"):
         replace(PACS, benchmark="mnist")
-    wrong = {(0,): "rho must be", (0.1, 2): "epoch must be None or a number from 0 to 1",
-             (0.1, None, 0): "batch_size must be", (0.1, None, 9, 0): "batches must be None or at least 1"}
+    wrong = {
+        (0,): "rho must be",
+        (0.1, 2): "epoch must be None or a number from 0 to 1",
+        (0.1, None, 0): "batch_size must be",
+        (0.1, None, 9, 0): "batches must be None or at least 1",
+    }
     for arguments, message in wrong.items():
         with pytest.raises(ValueError, match=message):
             GroupWeightTrial(BIRDS, *arguments)
 
 
 def test_identity_depends_on_every_field_but_not_on_where_the_weights_lie():
-    changes = dict(dataset="celeba", method="sam", lr=0.1, epochs=2, batch_size=7, momentum=0.5,
-                   weight_decay=0.0, seed=1, size=64, weights="some.pt")
+    changes = dict(
+        dataset="celeba",
+        method="sam",
+        lr=0.1,
+        epochs=2,
+        batch_size=7,
+        momentum=0.5,
+        weight_decay=0.0,
+        seed=1,
+        size=64,
+        weights="some.pt",
+    )
     others = [replace(BIRDS, **{name: value}) for name, value in changes.items()]
     others += [replace(BIRDS, method="sam", rho=0.1), PACS, replace(PACS, target="A")]
     others += [GroupWeightTrial(BIRDS, 0.1), GroupWeightTrial(BIRDS, 0.2), GroupWeightTrial(BIRDS, 0.1, 0)]
@@ -297,8 +335,12 @@ def test_weights_agree_with_a_direct_computation_on_the_kept_net(batches, count,
     images, kept = normalise(data.train.images), {name: b.clone() for name, b in model.named_buffers()}
     order = torch.cat(training.batch_order(0, 0, 36, 9)[:batches])
     optimizer = training.make_optimizer("sam", model, 0.1, lr=0.01)
-    real, phantom = (weights.numpy() for weights in real_and_phantom_weights(
-        model, optimizer, images[order], data.train.labels[order], F.cross_entropy, 9))
+    real, phantom = (
+        weights.numpy()
+        for weights in real_and_phantom_weights(
+            model, optimizer, images[order], data.train.labels[order], F.cross_entropy, 9
+        )
+    )
     for found, weights in ((metrics["real"], real), (metrics["phantom"], phantom)):
         assert found["gini"] == pytest.approx(float(gini(weights)), rel=1e-4) and found["points"] == count
         assert found["mean"] == pytest.approx(weights.mean(), rel=1e-4)
@@ -324,9 +366,16 @@ def test_weights_agree_with_a_direct_computation_on_the_kept_net(batches, count,
 
 def test_an_attribute_goes_with_the_label_as_it_does_in_training():
     labels = torch.tensor([0, 0, 0, 1, 1, 1])
-    split = groups.GroupedSplit(torch.empty(6), labels, {
-        "label": labels, "with": torch.tensor([0, 0, 1, 1, 1, 1]),
-        "against": torch.tensor([1, 1, 0, 0, 0, 0])}, labels)
+    split = groups.GroupedSplit(
+        torch.empty(6),
+        labels,
+        {
+            "label": labels,
+            "with": torch.tensor([0, 0, 1, 1, 1, 1]),
+            "against": torch.tensor([1, 1, 0, 0, 0, 0]),
+        },
+        labels,
+    )
     found = group_weights._going_with_label(split)
     assert all(torch.equal(found[name], labels) for name in ("label", "with"))
     assert torch.equal(found["against"], 1 - labels)
@@ -360,11 +409,15 @@ def test_net_within_training_is_that_of_its_epoch(place, monkeypatch):
     heads, seen = [], []
     with monkeypatch.context() as looking:
         evaluate = training.evaluate
-        looking.setattr(training, "evaluate", lambda model, images: heads.append(
-            model.head.weight.detach().clone()) or evaluate(model, images))
+        looking.setattr(
+            training,
+            "evaluate",
+            lambda model, images: heads.append(model.head.weight.detach().clone()) or evaluate(model, images),
+        )
         grouped.train(trial, data, CPU, place)
-    monkeypatch.setattr(group_weights, "measure",
-                        lambda trial, model, *others: seen.append(model.head.weight.clone()) or {})
+    monkeypatch.setattr(
+        group_weights, "measure", lambda trial, model, *others: seen.append(model.head.weight.clone()) or {}
+    )
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
     for epoch in (1, 2, None):
         GroupWeightTrial(trial, 0.1, epoch).run(place)
@@ -380,8 +433,11 @@ def test_training_goes_on_from_the_net_that_was_measured_within_it(place, monkey
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
     GroupWeightTrial(trial, 0.1, 2).run(place)
     asked, at_epoch = [], NaturalImages.at_epoch
-    monkeypatch.setattr(NaturalImages, "at_epoch",
-                        lambda self, seed, epoch: asked.append(epoch) or at_epoch(self, seed, epoch))
+    monkeypatch.setattr(
+        NaturalImages,
+        "at_epoch",
+        lambda self, seed, epoch: asked.append(epoch) or at_epoch(self, seed, epoch),
+    )
     later = trial.run(place)
     assert asked == [2] and later["metrics"] == whole["metrics"] and later["curve"] == whole["curve"]
     net = place.checkpoint(trial)
@@ -434,7 +490,8 @@ def test_reduced_pacs_needs_no_selection(store):
     trials = plan(natural_plans.domains_reduced("pacs"), store, seeds=3)
     assert trials.later == 0 and len(trials.trials) == 4 * 3 * 3
     assert {(trial.target, trial.method, trial.seed) for trial in trials.trials if trial.epochs} == {
-        (target, method, seed) for target in "ACPS" for method in ("sgd", "sam") for seed in range(3)}
+        (target, method, seed) for target in "ACPS" for method in ("sgd", "sam") for seed in range(3)
+    }
 
 
 def test_full_protocols_are_the_papers():
@@ -442,9 +499,16 @@ def test_full_protocols_are_the_papers():
         sweep = grid(natural_plans.groups_full(dataset))
         assert len(sweep) == 20 and {trial.lr for trial in sweep} == {0.0005, 0.001, 0.005, 0.01}
         assert {trial.rho for trial in sweep} == {0, 0.01, 0.02, 0.05, 0.07}
-        assert all((trial.method == "sgd") == (trial.rho == 0) and trial.epochs == epochs and trial.seed == 0
-                   and trial.batch_size == 128 and trial.momentum == 0.9 and trial.weight_decay > 0
-                   and trial.weights == "imagenet" for trial in sweep)
+        assert all(
+            (trial.method == "sgd") == (trial.rho == 0)
+            and trial.epochs == epochs
+            and trial.seed == 0
+            and trial.batch_size == 128
+            and trial.momentum == 0.9
+            and trial.weight_decay > 0
+            and trial.weights == "imagenet"
+            for trial in sweep
+        )
     for benchmark in domains.NAMES:
         protocols = natural_plans.domains_full(benchmark)
         assert [protocol.base.target for protocol in protocols] == list(domains.BENCHMARKS[benchmark].domains)
@@ -469,5 +533,7 @@ def test_whole_plan_is_computed_from_the_images_of_another_set(tmp_path, store, 
     records = run([sgd, sam, *rest], store, place, progress=False)
     assert [record["status"] for record in records] == 5 * ["finished"]
     assert set(records[0]["metrics"]["probing_error"]) == {"hair", "gender"}
-    assert all(set(record["metrics"]["contributions"]["label"]["attributes"]) == {"hair", "gender"}
-               for record in records[3:])
+    assert all(
+        set(record["metrics"]["contributions"]["label"]["attributes"]) == {"hair", "gender"}
+        for record in records[3:]
+    )

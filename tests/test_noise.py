@@ -7,12 +7,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from book import figures_noise as figures
+from book.noise import LEVELS, RADII, by_condition, conditions, plan
 from lib.data.toy import NOISY, ToyConstants
-from lib.experiments.noise import LEVELS, RADII, by_condition, conditions, plan
-from lib.experiments.selection import at_choice, choose, whole_seeds
-from lib.experiments.toy import ToyTrial
-from lib.figures import noise as figures
+from lib.selection import at_choice, choose, whole_seeds
 from lib.toy.ensemble import ToySetting, lsam
+from lib.trials.toy import ToyTrial
 
 SMALL = {"dropout": (0.2, 0.4), "gaussian_noise": (1.0,)}
 
@@ -26,8 +26,9 @@ def record_of(trial: ToyTrial, wrong: Callable[[ToyTrial, int], int | None]) -> 
 def code(setting: ToySetting) -> int:
     """A number that tells every condition and radius of SMALL apart."""
     data = setting.data
-    return round(10 * data.dropout + 500 * data.gaussian_noise + 40 * setting.rho
-                 + 1000 * (data.noisy == "hard"))
+    return round(
+        10 * data.dropout + 500 * data.gaussian_noise + 40 * setting.rho + 1000 * (data.noisy == "hard")
+    )
 
 
 def test_conditions_are_the_clean_data_and_every_kind_target_and_level_once():
@@ -41,7 +42,10 @@ def test_conditions_are_the_clean_data_and_every_kind_target_and_level_once():
 
 def test_levels_reach_the_ends_of_the_papers_ranges():
     assert {kind: values[-1] for kind, values in LEVELS.items()} == {
-        "label_noise": 0.1, "gaussian_noise": 1.0, "dropout": 0.4}
+        "label_noise": 0.1,
+        "gaussian_noise": 1.0,
+        "dropout": 0.4,
+    }
 
 
 def test_every_trial_has_the_same_seeds_and_differs_in_noise_and_radius_only():
@@ -118,8 +122,13 @@ def lines_of(axes) -> dict[str, np.ndarray]:
 def test_figure_shows_the_mean_of_every_line_in_the_panel_of_its_kind_and_row():
     rng = np.random.default_rng(0)
     ticks = {kind: (0.0, *values) for kind, values in LEVELS.items()}
-    rows = {row: {name: {kind: rng.uniform(size=(len(ticks[kind]), 5)) for kind in ticks}
-                  for name in ("SGD", "LSAM")} for row in ("both", "hard")}
+    rows = {
+        row: {
+            name: {kind: rng.uniform(size=(len(ticks[kind]), 5)) for kind in ticks}
+            for name in ("SGD", "LSAM")
+        }
+        for row in ("both", "hard")
+    }
     fig = figures.against_level(ticks, rows)
     panels = np.reshape(fig.axes, (2, 3))
     for r, (row, lines) in enumerate(rows.items()):
@@ -140,11 +149,14 @@ def test_figure_of_radii_has_a_line_for_every_level():
     figures.plt.close(fig)
 
 
-@pytest.mark.parametrize(("call", "name"), [
-    (lambda: conditions({"blur": (1.0,)}), "levels"),
-    (lambda: plan(levels={"dropout": (0.0, 0.1)}), "levels of dropout"),
-    (lambda: choose(np.zeros((3, 1))), "validation"),
-])
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda: conditions({"blur": (1.0,)}), "levels"),
+        (lambda: plan(levels={"dropout": (0.0, 0.1)}), "levels of dropout"),
+        (lambda: choose(np.zeros((3, 1))), "validation"),
+    ],
+)
 def test_bad_input_is_refused_in_one_line(call, name):
     with pytest.raises(ValueError) as error:
         call()

@@ -9,8 +9,8 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from lib import notebook
-from lib.notebook import ParameterError, anything, between, checked, one_of
+from book import notebook
+from book.notebook import ParameterError, anything, between, checked, one_of
 
 CELL = """
 rho: float = 0.6  # LSAM radius
@@ -19,8 +19,13 @@ rhos: list = [0, 0.5]
 engine: str = "cpu"
 names: list[str] = ["a"]
 """
-RULES = {"rho": between(0, 5), "seeds": between(1, 1000), "rhos": between(0, 5),
-         "engine": one_of("cpu", "torch"), "names": anything()}
+RULES = {
+    "rho": between(0, 5),
+    "seeds": between(1, 1000),
+    "rhos": between(0, 5),
+    "engine": one_of("cpu", "torch"),
+    "names": anything(),
+}
 VALUES = {"rho": 0.6, "seeds": 20, "rhos": [0, 0.5], "engine": "cpu", "names": ["a"]}
 
 
@@ -38,20 +43,26 @@ def test_good_parameters_pass_and_a_whole_number_becomes_a_float():
     assert type(result["rho"]) is float
 
 
-@pytest.mark.parametrize(("change", "allowed"), [
-    ({"rho": 7.0}, "parameter rho must be a number from 0 to 5, not 7.0"),
-    ({"rho": "high"}, "parameter rho must be a number from 0 to 5, not 'high'"),
-    ({"rho": float("nan")}, "parameter rho must be a number from 0 to 5, not nan"),
-    ({"rho": True}, "parameter rho must be a number from 0 to 5, not True"),
-    ({"seeds": 2.5}, "parameter seeds must be a whole number from 1 to 1000, not 2.5"),
-    ({"seeds": 0}, "parameter seeds must be a whole number from 1 to 1000, not 0"),
-    ({"engine": "jax"}, "parameter engine must be a text, one of 'cpu', 'torch', not 'jax'"),
-    ({"rhos": 0.5}, "parameter rhos must be a list of one or more values from 0 to 5, not 0.5"),
-    ({"rhos": []}, "parameter rhos must be a list of one or more values from 0 to 5, not []"),
-    ({"rhos": [0.1, 9]}, "parameter rhos must be a list of one or more values from 0 to 5, not [0.1, 9]"),
-    ({"rhos": [0.1, "x"]}, "parameter rhos must be a list of one or more values from 0 to 5, not [0.1, 'x']"),
-    ({"names": ["a", 1]}, "parameter names must be a list of one or more texts, not ['a', 1]"),
-])
+@pytest.mark.parametrize(
+    ("change", "allowed"),
+    [
+        ({"rho": 7.0}, "parameter rho must be a number from 0 to 5, not 7.0"),
+        ({"rho": "high"}, "parameter rho must be a number from 0 to 5, not 'high'"),
+        ({"rho": float("nan")}, "parameter rho must be a number from 0 to 5, not nan"),
+        ({"rho": True}, "parameter rho must be a number from 0 to 5, not True"),
+        ({"seeds": 2.5}, "parameter seeds must be a whole number from 1 to 1000, not 2.5"),
+        ({"seeds": 0}, "parameter seeds must be a whole number from 1 to 1000, not 0"),
+        ({"engine": "jax"}, "parameter engine must be a text, one of 'cpu', 'torch', not 'jax'"),
+        ({"rhos": 0.5}, "parameter rhos must be a list of one or more values from 0 to 5, not 0.5"),
+        ({"rhos": []}, "parameter rhos must be a list of one or more values from 0 to 5, not []"),
+        ({"rhos": [0.1, 9]}, "parameter rhos must be a list of one or more values from 0 to 5, not [0.1, 9]"),
+        (
+            {"rhos": [0.1, "x"]},
+            "parameter rhos must be a list of one or more values from 0 to 5, not [0.1, 'x']",
+        ),
+        ({"names": ["a", 1]}, "parameter names must be a list of one or more texts, not ['a', 1]"),
+    ],
+)
 def test_bad_value_is_refused_in_one_line_with_what_is_allowed(change, allowed):
     with pytest.raises(ParameterError) as error:
         checked([CELL], {**VALUES, **change}, RULES)

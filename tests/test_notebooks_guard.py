@@ -9,13 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import fingerprint
 import nbformat
-import pages
 import pytest
 from nbformat import NotebookNode
 
-from lib.claims import CLAIMS
+from book.claims import CLAIMS
+from book.make import fingerprint, pages
 
 NOTEBOOKS = fingerprint.chapters()
 PARAMETERS = fingerprint.yaml.safe_load(fingerprint.PARAMETERS.read_text(encoding="utf-8"))
@@ -57,8 +56,12 @@ def test_parameters_cell_is_one_typed_with_rho_and_a_help_comment_for_each(noteb
 
 def test_every_parameter_is_checked(notebook):
     sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-    calls = [node for source in sources for node in ast.walk(ast.parse(source))
-             if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("check_parameters")]
+    calls = [
+        node
+        for source in sources
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("check_parameters")
+    ]
     assert len(calls) == 1
     assert {keyword.arg for keyword in calls[0].keywords} == declared(notebook).keys()
 
@@ -76,8 +79,12 @@ def test_key_numbers_are_stored_to_compare_with(notebook):
 
 def test_notebook_judges_only_claims_that_are_its_own(path, notebook):
     sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-    judged = [node.args[0].value for source in sources for node in ast.walk(ast.parse(source))
-              if isinstance(node, ast.Call) and ast.unparse(node.func) == "judge"]
+    judged = [
+        node.args[0].value
+        for source in sources
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "judge"
+    ]
     assert set(judged) <= {claim.id for claim in CLAIMS.values() if path.stem in claim.notebooks}
 
 
@@ -116,11 +123,14 @@ def test_book_names_no_chapter_that_is_not_there():
     assert {Path(page).name for page in pages.contents() if page.startswith("chapters/")} == names
 
 
-@pytest.mark.parametrize(("arguments", "line"), [
-    (["-p", "nonsense", "1"], "ParameterError: unknown parameter nonsense; this notebook takes "),
-    (["-p", "rho", "high"], "ParameterError: parameter rho must be a number"),
-    (["-p", "rho", "-1"], "ParameterError: parameter rho must be a number"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["-p", "nonsense", "1"], "ParameterError: unknown parameter nonsense; this notebook takes "),
+        (["-p", "rho", "high"], "ParameterError: parameter rho must be a number"),
+        (["-p", "rho", "-1"], "ParameterError: parameter rho must be a number"),
+    ],
+)
 def test_bad_parameter_ends_a_run_with_one_line(arguments, line, tmp_path):
     if not NOTEBOOKS:
         pytest.skip("there is no notebook yet")

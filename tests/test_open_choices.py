@@ -9,22 +9,24 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib.experiments import open_choices, open_verdicts
-from lib.experiments.open_choices import CHOICES, EFFECTS, OURS, RADII, RATIOS
-from lib.experiments.open_verdicts import Points
-from lib.experiments.toy import MEANS, ToyTrial
-from lib.experiments.trial import Place
-from lib.figures import open_choices as figures
+from book import figures_open_choices as figures
+from book import open_choices
+from book import open_choices_verdicts as open_verdicts
+from book.open_choices import CHOICES, EFFECTS, OURS, RADII, RATIOS
+from book.open_choices_shares import Explanation, Share, explain, share, whole
+from book.open_choices_verdicts import Points
 from lib.probes import wilson_interval
-from lib.shares import Explanation, Share, explain, share, whole
 from lib.stats import estimate
 from lib.toy.ensemble import ToySetting, lsam
+from lib.trials.toy import MEANS, ToyTrial
+from lib.trials.trial import Place
 
 SEEDS = 6
 RHO = RADII.index(1.0)
 
 
 # The design
+
 
 def test_our_choice_is_what_the_other_chapters_train():
     ours = ToySetting(importance="real", effective="real")
@@ -80,11 +82,19 @@ def test_what_is_no_point_is_refused():
 
 # Reading
 
+
 def small(trial: ToyTrial) -> ToyTrial:
     """The trial with nets that are trained at once."""
-    return replace(trial, seeds=2, settings=tuple(
-        replace(setting, width=8, epochs=2, data=replace(setting.data, training_points=30, test_points=50))
-        for setting in trial.settings))
+    return replace(
+        trial,
+        seeds=2,
+        settings=tuple(
+            replace(
+                setting, width=8, epochs=2, data=replace(setting.data, training_points=30, test_points=50)
+            )
+            for setting in trial.settings
+        ),
+    )
 
 
 def test_another_radius_is_read_in_its_place():
@@ -105,6 +115,7 @@ def test_another_radius_is_read_in_its_place():
 
 # The rules
 
+
 def made(**changes: np.ndarray) -> Points:
     """One point at which every part of every claim holds, with a little noise over seeds; `changes` replace
     what was measured."""
@@ -113,43 +124,66 @@ def made(**changes: np.ndarray) -> Points:
     phantom = np.array([0.5, 0.6, 0.7, 0.8, 0.9])[None, :, None] + noise
     one = np.ones_like(noise)
     rate_easy, rate_hard = 1 - np.array(RADII)[None, :, None] / 2 + noise, 1 + np.array(RADII)[None, :, None]
-    means = {"w_easy": one, "w_hard": 0.5 * one, "phantom_easy": one, "phantom_hard": phantom,
-             "rate_easy": rate_easy, "rate_hard": rate_hard + noise}
+    means = {
+        "w_easy": one,
+        "w_hard": 0.5 * one,
+        "phantom_easy": one,
+        "phantom_hard": phantom,
+        "rate_easy": rate_easy,
+        "rate_hard": rate_hard + noise,
+    }
     fixed = np.array([[0.38, 0.2, 0.1], [0.38, 0.2, 0.1], [0.4, 0.05, 0.05]])[None, :, :, None] + noise[:, :1]
-    measured = {"hard": fall + noise, "easy": 0.01 + noise, "validation": fall + noise, "training": 0 * noise,
-                "means": np.stack([means[name] for name in MEANS], axis=-1), "interventions": fixed}
+    measured = {
+        "hard": fall + noise,
+        "easy": 0.01 + noise,
+        "validation": fall + noise,
+        "training": 0 * noise,
+        "means": np.stack([means[name] for name in MEANS], axis=-1),
+        "interventions": fixed,
+    }
     return Points(pd.DataFrame([OURS]), RADII, **measured | changes)
 
 
 def judged(points: Points) -> dict[str, bool]:
     """Every part of every claim at the only point."""
     claims = open_verdicts.claims(points, open_verdicts.one_radius(points, RADII[RHO]))
-    return {f"{claim} {part}": bool(held[0])
-            for claim, parts in claims.items() for part, held in parts.items()}
+    return {
+        f"{claim} {part}": bool(held[0]) for claim, parts in claims.items() for part, held in parts.items()
+    }
 
 
 def test_every_part_holds_where_the_paper_is_right_in_everything():
     assert all(judged(made()).values())
 
 
-@pytest.mark.parametrize(("changes", "fails"), [
-    ({"training": np.full((1, 5, SEEDS), 0.01)}, {"C1 both fit the labels"}),
-    ({"easy": np.full((1, 5, SEEDS), 0.45)}, {"C1 SGD leaves the hard feature behind"}),
-    ({"hard": made().hard[:, ::-1]}, {"C1 LSAM lowers the hard error", "C1 it falls as ρ grows"}),
-], ids=["does not fit", "the line is the hard one", "LSAM is worse"])
+@pytest.mark.parametrize(
+    ("changes", "fails"),
+    [
+        ({"training": np.full((1, 5, SEEDS), 0.01)}, {"C1 both fit the labels"}),
+        ({"easy": np.full((1, 5, SEEDS), 0.45)}, {"C1 SGD leaves the hard feature behind"}),
+        ({"hard": made().hard[:, ::-1]}, {"C1 LSAM lowers the hard error", "C1 it falls as ρ grows"}),
+    ],
+    ids=["does not fit", "the line is the hard one", "LSAM is worse"],
+)
 def test_part_fails_where_its_measure_says_so(changes, fails):
     before, after = judged(made()), judged(made(**changes))
     changed = {part for part in before if part.startswith("C1") and before[part] and not after[part]}
     assert changed == fails
 
 
-@pytest.mark.parametrize(("name", "factor", "fails"), [
-    ("w_hard", np.array([1, 1.1, 1.2, 1.3, 1.4]), {"C2 the real ratio hardly moves"}),
-    ("phantom_hard", np.array([1, 0.8, 0.6, 0.4, 0.3]),
-     {"C2 the phantom ratio is larger", "C2 it grows with ρ", "C2 the real ratio hardly moves"}),
-    ("rate_easy", np.full(5, 3.0), {"C5 easy rate below 1"}),
-    ("rate_hard", np.full(5, 0.3), {"C5 hard rate above 1"}),
-])
+@pytest.mark.parametrize(
+    ("name", "factor", "fails"),
+    [
+        ("w_hard", np.array([1, 1.1, 1.2, 1.3, 1.4]), {"C2 the real ratio hardly moves"}),
+        (
+            "phantom_hard",
+            np.array([1, 0.8, 0.6, 0.4, 0.3]),
+            {"C2 the phantom ratio is larger", "C2 it grows with ρ", "C2 the real ratio hardly moves"},
+        ),
+        ("rate_easy", np.full(5, 3.0), {"C5 easy rate below 1"}),
+        ("rate_hard", np.full(5, 0.3), {"C5 hard rate above 1"}),
+    ],
+)
 def test_heads_decide_c2_and_c5(name, factor, fails):
     means = made().means.copy()
     means[..., MEANS.index(name)] *= factor[None, :, None]
@@ -222,6 +256,7 @@ def test_radius_of_a_seed_is_chosen_on_the_other_seeds():
 
 # Shares and what explains them
 
+
 def test_share_counts_among_the_chosen_with_wilsons_interval():
     held, among = np.array([True, True, False, False]), np.array([True, True, True, False])
     found = share(held, among)
@@ -253,6 +288,7 @@ def test_sensitivity_has_the_sign_of_the_dependence():
 
 # Figures
 
+
 def test_figures_are_drawn_where_nothing_and_where_everything_holds():
     values = pd.DataFrame(open_choices.sample(40))
     held = (values["width"] > 40).to_numpy()
@@ -264,10 +300,12 @@ def test_figures_are_drawn_where_nothing_and_where_everything_holds():
     gains = [estimate(np.arange(3.0) + row) for row in range(len(names))]
     premise = np.arange(len(names)) % 2 == 0
     held_alone = {"C1": {"a part": premise, "another": premise}, "C2": {"a part": ~premise}}
-    drawn = [figures.shares({"C1": {"C1": found, "a part": found}}),
-             figures.one_at_a_time(names, gains, premise, held_alone),
-             figures.where(values, {"C1": held, "C2": ~held}, judged, {"C1": explained, "C2": None}),
-             figures.sensitivity(pd.DataFrame({"gap": [0.5, -0.04]}, index=["one", "other"]))]
+    drawn = [
+        figures.shares({"C1": {"C1": found, "a part": found}}),
+        figures.one_at_a_time(names, gains, premise, held_alone),
+        figures.where(values, {"C1": held, "C2": ~held}, judged, {"C1": explained, "C2": None}),
+        figures.sensitivity(pd.DataFrame({"gap": [0.5, -0.04]}, index=["one", "other"])),
+    ]
     for fig in drawn:
         fig.canvas.draw()
         plt.close(fig)

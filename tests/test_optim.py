@@ -30,9 +30,14 @@ class SmallNet(FeatureNet):
     def __init__(self, dropout: float = 0.0) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(1, 4, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU(),
-            nn.Conv2d(4, 6, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(6, affine=False), nn.ReLU(),
-            nn.Flatten(), nn.Dropout(dropout),
+            nn.Conv2d(1, 4, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.Conv2d(4, 6, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(6, affine=False),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Dropout(dropout),
         )
         self.head = nn.Linear(24, 3)
 
@@ -47,8 +52,10 @@ def net(seed: int = 0, dropout: float = 0.0) -> SmallNet:
 
 def batches(count: int, n: int = 12, seed: int = 1) -> list[tuple[Tensor, Tensor]]:
     draw = torch.Generator().manual_seed(seed)
-    return [(torch.randn(n, 1, 8, 8, generator=draw), torch.randint(3, (n,), generator=draw))
-            for _ in range(count)]
+    return [
+        (torch.randn(n, 1, 8, 8, generator=draw), torch.randint(3, (n,), generator=draw))
+        for _ in range(count)
+    ]
 
 
 def closure_of(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Callable[[], Tensor]:
@@ -107,12 +114,16 @@ def test_phantom_is_at_distance_rho(kind: str, rho: float) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(rho=st.floats(1e-3, 1e3), exponent=st.integers(-300, 290), seed=st.integers(0, 1000),
-       sizes=st.lists(st.integers(1, 6), min_size=1, max_size=4))
+@given(
+    rho=st.floats(1e-3, 1e3),
+    exponent=st.integers(-300, 290),
+    seed=st.integers(0, 1000),
+    sizes=st.lists(st.integers(1, 6), min_size=1, max_size=4),
+)
 def test_phantom_is_at_distance_rho_whatever_the_size_of_the_gradient(rho, exponent, sizes, seed) -> None:
     torch.manual_seed(seed)
     params = [nn.Parameter(torch.randn(n, dtype=torch.float64)) for n in sizes]
-    slopes = [torch.randn(n, dtype=torch.float64) * 10.0 ** exponent for n in sizes]
+    slopes = [torch.randn(n, dtype=torch.float64) * 10.0**exponent for n in sizes]
     optimizer = SAM(params, rho=rho, lr=0.0)
 
     def closure() -> Tensor:
@@ -194,10 +205,16 @@ def test_head_group_alone_with_rho_is_lsam() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("base, arguments", [
-    (SGD, MOMENTUM), (SGD, {**MOMENTUM, "nesterov": True}), (Adam, {"lr": 0.01}),
-    (AdamW, {"lr": 0.01, "weight_decay": 0.1}), (RMSprop, {"lr": 0.01}),
-])
+@pytest.mark.parametrize(
+    "base, arguments",
+    [
+        (SGD, MOMENTUM),
+        (SGD, {**MOMENTUM, "nesterov": True}),
+        (Adam, {"lr": 0.01}),
+        (AdamW, {"lr": 0.01, "weight_decay": 0.1}),
+        (RMSprop, {"lr": 0.01}),
+    ],
+)
 def test_rho_zero_is_the_base_optimizer_bit_for_bit(kind: str, base: type, arguments: dict) -> None:
     ours, theirs = net(dropout=0.3), net(dropout=0.3)
     optimizer = build(kind, ours, base=base, rho=0.0, **arguments)
@@ -651,8 +668,9 @@ def conv_pair() -> tuple[ConvNet, ConvNet, list[tuple[Tensor, Tensor]]]:
     torch.manual_seed(0)
     model = ConvNet(3, in_channels=1, height=16, width=8)
     draw = torch.Generator().manual_seed(4)
-    data = [(torch.randn(10, 1, 16, 8, generator=draw), torch.randint(3, (10,), generator=draw))
-            for _ in range(6)]
+    data = [
+        (torch.randn(10, 1, 16, 8, generator=draw), torch.randint(3, (10,), generator=draw)) for _ in range(6)
+    ]
     return model, copy.deepcopy(model), data
 
 
@@ -720,13 +738,25 @@ def test_fused_lsam_runs_the_body_once_forward_and_once_backward() -> None:
 # Bad arguments
 
 
-@pytest.mark.parametrize("arguments, name", [
-    ({"rho": -0.1}, "rho"), ({"rho": float("nan")}, "rho"), ({"rho": float("inf")}, "rho"),
-    ({"rho": "0.1"}, "rho"), ({"rho": True}, "rho"), ({"base": SAM}, "base"), ({"base": "SGD"}, "base"),
-    ({"base": torch.optim.LBFGS}, "base"), ({"ro": 0.1}, "base"), ({"clip_norm": 0}, "clip_norm"),
-    ({"clip_norm": float("nan")}, "clip_norm"),
-    ({"perturb": []}, "perturb"), ({"perturb": [torch.ones(2)]}, "perturb"), ({"maximize": True}, "maximize"),
-])
+@pytest.mark.parametrize(
+    "arguments, name",
+    [
+        ({"rho": -0.1}, "rho"),
+        ({"rho": float("nan")}, "rho"),
+        ({"rho": float("inf")}, "rho"),
+        ({"rho": "0.1"}, "rho"),
+        ({"rho": True}, "rho"),
+        ({"base": SAM}, "base"),
+        ({"base": "SGD"}, "base"),
+        ({"base": torch.optim.LBFGS}, "base"),
+        ({"ro": 0.1}, "base"),
+        ({"clip_norm": 0}, "clip_norm"),
+        ({"clip_norm": float("nan")}, "clip_norm"),
+        ({"perturb": []}, "perturb"),
+        ({"perturb": [torch.ones(2)]}, "perturb"),
+        ({"maximize": True}, "maximize"),
+    ],
+)
 def test_bad_argument_is_one_line_that_names_it(arguments: dict, name: str) -> None:
     with pytest.raises(ValueError, match=f"^{name} [^\n]*$"):
         SAM(net().parameters(), **arguments)

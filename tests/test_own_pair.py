@@ -7,15 +7,15 @@ import pytest
 from images import marked
 from PIL import Image
 
+from book.real_data_table import easy_and_hard, table
+from book.real_data_table1 import comparison, one_setting
 from lib.data import pairs
 from lib.data.pairs import Part
 from lib.data.sources import DataError, Labelled, read_folder
-from lib.experiments.images import ImageTrial
-from lib.experiments.table import easy_and_hard, table
-from lib.experiments.table1 import comparison, one_setting
-from lib.experiments.trial import Place
-from lib.store import Store
-from lib.sweep import run
+from lib.trials import run
+from lib.trials.images import ImageTrial
+from lib.trials.store import Store
+from lib.trials.trial import Place
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +42,7 @@ def shades(tmp_path):
 @pytest.fixture
 def stripes():
     """Noisy grey arrays with horizontal stripes in class 0 and vertical ones in class 1."""
+
     def arrays(count: int, seed: int) -> Labelled:
         random = np.random.default_rng(seed)
         labels = random.permutation(np.repeat([0, 1], count))
@@ -66,8 +67,11 @@ def test_record_of_an_own_pair_is_named_by_its_images_too(shades, stripes):
     pairs.add("stripes-shades", stripes, shades)
     first = ImageTrial("stripes-shades", "sgd", epochs=1)
     identity = first.identity
-    pairs.add("stripes-shades", stripes, Part("shade", shades.train, Labelled(255 - shades.test.images,
-                                                                              shades.test.labels)))
+    pairs.add(
+        "stripes-shades",
+        stripes,
+        Part("shade", shades.train, Labelled(255 - shades.test.images, shades.test.labels)),
+    )
     assert first.identity != identity
     assert pairs.fingerprint("cifar-mnist") is None, "the paper's sets are named by name alone"
 

@@ -159,8 +159,15 @@ def test_wrong_parts_are_refused():
     none = Labelled(good.images[:0], np.zeros(0, int))
     negative = Labelled(good.images, np.arange(12) % 2 - 1)
     assert len(pairs.pair("x", Part("a", good, good), Part("b", good, good)).train) == 11
-    for bad in (Part("a", good, good), Part("b", one_class, good), Part("b", three, three),
-                Part("b", good, few), Part("b", gap, good), Part("b", none, good), Part("b", negative, good)):
+    for bad in (
+        Part("a", good, good),
+        Part("b", one_class, good),
+        Part("b", three, three),
+        Part("b", good, few),
+        Part("b", gap, good),
+        Part("b", none, good),
+        Part("b", negative, good),
+    ):
         with pytest.raises(ValueError) as error:
             pairs.pair("x", Part("a", good, good), bad)
         assert "\n" not in str(error.value)
@@ -189,8 +196,10 @@ def test_load_reads_both_named_sets(tmp_path):
     assert not pairs.available("cifar-mnist", tmp_path)
     write_cifar_folder(tmp_path)
     write_mnist(tmp_path, "FashionMNIST", seed=7)
-    for name, classes, attributes in (("cifar-mnist", 2, ("cifar", "mnist")),
-                                      ("fmnist-mnist", 5, ("fmnist", "mnist"))):
+    for name, classes, attributes in (
+        ("cifar-mnist", 2, ("cifar", "mnist")),
+        ("fmnist-mnist", 5, ("fmnist", "mnist")),
+    ):
         assert pairs.available(name, tmp_path)
         chosen = pairs.load(name, 3, tmp_path)
         assert (chosen.name, chosen.classes, chosen.attributes) == (name, classes, attributes)
@@ -208,8 +217,10 @@ def test_either_layout_of_cifar_gives_the_same_pairs(tmp_path, monkeypatch):
     assert all(same(getattr(folder, split), getattr(archive, split)) for split in SPLITS)
 
 
-@pytest.mark.parametrize("name, sizes", [("cifar-mnist", (9000, 1000, 990, 980, 980)),
-                                         ("fmnist-mnist", (26751, 2972, 2481, 2450, 2450))])
+@pytest.mark.parametrize(
+    "name, sizes",
+    [("cifar-mnist", (9000, 1000, 990, 980, 980)), ("fmnist-mnist", (26751, 2972, 2481, 2450, 2450))],
+)
 def test_real_sets_have_the_expected_sizes(name, sizes):
     if not pairs.available(name):
         pytest.skip(f"{name} is not under the data root {data_root()}")

@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 from images import marked
 
-from lib import pitfalls, probes
+from book import features as pitfalls
+from book import figures_features as features
+from book.features import Representation
+from lib import probes
 from lib.data import pairs
 from lib.data.toy import ToyConstants
-from lib.figures import features
-from lib.pitfalls import Representation
 from lib.toy.ensemble import lsam, train
 
 BOTH, EASY_ONLY = Representation(easy=2.0, hard=1.5), Representation(easy=6.0, hard=0.0)
@@ -71,8 +72,10 @@ def test_wrong_arguments_are_refused(examples, agreement):
 
 def made_pairs(classes: int) -> pairs.PairedSet:
     """Each part's class is told by the brightness of its image."""
-    upper, lower = ([marked(dict.fromkeys(range(classes), 60), side, channels, seed) for seed in (1, 2)]
-                    for side, channels in ((32, 3), (28, 1)))
+    upper, lower = (
+        [marked(dict.fromkeys(range(classes), 60), side, channels, seed) for seed in (1, 2)]
+        for side, channels in ((32, 3), (28, 1))
+    )
     return pairs.pair("made", pairs.Part("cifar", *upper), pairs.Part("mnist", *lower))
 
 

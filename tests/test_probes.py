@@ -17,14 +17,15 @@ def balanced(per_cell: int, classes: int = 2, seed: int = 0) -> dict[str, np.nda
     return {"easy": cells[:, 0], "hard": cells[:, 1]}
 
 
-def represent(attributes: dict[str, np.ndarray], strengths: dict[str, float], width: int = 12,
-              seed: int = 1) -> np.ndarray:
+def represent(
+    attributes: dict[str, np.ndarray], strengths: dict[str, float], width: int = 12, seed: int = 1
+) -> np.ndarray:
     """Gaussian features (n, width) that hold each attribute along directions of its own."""
     random = np.random.default_rng(seed)
     features = random.normal(size=(len(attributes["easy"]), width))
     for row, (name, strength) in enumerate(strengths.items()):
         classes = attributes[name].max() + 1
-        features[:, 5 * row:5 * row + classes] += strength * np.eye(classes)[attributes[name]]
+        features[:, 5 * row : 5 * row + classes] += strength * np.eye(classes)[attributes[name]]
     return features
 
 
@@ -49,8 +50,10 @@ def test_probe_reads_what_is_there_and_only_that(sets):
 def test_weights_act_on_the_features_as_they_come(classes):
     train, test = balanced(30, classes), balanced(40, classes, seed=4)
     shift, scale = np.linspace(-50, 80, 12), np.geomspace(0.01, 100, 12)
-    features, test_features = (represent(part, {"easy": 3.0, "hard": 2.0}, seed=seed) * scale + shift
-                               for part, seed in ((train, 1), (test, 2)))
+    features, test_features = (
+        represent(part, {"easy": 3.0, "hard": 2.0}, seed=seed) * scale + shift
+        for part, seed in ((train, 1), (test, 2))
+    )
     probe = linear_probe(features, train, test_features, test, "hard")
     rows = 1 if classes == 2 else classes
     assert probe.weights.shape == (rows, 12) and probe.bias.shape == (rows,)
@@ -63,8 +66,9 @@ def test_weights_act_on_the_features_as_they_come(classes):
 @pytest.mark.parametrize("classes", [2, 3])
 def test_probing_error_does_not_depend_on_shift_and_scale_of_the_features(classes):
     train, test = balanced(40, classes), balanced(40, classes, seed=4)
-    features, test_features = (represent(part, {"easy": 3.0, "hard": 2.0}, seed=seed)
-                               for part, seed in ((train, 1), (test, 2)))
+    features, test_features = (
+        represent(part, {"easy": 3.0, "hard": 2.0}, seed=seed) for part, seed in ((train, 1), (test, 2))
+    )
     scale, shift = np.geomspace(0.01, 100, 12), 3.0
     plain = linear_probe(features, train, test_features, test, "hard")
     scaled = linear_probe(features * scale + shift, train, test_features * scale + shift, test, "hard")
@@ -79,8 +83,9 @@ def test_probe_agrees_with_one_fitted_by_gradient_descent(sets):
     inputs = (inputs - inputs.mean(0)) / inputs.std(0, correction=0)
     target = torch.tensor(train["hard"], dtype=torch.float64)
     weights, bias = (torch.zeros(size, dtype=torch.float64, requires_grad=True) for size in (12, ()))
-    optimizer = torch.optim.LBFGS([weights, bias], max_iter=200, tolerance_grad=1e-10,
-                                  line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS(
+        [weights, bias], max_iter=200, tolerance_grad=1e-10, line_search_fn="strong_wolfe"
+    )
 
     def closure():
         optimizer.zero_grad()
@@ -97,8 +102,9 @@ def test_probe_agrees_with_one_fitted_by_gradient_descent(sets):
 
 def test_strength_is_the_one_that_does_best_on_held_out_probe_data():
     train, test = balanced(15), balanced(200, seed=3)
-    features, test_features = (represent(part, {"easy": 0.0, "hard": 1.5}, 400, seed)
-                               for part, seed in ((train, 1), (test, 2)))
+    features, test_features = (
+        represent(part, {"easy": 0.0, "hard": 1.5}, 400, seed) for part, seed in ((train, 1), (test, 2))
+    )
     chosen = linear_probe(features, train, test_features, test, "hard")
     assert chosen.regularisation in probes.STRENGTHS
     held = probes._held_out(train, 0)
@@ -128,10 +134,12 @@ def test_same_input_gives_the_same_probe_and_the_seed_only_chooses_what_is_held_
 
 def test_tensors_and_arrays_give_the_same_probe(sets):
     features, train, test_features, test = sets
-    as_tensors = [torch.tensor(features, dtype=torch.float32, requires_grad=True),
-                  {name: torch.tensor(column) for name, column in train.items()},
-                  torch.tensor(test_features, dtype=torch.float32),
-                  {name: torch.tensor(column) for name, column in test.items()}]
+    as_tensors = [
+        torch.tensor(features, dtype=torch.float32, requires_grad=True),
+        {name: torch.tensor(column) for name, column in train.items()},
+        torch.tensor(test_features, dtype=torch.float32),
+        {name: torch.tensor(column) for name, column in test.items()},
+    ]
     assert np.array_equal(linear_probe(*as_tensors, "hard").weights, linear_probe(*sets, "hard").weights)
 
 
@@ -160,9 +168,12 @@ def test_missing_combinations_are_named(sets):
     features, train, test_features, test = sets
     equal = np.flatnonzero(train["easy"] == train["hard"])
     correlated = {name: column[equal] for name, column in train.items()}
-    for call in (lambda: linear_probe(features[equal], correlated, test_features, test, "hard"),
-                 lambda: probes.check_balance(correlated), lambda: probes.balanced_indices(correlated),
-                 lambda: probes.balanced_indices(correlated, 3)):
+    for call in (
+        lambda: linear_probe(features[equal], correlated, test_features, test, "hard"),
+        lambda: probes.check_balance(correlated),
+        lambda: probes.balanced_indices(correlated),
+        lambda: probes.balanced_indices(correlated, 3),
+    ):
         with pytest.raises(ValueError, match="easy = 0, hard = 1.*easy = 1, hard = 0") as error:
             call()
         assert "\n" not in str(error.value)
@@ -176,9 +187,13 @@ def test_unbalanced_probe_data_mislead():
     features, test_features = represent(train, strengths), represent(test, strengths, seed=2)
     equal, test_equal = (np.flatnonzero(part["easy"] == part["hard"]) for part in (train, test))
     misled = linear_probe(
-        features[equal], {name: column[equal] for name, column in train.items()},
-        test_features[test_equal], {name: column[test_equal] for name, column in test.items()}, "hard",
-        allow_unbalanced=True)
+        features[equal],
+        {name: column[equal] for name, column in train.items()},
+        test_features[test_equal],
+        {name: column[test_equal] for name, column in test.items()},
+        "hard",
+        allow_unbalanced=True,
+    )
     assert misled.error < 0.01
     assert linear_probe(features, train, test_features, test, "hard").error > 0.45
 
@@ -211,8 +226,12 @@ def test_balanced_indices_reach_every_example():
 
 def test_wilson_interval_against_published_values():
     # Newcombe (1998), Statistics in Medicine 17, 857-872, Table I, method 3.
-    for errors, examples, low, high in ((81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605),
-                                        (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)):
+    for errors, examples, low, high in (
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ):
         assert np.allclose(probes.wilson_interval(errors, examples), (low, high), atol=5e-5)
     low, high = probes.wilson_interval(20, 20)
     assert high == 1.0 and abs(low - (1 - 0.1611)) < 5e-5
@@ -223,29 +242,43 @@ def test_wilson_interval_against_published_values():
 
 def test_interval_holds_the_error_and_covers_the_long_run_error():
     random = np.random.default_rng(0)
-    covered = [low <= 0.1 <= high for low, high in (probes.wilson_interval(int(errors), 400)
-                                                    for errors in random.binomial(400, 0.1, 2000))]
+    covered = [
+        low <= 0.1 <= high
+        for low, high in (
+            probes.wilson_interval(int(errors), 400) for errors in random.binomial(400, 0.1, 2000)
+        )
+    ]
     assert 0.93 < np.mean(covered) < 0.97
 
 
 def bad_inputs() -> list:
     train, test = balanced(10), balanced(10, seed=3)
-    good = dict(features=represent(train, {}), attributes=train, test_features=represent(test, {}),
-                test_attributes=test, attribute="hard")
+    good = dict(
+        features=represent(train, {}),
+        attributes=train,
+        test_features=represent(test, {}),
+        test_attributes=test,
+        attribute="hard",
+    )
     nan = good["features"].copy()
     nan[3, 2] = np.nan
     changes = (
-        ({"features": nan}, "1 entries"), ({"features": good["features"][0]}, "shape"),
+        ({"features": nan}, "1 entries"),
+        ({"features": good["features"][0]}, "shape"),
         ({"features": good["features"][:5]}, "attributes"),
         ({"test_features": good["test_features"][:, :3]}, "columns"),
-        ({"attribute": "colour"}, "colour"), ({"test_attributes": {"hard": test["hard"]}}, "both sets"),
+        ({"attribute": "colour"}, "colour"),
+        ({"test_attributes": {"hard": test["hard"]}}, "both sets"),
         ({"attributes": {name: column / 2 for name, column in train.items()}}, "integers"),
         ({"attributes": {}}, "none"),
-        ({"strengths": []}, "strengths"), ({"strengths": [0.0]}, "strengths"),
+        ({"strengths": []}, "strengths"),
+        ({"strengths": [0.0]}, "strengths"),
         ({"attributes": {**train, "hard": train["hard"] * 0}, "allow_unbalanced": True}, "two values"),
     )
-    return [pytest.param({**good, **change}, message, id=f"{next(iter(change))}-{message}")
-            for change, message in changes]
+    return [
+        pytest.param({**good, **change}, message, id=f"{next(iter(change))}-{message}")
+        for change, message in changes
+    ]
 
 
 @pytest.mark.parametrize("arguments, message", bad_inputs())
@@ -264,8 +297,10 @@ def test_smallest_balanced_set_is_enough():
 
 def test_wide_features_take_seconds():
     train, test = balanced(250), balanced(250, seed=3)
-    features, test_features = (np.maximum(represent(part, {"easy": 3.0, "hard": 1.0}, 2048, seed), 0)
-                               for part, seed in ((train, 1), (test, 2)))
+    features, test_features = (
+        np.maximum(represent(part, {"easy": 3.0, "hard": 1.0}, 2048, seed), 0)
+        for part, seed in ((train, 1), (test, 2))
+    )
     begun = time.process_time()
     linear_probe(features, train, test_features, test, "hard")
     assert time.process_time() - begun < 10

@@ -31,14 +31,19 @@ def net(classes: int = 2, seed: int = 0) -> ResNet18:
 def everything() -> dict[str, Tensor]:
     """torchvision's state dict with numbers that no initialisation gives."""
     random = torch.Generator().manual_seed(7)
-    return {key: torch.randn(value.shape, generator=random) if value.is_floating_point() else value + 3
-            for key, value in resnet18().state_dict().items()}
+    return {
+        key: torch.randn(value.shape, generator=random) if value.is_floating_point() else value + 3
+        for key, value in resnet18().state_dict().items()
+    }
 
 
 def official(classes: int = 1000, without: tuple[str, ...] = ()) -> dict[str, Tensor]:
     """The same for a number of classes, without the entries that begin so."""
-    return {key: value[:classes] if key.startswith("fc.") else value
-            for key, value in everything().items() if not key.startswith(without or "-")}
+    return {
+        key: value[:classes] if key.startswith("fc.") else value
+        for key, value in everything().items()
+        if not key.startswith(without or "-")
+    }
 
 
 def put(root: Path, state: object, name: str = "some.pt") -> str:
@@ -158,10 +163,14 @@ def test_failed_download_is_one_line_with_the_way_by_hand(monkeypatch, tmp_path)
 
 
 BAD = {
-    "unknown entries": ({**official(), "layer9.weight": torch.zeros(2), "module.x": torch.zeros(1)},
-                        "layer9.weight, module.x"),
-    "wrong shapes": ({**official(), "layer1.0.conv1.weight": torch.zeros(64, 64, 1, 1)},
-                     r"layer1.0.conv1.weight \(64, 64, 1, 1\) for \(64, 64, 3, 3\)"),
+    "unknown entries": (
+        {**official(), "layer9.weight": torch.zeros(2), "module.x": torch.zeros(1)},
+        "layer9.weight, module.x",
+    ),
+    "wrong shapes": (
+        {**official(), "layer1.0.conv1.weight": torch.zeros(64, 64, 1, 1)},
+        r"layer1.0.conv1.weight \(64, 64, 1, 1\) for \(64, 64, 3, 3\)",
+    ),
     "no state dict": (torch.zeros(3), "must be a state dict"),
     "a dictionary of something else": ({"epoch": 3, "state": official()}, "must be a state dict"),
     "nothing": ({}, "must be a state dict"),
@@ -185,8 +194,10 @@ def test_many_unknown_entries_are_counted(tmp_path):
 
 
 def test_missing_file_is_named_with_the_place_that_was_looked_in(tmp_path, monkeypatch):
-    for weights, place in (("some.pt", tmp_path / "weights" / "some.pt"),
-                           (str(tmp_path / "other.pt"), tmp_path / "other.pt")):
+    for weights, place in (
+        ("some.pt", tmp_path / "weights" / "some.pt"),
+        (str(tmp_path / "other.pt"), tmp_path / "other.pt"),
+    ):
         with pytest.raises(MissingData) as caught:
             load_weights(net(), weights, tmp_path)
         assert str(place) in str(caught.value) and "\n" not in str(caught.value)

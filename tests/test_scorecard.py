@@ -7,20 +7,18 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
-import chapters
-import fingerprint
 import nbformat
-import pages
 import pytest
-import scorecard
 import yaml
 from bs4 import BeautifulSoup
 from papermill.cli import _resolve_type
-from scorecard import ClaimRecord, Score
 from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace
 
-from lib.claims import CLAIMS, JUDGEMENT, Check, Judgement, Verdict, judge, verdict_in_words
+from book import scorecard
+from book.claims import CLAIMS, JUDGEMENT, Check, Judgement, Verdict, judge, verdict_in_words
+from book.make import chapters, fingerprint, pages
+from book.scorecard import ClaimRecord, Score
 from lib.stats import estimate
 
 GAIN = Check("gain of SGD < LSAM's | at ρ = 1.4", True, estimate([0.25, 0.5]))
@@ -30,11 +28,19 @@ BOOK = {"seeds": 20, "fast": True, "rhos": [0.0, 0.5], "dataset": "cifar-mnist",
 
 def execute(folder: Path, name: str, *judgements: Judgement, parameters: dict = BOOK) -> None:
     """Write a chapter as if it had been run: a title, a rule, and these judgements displayed."""
-    outputs = [{"output_type": "execute_result", "data": {"text/plain": [repr(shown)]},
-                "metadata": {JUDGEMENT: shown.as_json()}} for shown in judgements]
-    cells = [{"cell_type": "markdown", "source": [f"# Chapter {name}: a subtitle\n", "\n", "*A claim.*"]},
-             {"cell_type": "markdown", "source": "## How the claims are judged\n\nBy a rule."},
-             {"cell_type": "code", "source": "...", "outputs": outputs}]
+    outputs = [
+        {
+            "output_type": "execute_result",
+            "data": {"text/plain": [repr(shown)]},
+            "metadata": {JUDGEMENT: shown.as_json()},
+        }
+        for shown in judgements
+    ]
+    cells = [
+        {"cell_type": "markdown", "source": [f"# Chapter {name}: a subtitle\n", "\n", "*A claim.*"]},
+        {"cell_type": "markdown", "source": "## How the claims are judged\n\nBy a rule."},
+        {"cell_type": "code", "source": "...", "outputs": outputs},
+    ]
     folder.mkdir(exist_ok=True)
     metadata = {"parameters": parameters, "seconds": 14, "cores": 2}
     (folder / f"{name}.ipynb").write_text(json.dumps({"cells": cells, "metadata": metadata}))
@@ -66,7 +72,7 @@ def test_every_claim_has_a_score_and_one_without_a_record_is_not_run(executed):
 
 
 def test_a_record_says_where_how_and_in_what_time(executed):
-    record, = by_claim(scorecard.collect(executed))["C1"].records
+    (record,) = by_claim(scorecard.collect(executed))["C1"].records
     assert (record.chapter, record.title) == ("03_toy", "Chapter 03_toy")
     assert record.rule == "how-the-claims-are-judged"
     assert record.checks == (LOSS, replace(GAIN, main=True))
@@ -74,15 +80,17 @@ def test_a_record_says_where_how_and_in_what_time(executed):
 
 
 def test_a_record_survives_the_run_of_a_real_notebook(tmp_path):
-    code = ("from lib.claims import Check, judge\nfrom lib.stats import estimate\n"
-            "judge('C1', [Check('a gain', True, estimate([0.25, 0.5]), main=True)], stored_seconds=3)")
+    code = (
+        "from lib.claims import Check, judge\nfrom lib.stats import estimate\n"
+        "judge('C1', [Check('a gain', True, estimate([0.25, 0.5]), main=True)], stored_seconds=3)"
+    )
     cells = [nbformat.v4.new_markdown_cell("# The toy: more"), nbformat.v4.new_code_cell(code)]
     notebook = tmp_path / "03_toy.ipynb"
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": chapters.KERNEL}), notebook)
     result = chapters.execute(notebook, {})
     chapters.for_the_page(result)
     chapters.write(notebook, chapters.as_text(result))
-    record, = scorecard.recorded(notebook)
+    (record,) = scorecard.recorded(notebook)
     assert (record.claim, record.title, record.stored_seconds) == ("C1", "The toy", 3)
     assert record.checks == (Check("a gain", True, GAIN.effect, main=True),)
 
@@ -90,7 +98,7 @@ def test_a_record_survives_the_run_of_a_real_notebook(tmp_path):
 def test_a_chapter_of_an_older_run_lacks_a_time_and_nothing_else(executed):
     chapter = executed / "03_toy.ipynb"
     chapter.write_text(json.dumps({**json.loads(chapter.read_text()), "metadata": {"made_from": "..."}}))
-    record, = by_claim(scorecard.collect(executed))["C1"].records
+    (record,) = by_claim(scorecard.collect(executed))["C1"].records
     assert record.seconds is None and record.verdict is Verdict.PARTLY
 
 
@@ -107,23 +115,27 @@ def test_the_command_gives_papermill_the_parameters_of_the_book():
     assert replace(record, parameters={}).command.endswith("out.ipynb")
 
 
-@pytest.mark.parametrize(("first", "second", "verdict"), [
-    ([GAIN], [GAIN], Verdict.REPRODUCED),
-    ([GAIN], [LOSS], Verdict.PARTLY),
-    ([LOSS], [LOSS], Verdict.NOT_REPRODUCED),
-    ([GAIN], [], Verdict.PARTLY),  # never reproduced before all of it was tried
-    ([GAIN], None, Verdict.PARTLY),
-    ([LOSS], None, Verdict.NOT_REPRODUCED),
-    ([], None, Verdict.NOT_RUN),
-])
+@pytest.mark.parametrize(
+    ("first", "second", "verdict"),
+    [
+        ([GAIN], [GAIN], Verdict.REPRODUCED),
+        ([GAIN], [LOSS], Verdict.PARTLY),
+        ([LOSS], [LOSS], Verdict.NOT_REPRODUCED),
+        ([GAIN], [], Verdict.PARTLY),  # never reproduced before all of it was tried
+        ([GAIN], None, Verdict.PARTLY),
+        ([LOSS], None, Verdict.NOT_REPRODUCED),
+        ([], None, Verdict.NOT_RUN),
+    ],
+)
 def test_chapters_of_one_claim_are_judged_by_all_their_checks_together(tmp_path, first, second, verdict):
     execute(tmp_path, "05_mechanism", judge("C3", first))
     if second is not None:
         execute(tmp_path, "07_real_data", judge("C3", second))
     score = by_claim(scorecard.collect(tmp_path))["C3"]
     assert score.verdict is verdict
-    assert score.not_run == [name for name, checks in (("05_mechanism", first), ("07_real_data", second))
-                             if not checks]
+    assert score.not_run == [
+        name for name, checks in (("05_mechanism", first), ("07_real_data", second)) if not checks
+    ]
 
 
 def test_judgements_of_one_claim_in_one_chapter_are_put_together(tmp_path):
@@ -139,14 +151,17 @@ def test_a_chapter_that_judges_another_ones_claim_is_named(tmp_path):
         scorecard.collect(tmp_path)
 
 
-@pytest.mark.parametrize(("checks", "shown"), [
-    ([Check("bare", True), GAIN, LOSS], [GAIN, LOSS]),
-    ([LOSS, GAIN], [LOSS]),
-    ([LOSS, replace(GAIN, main=True)], [replace(GAIN, main=True), LOSS]),
-    ([Check("unrun", None, main=True), GAIN], [GAIN]),
-    ([Check("bare", True)], [Check("bare", True)]),
-    ([], []),
-])
+@pytest.mark.parametrize(
+    ("checks", "shown"),
+    [
+        ([Check("bare", True), GAIN, LOSS], [GAIN, LOSS]),
+        ([LOSS, GAIN], [LOSS]),
+        ([LOSS, replace(GAIN, main=True)], [replace(GAIN, main=True), LOSS]),
+        ([Check("unrun", None, main=True), GAIN], [GAIN]),
+        ([Check("bare", True)], [Check("bare", True)]),
+        ([], []),
+    ],
+)
 def test_the_main_check_leads_and_a_failing_one_is_not_hidden(checks, shown):
     assert scorecard.leading(tuple(checks)) == shown
 
@@ -218,8 +233,16 @@ def build(folder: Path, executed: Path) -> Path:
     (source / "scorecard.md").write_text("# Scorecard\n\n```{scorecard}\n```\n")
     (source / "index.md").write_text("# Index\n\n```{toctree}\n:glob:\n*\nchapters/*\n```\n")
     with docutils_namespace():
-        Sphinx(source, None, folder / "html", folder / "doctrees", "html", status=None, warningiserror=True,
-               confoverrides={"extensions": ["myst_parser", "claims_table"], "html_theme": "basic"}).build()
+        Sphinx(
+            source,
+            None,
+            folder / "html",
+            folder / "doctrees",
+            "html",
+            status=None,
+            warningiserror=True,
+            confoverrides={"extensions": ["myst_parser", "claims_table"], "html_theme": "basic"},
+        ).build()
     return folder / "html"
 
 
@@ -269,9 +292,10 @@ def test_scorecard_and_file_agree(built):
         for part, record in zip(card.select(".record"), ran):
             leading = scorecard.leading(record.checks)
             shown = list(zip(texts(part, ".what"), texts(part, ".effect"), texts(part, ".held")))
-            told = [(check.words, str(check.effect or ""), check.outcome)
-                    for check in (*leading, *record.checks)]
-            assert shown == (told if len(leading) < len(record.checks) else told[:len(leading)])
+            told = [
+                (check.words, str(check.effect or ""), check.outcome) for check in (*leading, *record.checks)
+            ]
+            assert shown == (told if len(leading) < len(record.checks) else told[: len(leading)])
             assert verdict_in_words(record.checks) in part.select_one("p").get_text()
         assert all(chapter in card.get_text() for chapter in score.not_run)
 
@@ -292,8 +316,11 @@ def test_landing_page_and_file_agree(built):
 
 def test_links_of_the_claims_lead_to_something(built):
     html, scores = built
-    links = [link["href"] for page, part in (("intro", "table.claims"), ("scorecard", ".claim"))
-             for link in soup(html / f"{page}.html").select(f"{part} a")]
+    links = [
+        link["href"]
+        for page, part in (("intro", "table.claims"), ("scorecard", ".claim"))
+        for link in soup(html / f"{page}.html").select(f"{part} a")
+    ]
     assert sum("#how-the-claim" in link for link in links) == sum(len(judged(score)) for score in scores)
     for link in set(links):
         page, _, place = link.partition("#")

@@ -59,8 +59,9 @@ def test_both_layouts_of_cifar_give_the_same_tensors(tmp_path, monkeypatch):
     write_cifar_folder(tmp_path / "folder", classes=3)
     write_cifar_archive(tmp_path / "archive", monkeypatch, classes=3)
     for split in sources.SPLITS:
-        folder, archive = (sources.read("cifar10", split, (1, 0), tmp_path / kind)
-                           for kind in ("folder", "archive"))
+        folder, archive = (
+            sources.read("cifar10", split, (1, 0), tmp_path / kind) for kind in ("folder", "archive")
+        )
         assert torch.equal(folder.images, archive.images) and torch.equal(folder.labels, archive.labels)
 
 
@@ -72,8 +73,14 @@ def test_cifar_folder_may_hold_only_the_classes_asked_for(tmp_path):
     assert str(tmp_path / "cifar10" / "train" / "bird") in one_line(error)
 
 
-@pytest.mark.parametrize("name, file", [("mnist", TRAIN_IMAGES), ("cifar10", "cifar10/train/airplane"),
-                                        ("fashion-mnist", "FashionMNIST/raw/train-images-idx3-ubyte")])
+@pytest.mark.parametrize(
+    "name, file",
+    [
+        ("mnist", TRAIN_IMAGES),
+        ("cifar10", "cifar10/train/airplane"),
+        ("fashion-mnist", "FashionMNIST/raw/train-images-idx3-ubyte"),
+    ],
+)
 def test_missing_files_are_named_with_the_command_that_gets_them(name, file, tmp_path):
     with pytest.raises(MissingData) as error:
         sources.read(name, "train", root=tmp_path)
@@ -93,7 +100,7 @@ def damage_truncate(path: Path) -> None:
 
 
 def damage_halve(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 def damage_bytes(path: Path) -> None:
@@ -197,9 +204,17 @@ def test_damaged_archive_file_is_named_and_never_replaced_by_the_folder(file, tm
         sources.read("cifar10", "train", (0, 1), tmp_path)
 
 
-@pytest.mark.parametrize("arguments", [("imagenet", "train"), ("mnist", "validation"), ("mnist", "train", ()),
-                                       ("mnist", "train", (1, 1)), ("mnist", "train", (10,)),
-                                       ("cifar10", "train", (-1,))])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("imagenet", "train"),
+        ("mnist", "validation"),
+        ("mnist", "train", ()),
+        ("mnist", "train", (1, 1)),
+        ("mnist", "train", (10,)),
+        ("cifar10", "train", (-1,)),
+    ],
+)
 def test_wrong_arguments_are_refused_before_anything_is_read(arguments, tmp_path):
     with pytest.raises(ValueError):
         sources.read(*arguments, root=tmp_path)
@@ -208,8 +223,13 @@ def test_wrong_arguments_are_refused_before_anything_is_read(arguments, tmp_path
 def test_labelled_refuses_what_does_not_fit():
     images = np.zeros((4, 28, 28), np.uint8)
     assert Labelled(images, np.arange(4)).images.shape == (4, 1, 28, 28)
-    for bad in ((images / 255, np.arange(4)), (images, np.arange(3)), (images, np.zeros(4)), (images[0], [0]),
-                (np.zeros((4, 28, 28, 3), np.uint8), np.arange(4))):
+    for bad in (
+        (images / 255, np.arange(4)),
+        (images, np.arange(3)),
+        (images, np.zeros(4)),
+        (images[0], [0]),
+        (np.zeros((4, 28, 28, 3), np.uint8), np.arange(4)),
+    ):
         with pytest.raises(ValueError):
             Labelled(*bad)
 
@@ -240,9 +260,13 @@ def test_command_lists_every_source_and_fails_on_damage(tmp_path, capsys):
 
 
 def test_command_runs_as_a_module(tmp_path):
-    done = subprocess.run([sys.executable, "-m", "lib.data.sources"], capture_output=True, text=True,
-                          cwd=Path(sources.__file__).parents[2],
-                          env={**os.environ, "SAM_DATA_ROOT": str(tmp_path)})
+    done = subprocess.run(
+        [sys.executable, "-m", "lib.data.sources"],
+        capture_output=True,
+        text=True,
+        cwd=Path(sources.__file__).parents[2],
+        env={**os.environ, "SAM_DATA_ROOT": str(tmp_path)},
+    )
     assert done.returncode == 0 and str(tmp_path) in done.stdout and not done.stderr
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from lib.step_cost import LEAST_ROUNDS, StepCost, interleaved_seconds, step_costs, verdict
+from book.sam_cost import LEAST_ROUNDS, StepCost, interleaved_seconds, step_costs, verdict
 
 BENCHMARK = Path(__file__).resolve().parents[1] / "benchmarks" / "optimizer_step.py"
 
@@ -20,7 +20,7 @@ def test_every_round_runs_every_step_once_and_begins_with_another() -> None:
     order: list[str] = []
     steps = {name: partial(order.append, name) for name in "abc"}
     times = interleaved_seconds(steps, 0, torch.device("cpu"))
-    rounds = ["".join(order[i:i + 3]) for i in range(0, len(order), 3)]
+    rounds = ["".join(order[i : i + 3]) for i in range(0, len(order), 3)]
     assert rounds[:4] == ["abc", "bca", "cab", "abc"]
     assert {len(values) for values in times.values()} == {LEAST_ROUNDS}
 
@@ -40,11 +40,16 @@ def test_verdict_needs_the_whole_interval(low: float, high: float, expected: str
     assert verdict("LSAM", StepCost(0.1, (low + high) / 2, low, high, np.ones(3))) == expected
 
 
-@pytest.mark.parametrize("arguments, name", [
-    ({"seconds": -1}, "seconds"), ({"seconds": float("nan")}, "seconds"),
-    ({"seconds": 1, "batch_size": 0}, "batch_size"), ({"seconds": 1, "batch_size": 1.5}, "batch_size"),
-    ({"seconds": 1, "threads": 0}, "threads"),
-])
+@pytest.mark.parametrize(
+    "arguments, name",
+    [
+        ({"seconds": -1}, "seconds"),
+        ({"seconds": float("nan")}, "seconds"),
+        ({"seconds": 1, "batch_size": 0}, "batch_size"),
+        ({"seconds": 1, "batch_size": 1.5}, "batch_size"),
+        ({"seconds": 1, "threads": 0}, "threads"),
+    ],
+)
 def test_bad_argument_is_one_line_that_names_it(arguments: dict, name: str) -> None:
     with pytest.raises(ValueError, match=f"^{name} must be"):
         step_costs(**arguments)

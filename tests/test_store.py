@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 
-from lib.store import ResultWarning, Store, identity
+from lib.trials.store import ResultWarning, Store, identity
 
 CONFIGURATION = {"dataset": "cifar-mnist", "lr": 0.05, "seed": 3, "train_limit": None}
 RECORD = {

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lib.figures import sam
-from lib.surface import METHODS, SurfaceConstants, gradient, loss, sample, sharpness, valley, walk, walks
+from book import figures_sam as sam
+from book.sam_surface import METHODS, SurfaceConstants, gradient, loss, sample, sharpness, valley, walk, walks
 
 CONSTANTS = SurfaceConstants()
 

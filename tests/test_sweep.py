@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 from sweep_trials import ChainTrial
 
-from lib.experiments.plan import Experiment, Plan
-from lib.experiments.trial import MissingTrials, Place
-from lib.store import ResultWarning, Store
-from lib.sweep import SweepError, __main__, run, status
-from lib.sweep.status import in_words, seconds_left
+from book import sweep as __main__
+from lib.trials import SweepError, run, status
+from lib.trials.plan import Experiment, Plan
+from lib.trials.status import in_words, seconds_left
+from lib.trials.store import ResultWarning, Store
+from lib.trials.trial import MissingTrials, Place
 
 SCRIPT = Path(__file__).with_name("sweep_trials.py")
 KILLS = 50
@@ -48,13 +49,16 @@ def chains(*numbers: int, **changes) -> list[ChainTrial]:
 
 def start(folder: Path, count: int, jobs: int, step: float) -> subprocess.Popen:
     environment = {**os.environ, "SWEEP_STEP": str(step), "PYTHONPATH": str(SCRIPT.parents[1])}
-    return subprocess.Popen([sys.executable, str(SCRIPT), str(folder), str(count), str(jobs)],
-                            env=environment, stderr=subprocess.DEVNULL, start_new_session=True)
+    return subprocess.Popen(
+        [sys.executable, str(SCRIPT), str(folder), str(count), str(jobs)],
+        env=environment,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
 
 
 def contents(store: Store) -> dict[str, str]:
-    return {path.name: path.read_text() for path in sorted(store.folder.glob("*"))
-            if path.name != ".locks"}
+    return {path.name: path.read_text() for path in sorted(store.folder.glob("*")) if path.name != ".locks"}
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
@@ -102,8 +106,10 @@ def test_trial_that_kills_its_worker_again_is_named_and_harms_no_other(store, pl
     trials = [*chains(7, behaviour="die"), *chains(*range(6)), *chains(8, behaviour="die")]
     with pytest.raises(SweepError) as caught:
         run(trials, store, place, jobs=2)
-    assert sorted(str(caught.value).splitlines()) == ["chain 7: its worker died 2 times",
-                                                      "chain 8: its worker died 2 times"]
+    assert sorted(str(caught.value).splitlines()) == [
+        "chain 7: its worker died 2 times",
+        "chain 8: its worker died 2 times",
+    ]
     assert sorted(record["configuration"]["number"] for record in store) == list(range(6))
     assert log()["begin", "7"] == log()["begin", "8"] == 2
 
@@ -142,30 +148,44 @@ def test_sweep_killed_at_fifty_random_moments_ends_as_an_undisturbed_one(tmp_pat
         assert len(list(store)) == count
     undisturbed = Store(tmp_path / "undisturbed")
     run(chains(*range(count)), undisturbed, Place(checkpoints=tmp_path / "fresh"))
-    assert contents(undisturbed) == {name: text for name, text in contents(store).items()
-                                     if not name.endswith(".tmp")}
+    assert contents(undisturbed) == {
+        name: text for name, text in contents(store).items() if not name.endswith(".tmp")
+    }
 
 
 def test_dask_cluster_computes_what_one_machine_does_though_a_worker_is_killed(tmp_path, store, place, log):
     pytest.importorskip("distributed")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (SCRIPT.parent, SCRIPT.parents[1]))),
-                   "SWEEP_STEP": "0.05", "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "60s"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(map(str, (SCRIPT.parent, SCRIPT.parents[1]))),
+        "SWEEP_STEP": "0.05",
+        "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "60s",
+    }
     address, processes = tmp_path / "scheduler.json", []
 
     def launch(*command: str) -> subprocess.Popen:
-        arguments = [sys.executable, "-m", f"distributed.cli.{command[0]}", *command[1:],
-                     "--scheduler-file", str(address)]
+        arguments = [
+            sys.executable,
+            "-m",
+            f"distributed.cli.{command[0]}",
+            *command[1:],
+            "--scheduler-file",
+            str(address),
+        ]
         process = subprocess.Popen(arguments, env=environment, cwd=tmp_path, stderr=subprocess.DEVNULL)
         processes.append(process)
         return process
 
     try:
         launch("dask_scheduler", "--port", "0", "--no-dashboard", "--host", "127.0.0.1")
-        workers = [launch("dask_worker", "--nthreads", "1", "--no-nanny", "--no-dashboard", "--name", name)
-                   for name in ("first", "second")]
+        workers = [
+            launch("dask_worker", "--nthreads", "1", "--no-nanny", "--no-dashboard", "--name", name)
+            for name in ("first", "second")
+        ]
         scheduler = _address(address)
         sweep = subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(tmp_path), "24", "1", scheduler], env=environment)
+            [sys.executable, str(SCRIPT), str(tmp_path), "24", "1", scheduler], env=environment
+        )
         _wait(lambda: len({pid for _, _, pid in _lines(tmp_path / "log")}) == 2)
         workers[0].kill()  # while it computes: each has a trial at any time
         assert sweep.wait(120) == 0
@@ -196,13 +216,16 @@ def _wait(condition, seconds: float = 60) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("changes, message", [
-    ({"jobs": 0}, "jobs must be a whole number of at least 1, not 0"),
-    ({"jobs": True}, "jobs must be"),
-    ({"backend": "spark"}, "backend must be one of local, dask, not 'spark'"),
-    ({"backend": "dask"}, "scheduler must be an address such as tcp://host:8786 where backend is 'dask'"),
-    ({"scheduler": "tcp://a:1"}, "None elsewhere, not 'tcp://a:1' where backend is 'local'"),
-])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"jobs": 0}, "jobs must be a whole number of at least 1, not 0"),
+        ({"jobs": True}, "jobs must be"),
+        ({"backend": "spark"}, "backend must be one of local, dask, not 'spark'"),
+        ({"backend": "dask"}, "scheduler must be an address such as tcp://host:8786 where backend is 'dask'"),
+        ({"scheduler": "tcp://a:1"}, "None elsewhere, not 'tcp://a:1' where backend is 'local'"),
+    ],
+)
 def test_wrong_argument_is_refused_before_any_work(store, place, log, changes, message):
     with pytest.raises(ValueError, match=message):
         run(chains(1), store, place, **changes)
@@ -212,11 +235,13 @@ def test_wrong_argument_is_refused_before_any_work(store, place, log, changes, m
 @pytest.fixture
 def experiment(store):
     """Three chains, and one more for every seed once the first is there."""
+
     def plan(store: Store, seeds: int) -> Plan:
         first = tuple([*chains(1, 2), *chains(3, behaviour="diverge")])
         if store.read(first[0].configuration) is None:
             return Plan(first, later=seeds)
         return Plan((*first, *chains(*range(10, 10 + seeds))))
+
     return Experiment("chains", "chains of numbers", plan, store, seeds=2)
 
 
@@ -235,8 +260,9 @@ def test_status_counts_trials_and_estimates_the_rest_from_those_of_the_same_kind
     assert seconds_left([(trial, record)], [trial], later=2) == 3 * 3.0
 
 
-@pytest.mark.parametrize("seconds, words",
-                         [(None, "unknown"), (45.2, "45 s"), (600, "10 min"), (9000, "2.5 h")])
+@pytest.mark.parametrize(
+    "seconds, words", [(None, "unknown"), (45.2, "45 s"), (600, "10 min"), (9000, "2.5 h")]
+)
 def test_durations_in_words(seconds, words):
     assert in_words(seconds) == words
 
@@ -248,6 +274,7 @@ def command(experiment, monkeypatch, tmp_path, capsys):
     def call(*arguments: str) -> tuple[int, str, str]:
         exit_status = __main__.main([*arguments, "--checkpoints", str(tmp_path / "checkpoints")])
         return exit_status, *capsys.readouterr()
+
     return call
 
 
@@ -264,14 +291,22 @@ def test_command_lists_computes_and_follows_what_results_decide(command, store, 
 
 def test_command_names_failures_and_wrong_arguments(command, monkeypatch, experiment, capsys):
     plan = Plan(tuple(chains(1, behaviour="raise")))
-    monkeypatch.setattr(__main__, "experiments", lambda: {
-        "chains": Experiment("chains", "", lambda store, seeds: plan, experiment.store, 1)})
-    assert command("chains") == (1, "chains: 0 done, 1 missing, 0 diverged; time left: unknown\n",
-                                 "chain 1: RuntimeError: a link broke\n")
-    for arguments, message in ((["rings"], "experiment must be one of chains, not 'rings'"),
-                               (["chains", "--jobs", "0"], "jobs must be a whole number"),
-                               (["chains", "--seeds", "0"], "must be a whole number of at least 1, not 0"),
-                               (["chains", "--backend", "dask"], "scheduler must be an address")):
+    monkeypatch.setattr(
+        __main__,
+        "experiments",
+        lambda: {"chains": Experiment("chains", "", lambda store, seeds: plan, experiment.store, 1)},
+    )
+    assert command("chains") == (
+        1,
+        "chains: 0 done, 1 missing, 0 diverged; time left: unknown\n",
+        "chain 1: RuntimeError: a link broke\n",
+    )
+    for arguments, message in (
+        (["rings"], "experiment must be one of chains, not 'rings'"),
+        (["chains", "--jobs", "0"], "jobs must be a whole number"),
+        (["chains", "--seeds", "0"], "must be a whole number of at least 1, not 0"),
+        (["chains", "--backend", "dask"], "scheduler must be an address"),
+    ):
         with pytest.raises(SystemExit) as caught:
             command(*arguments)
         assert caught.value.code == 2 and message in capsys.readouterr().err

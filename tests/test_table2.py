@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import numpy as np
 
+from book import domainbed as table2
+from book import figures_domainbed as figures
+from book import natural_plans
 from lib.data.domains import BENCHMARKS
-from lib.experiments import natural_plans, table2
-from lib.experiments.domain import DomainTrial
-from lib.figures import domains as figures
-from lib.store import Store
+from lib.trials.domain import DomainTrial
+from lib.trials.store import Store
 
-FOUND = {("pacs", "P"): {"sgd": np.array([0.05, 0.06, 0.07]), "sam": np.array([0.03, 0.04, 0.06]),
-                         "untrained": np.array([0.30, 0.31, 0.32])},
-         ("pacs", "S"): {"sgd": np.array([0.20, 0.21, 0.22]), "sam": np.array([0.21, 0.20, 0.22]),
-                         "untrained": np.array([])}}
+FOUND = {
+    ("pacs", "P"): {
+        "sgd": np.array([0.05, 0.06, 0.07]),
+        "sam": np.array([0.03, 0.04, 0.06]),
+        "untrained": np.array([0.30, 0.31, 0.32]),
+    },
+    ("pacs", "S"): {
+        "sgd": np.array([0.20, 0.21, 0.22]),
+        "sam": np.array([0.21, 0.20, 0.22]),
+        "untrained": np.array([]),
+    },
+}
 
 
 def test_published_table_has_every_target_domain_and_sam_ahead_in_each() -> None:
     assert {key: set(rows) for key, rows in table2.PUBLISHED.items()} == {
-        key: set(benchmark.domains) for key, benchmark in BENCHMARKS.items()}
+        key: set(benchmark.domains) for key, benchmark in BENCHMARKS.items()
+    }
     assert len(table2.targets()) == 12
     assert all(sam > sgd for rows in table2.PUBLISHED.values() for sgd, sam in rows.values())
 
@@ -35,14 +45,19 @@ def test_checks_hold_where_the_interval_is_above_zero_and_are_not_run_elsewhere(
 def test_errors_are_paired_by_seed_and_one_seed_is_not_enough() -> None:
     def record(trial: DomainTrial, error: float | None) -> dict:
         metrics = None if error is None else {"probing_error": {"class": {"error": error}}}
-        return {"configuration": trial.configuration, "metrics": metrics,
-                "status": "diverged" if error is None else "finished"}
+        return {
+            "configuration": trial.configuration,
+            "metrics": metrics,
+            "status": "diverged" if error is None else "finished",
+        }
 
     trials = table2.trials("pacs", 3, lr=0.01, rho=0.05, weights="none")
     assert len(trials) == 4 * 3 * 3 and {trial.rho for trial in trials if trial.method == "sgd"} == {0.0}
     assert len(table2.trials("all", 3, lr=0.01, rho=0.05, weights="none")) == 12 * 3 * 3
-    errors = {trial: 0.1 + 0.01 * trial.seed - 0.02 * (trial.method == "sam") + 0.2 * (trial.epochs == 0)
-              for trial in trials}
+    errors = {
+        trial: 0.1 + 0.01 * trial.seed - 0.02 * (trial.method == "sam") + 0.2 * (trial.epochs == 0)
+        for trial in trials
+    }
     for trial in trials:
         if trial.target == "S" and trial.seed > 0 and trial.method == "sam":
             errors[trial] = None

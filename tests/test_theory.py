@@ -10,11 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.device import threads
-from lib.importance import gini, real_and_phantom_weights
-from lib.models import ConvNet, ToyNet
-from lib.optim import LSAM, SAM
-from lib.theory import (
+from book.theory import (
     LOSSES,
     batch_effect,
     expand,
@@ -27,7 +23,7 @@ from lib.theory import (
     two_layer_norms,
     worst_fitted,
 )
-from lib.theory_nets import (
+from book.theory_nets import (
     RELU_FIT,
     Fit,
     LayeredNet,
@@ -38,6 +34,10 @@ from lib.theory_nets import (
     survey,
     toy_subjects,
 )
+from lib.device import threads
+from lib.importance import gini, real_and_phantom_weights
+from lib.models import ConvNet, ToyNet
+from lib.optim import LSAM, SAM
 from lib.toy.ensemble import features, lsam, train
 
 EXACT = 1e-12
@@ -120,7 +120,8 @@ def test_shift_is_that_of_the_optimizers_phantom(perturbed, batch_size):
     net, (x, y) = ToyNet(6).double(), labelled(10, 4)
     optimizer = LSAM(net, rho=0.4, lr=1.0) if perturbed == "head" else SAM(net.parameters(), rho=0.4, lr=1.0)
     real, phantom = real_and_phantom_weights(
-        net, optimizer, x, y, lambda f, labels: torch.nn.functional.softplus(-labels * f).mean(), batch_size)
+        net, optimizer, x, y, lambda f, labels: torch.nn.functional.softplus(-labels * f).mean(), batch_size
+    )
     e = expand(net, x, y, [0.4], perturbed, batch_size)
     np.testing.assert_allclose(e.log_ratio("logistic")[0], (phantom / real).log(), rtol=1e-9, atol=1e-12)
 
@@ -251,7 +252,7 @@ def test_batch_effect_compares_weights_alone_and_in_the_batch():
     labels, worst = together.labels[0], worst_fitted(together.margin, 5)[0]
     falls = np.flatnonzero(together.slope[0] < 0)
     assert len(falls) == round(10 * effect.falls[0]) > 0
-    opposite = [labels[i] != labels[i // 5 * 5:][:5][worst[i // 5 * 5:][:5]][0] for i in falls]
+    opposite = [labels[i] != labels[i // 5 * 5 :][:5][worst[i // 5 * 5 :][:5]][0] for i in falls]
     one = batch_effect(survey(subjects[:1], 10, [0.3], "all"), survey(subjects[:1], 10, [0.3], "all", 5), 5)
     assert one.opposite == pytest.approx(np.mean(opposite))
 
@@ -278,7 +279,7 @@ def test_toy_subjects_are_the_engines_nets():
     for s, subject in enumerate(toy_subjects(result, 1)):
         x = subject.x.numpy()
         for i in range(2):
-            expected = features(result.nets[0][s, 1, i], x[:, 2 * i:2 * i + 2])
+            expected = features(result.nets[0][s, 1, i], x[:, 2 * i : 2 * i + 2])
             np.testing.assert_allclose(subject.net.features(subject.x)[:, i].detach(), expected, atol=2e-6)
         np.testing.assert_allclose(subject.net.head.weight[0].detach(), result.heads[0, s, 1], rtol=1e-6)
 
@@ -309,10 +310,18 @@ def test_a_survey_has_the_nets_as_first_axis():
     np.testing.assert_allclose(e.shift[1], expand(second.net, second.x[:4], second.y[:4], e.radii).shift)
 
 
-@pytest.mark.parametrize("arguments", [
-    {"perturbed": "body"}, {"batch_size": 0}, {"radii": []}, {"radii": [0.0]}, {"y": torch.zeros(3)},
-    {"loss": "hinge"}, {"orders": 3},
-])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"perturbed": "body"},
+        {"batch_size": 0},
+        {"radii": []},
+        {"radii": [0.0]},
+        {"y": torch.zeros(3)},
+        {"loss": "hinge"},
+        {"orders": 3},
+    ],
+)
 def test_what_makes_no_sense_is_refused(arguments):
     given_ = {"x": torch.ones(3, 4), "y": torch.ones(3), "radii": [0.1], **arguments}
     with pytest.raises(ValueError, match="^" + next(iter(arguments)) + " must"):

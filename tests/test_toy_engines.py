@@ -106,12 +106,14 @@ def test_an_ensemble_member_is_the_toy_net_trained_with_the_optimizer(rho):
     x, y = torch.from_numpy(points.x), torch.from_numpy(points.y)
     for epoch in torch.tensor(batch_order(5, 60, 2)):
         for start in range(0, 60, setting.batch_size):
-            chosen = epoch[start:start + setting.batch_size]
+            chosen = epoch[start : start + setting.batch_size]
             optimizer.step(lambda chosen=chosen: loss_of(net, x[chosen], y[chosen]))
     result = train([setting], [5], keep_nets=True)
     np.testing.assert_allclose(result.heads[0, 0, -1], net.head.weight.detach()[0], atol=2e-5)
     probe = sample(SMALL, 5, "test").x
-    ours = np.stack([features(result.nets[0][0, -1, i], probe[:, 2 * i:2 * i + 2]) for i in range(2)], axis=1)
+    ours = np.stack(
+        [features(result.nets[0][0, -1, i], probe[:, 2 * i : 2 * i + 2]) for i in range(2)], axis=1
+    )
     np.testing.assert_allclose(ours, net.features(torch.from_numpy(probe)).detach(), atol=5e-5)
 
 

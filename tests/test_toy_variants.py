@@ -30,8 +30,11 @@ SHORT = {"data": SMALL, "epochs": 3, "width": 16}
 
 def setting(method: str, **others) -> VariantSetting:
     """A short training of `method`."""
-    defaults = {"rho": 0.0 if method in rules.WITHOUT_RADIUS else 0.2,
-                "learning_rate": RATES.get(method, 0.05), **SHORT}
+    defaults = {
+        "rho": 0.0 if method in rules.WITHOUT_RADIUS else 0.2,
+        "learning_rate": RATES.get(method, 0.05),
+        **SHORT,
+    }
     return VariantSetting(method, **(defaults | others))
 
 
@@ -59,11 +62,24 @@ def trained_alone(method: str, chosen: VariantSetting, seed: int) -> ToyNet:
     return net
 
 
-@pytest.mark.parametrize("method, others", [
-    ("sgd", {}), ("sgd", {"weight_decay": 0.01}), ("lsam", {"rho": 0.7}), ("sam", {}), ("asam", {}),
-    ("sam", {"weight_decay": 0.01}), ("sam_decay_inside", {"weight_decay": 0.01}), ("gsam", {}),
-    ("looksam", {}), ("friendly", {}), ("adam", {}), ("sam_adam", {}), ("esam", {}),
-])
+@pytest.mark.parametrize(
+    "method, others",
+    [
+        ("sgd", {}),
+        ("sgd", {"weight_decay": 0.01}),
+        ("lsam", {"rho": 0.7}),
+        ("sam", {}),
+        ("asam", {}),
+        ("sam", {"weight_decay": 0.01}),
+        ("sam_decay_inside", {"weight_decay": 0.01}),
+        ("gsam", {}),
+        ("looksam", {}),
+        ("friendly", {}),
+        ("adam", {}),
+        ("sam_adam", {}),
+        ("esam", {}),
+    ],
+)
 def test_net_of_a_stack_is_the_toy_net_trained_with_the_optimizer(method, others, monkeypatch) -> None:
     # ESAM's masks are drawn in another order there: all weights are perturbed, half of the batch selected.
     monkeypatch.setattr(rules, "C", replace(CONSTANTS, esam_beta=1.0))
@@ -79,10 +95,13 @@ def test_net_of_a_stack_is_the_toy_net_trained_with_the_optimizer(method, others
     assert (theta[1] - start[0]).norm() > 0.1  # they have gone somewhere
 
 
-@pytest.mark.parametrize("ours, theirs", [
-    (VariantSetting("sgd", **SHORT), sgd(**SHORT)),
-    (VariantSetting("lsam", 0.7, **SHORT), lsam(0.7, **SHORT)),
-])
+@pytest.mark.parametrize(
+    "ours, theirs",
+    [
+        (VariantSetting("sgd", **SHORT), sgd(**SHORT)),
+        (VariantSetting("lsam", 0.7, **SHORT), lsam(0.7, **SHORT)),
+    ],
+)
 def test_stack_agrees_with_the_ensembles_engine(ours, theirs) -> None:
     stack = train([ours], range(3), progress=False)
     ensemble = train_ensemble([theirs], range(3), engine="torch")
@@ -154,8 +173,12 @@ def test_orthogonal_part_has_no_component_left() -> None:
     left = orthogonal(vector, to)
     assert (left * to).sum(dim=(1, 2)).abs().max() < 1e-4
     along = vector - left
-    torch.testing.assert_close(along.flatten(1).norm(dim=1) * to.flatten(1).norm(dim=1),
-                               (vector * to).sum(dim=(1, 2)).abs(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        along.flatten(1).norm(dim=1) * to.flatten(1).norm(dim=1),
+        (vector * to).sum(dim=(1, 2)).abs(),
+        rtol=1e-4,
+        atol=1e-4,
+    )
 
 
 @pytest.mark.parametrize("method, share", [("lsam", 1.0), ("sam", None)])
@@ -186,8 +209,9 @@ def test_esam_perturbs_its_share_of_the_weights() -> None:
     moved = (phantom - theta) != 0
     assert moved.float().mean().item() == pytest.approx(CONSTANTS.esam_beta, abs=0.05)
     length = 0.5 / CONSTANTS.esam_beta / theta[0].numel() ** 0.5
-    torch.testing.assert_close((phantom - theta)[moved], torch.full((int(moved.sum()),), length), rtol=1e-3,
-                               atol=1e-6)
+    torch.testing.assert_close(
+        (phantom - theta)[moved], torch.full((int(moved.sum()),), length), rtol=1e-3, atol=1e-6
+    )
     assert weights[0].tolist() == pytest.approx([0, 0, 5 / 3, 5 / 3, 5 / 3])  # of 5, half and rounded up
 
 
@@ -243,8 +267,9 @@ def test_group_dro_weights_are_those_of_the_definition() -> None:
         weights = dro.weights(torch.tensor(losses), torch.tensor(chosen)).numpy()
         for net, step_size in enumerate((0.5, 2.0)):
             member = group(points[net], "easy")[chosen[net]]
-            means = np.array([losses[net][member == g].mean() if (member == g).any() else 0.0
-                              for g in range(2 * BINS)])
+            means = np.array(
+                [losses[net][member == g].mean() if (member == g).any() else 0.0 for g in range(2 * BINS)]
+            )
             q[net] *= np.exp(step_size * means)
             q[net] /= q[net].sum()
             assert (weights[net] * losses[net]).mean() == pytest.approx((q[net] * means).sum(), rel=1e-5)
@@ -274,22 +299,36 @@ def test_group_dro_with_step_size_zero_weighs_groups_alike() -> None:
 # Bad arguments
 
 
-@pytest.mark.parametrize("arguments, name", [
-    ({"method": "adagrad"}, "method"), ({"rho": -1.0}, "rho"), ({"rho": float("nan")}, "rho"),
-    ({"method": "sgd", "rho": 0.1}, "rho"), ({"method": "jtt", "rho": 0.1}, "rho"),
-    ({"upweight": 0}, "upweight"), ({"identification": -1}, "identification"),
-    ({"learning_rate": True}, "learning_rate"),
-    ({"groups": "both"}, "groups"), ({"batch_size": 7}, "batch_size"), ({"step_size": -0.1}, "step_size"),
-])
+@pytest.mark.parametrize(
+    "arguments, name",
+    [
+        ({"method": "adagrad"}, "method"),
+        ({"rho": -1.0}, "rho"),
+        ({"rho": float("nan")}, "rho"),
+        ({"method": "sgd", "rho": 0.1}, "rho"),
+        ({"method": "jtt", "rho": 0.1}, "rho"),
+        ({"upweight": 0}, "upweight"),
+        ({"identification": -1}, "identification"),
+        ({"learning_rate": True}, "learning_rate"),
+        ({"groups": "both"}, "groups"),
+        ({"batch_size": 7}, "batch_size"),
+        ({"step_size": -0.1}, "step_size"),
+    ],
+)
 def test_bad_setting_is_one_line_that_names_it(arguments, name) -> None:
     with pytest.raises(ValueError, match=f"^{name} must [^\n]*$"):
         VariantSetting(**({"method": "sam"} | arguments))
 
 
-@pytest.mark.parametrize("settings, seeds, name", [
-    ([], [0], "settings"), (["sam"], [0], "settings"), ([setting("sgd")], [], "seeds"),
-    ([setting("sgd")], [-1], "seeds"),
-])
+@pytest.mark.parametrize(
+    "settings, seeds, name",
+    [
+        ([], [0], "settings"),
+        (["sam"], [0], "settings"),
+        ([setting("sgd")], [], "seeds"),
+        ([setting("sgd")], [-1], "seeds"),
+    ],
+)
 def test_bad_ensemble_is_refused(settings, seeds, name) -> None:
     with pytest.raises(ValueError, match=f"^{name} must"):
         train(settings, seeds)

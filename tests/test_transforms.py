@@ -97,10 +97,12 @@ def test_batches_keep_channels_last_in_memory():
 
 
 def test_normalising_gives_imagenet_pixels_mean_zero_and_deviation_one():
-    mean, deviation = (torch.tensor(values)[:, None, None]
-                       for values in (transforms.IMAGENET_MEAN, transforms.IMAGENET_STD))
+    mean, deviation = (
+        torch.tensor(values)[:, None, None] for values in (transforms.IMAGENET_MEAN, transforms.IMAGENET_STD)
+    )
     images = torch.stack([mean.expand(3, 8, 8), (mean + deviation).expand(3, 8, 8)])
-    assert torch.allclose(normalise(images), torch.tensor([0.0, 1.0])[:, None, None, None].expand(2, 3, 8, 8),
-                          atol=1e-6)
+    assert torch.allclose(
+        normalise(images), torch.tensor([0.0, 1.0])[:, None, None, None].expand(2, 3, 8, 8), atol=1e-6
+    )
     pixels = noise(3, 8)
     assert torch.allclose(normalise(pixels), normalise(pixels / 255), atol=1e-6)

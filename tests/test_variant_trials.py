@@ -9,18 +9,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from book import real_data_table1 as table1
+from book import variants
+from book import variants_images as variant_images
+from book.variants_cost import passes, time_ratios
 from lib import training
 from lib.data.toy import ToyConstants
-from lib.experiments import table1, variant_images, variant_trial, variants
-from lib.experiments.images import ImageTrial
-from lib.experiments.plan import Plan
-from lib.experiments.trial import Place
-from lib.experiments.variant_trial import VariantTrial, ascents, errors
 from lib.optim import VARIANTS
 from lib.optim.constants import CONSTANTS
-from lib.store import Store
 from lib.toy.variants import ASCENTS, METHODS, VariantSetting, train
-from lib.variant_cost import passes, time_ratios
+from lib.trials import variants as variant_trial
+from lib.trials.images import ImageTrial
+from lib.trials.plan import Plan
+from lib.trials.store import Store
+from lib.trials.trial import Place
+from lib.trials.variants import VariantTrial, ascents, errors
 
 SHORT = {"data": ToyConstants(training_points=60, test_points=100), "epochs": 3, "width": 8}
 HERE = Place(threads=1, checkpoints=None)
@@ -46,8 +49,12 @@ def test_record_holds_the_errors_and_ascents_of_the_training(tmp_path) -> None:
 def test_identity_follows_what_is_computed_and_not_its_name(monkeypatch) -> None:
     one = trial(0.1, 0.4)
     assert one.identity == trial(0.1, 0.4, name="other").identity
-    others = [trial(0.1, 0.5), trial(0.1, 0.4, seeds=4), trial(0.1, 0.4, first_seed=6),
-              trial(0.1, 0.4, method="asam")]
+    others = [
+        trial(0.1, 0.5),
+        trial(0.1, 0.4, seeds=4),
+        trial(0.1, 0.4, first_seed=6),
+        trial(0.1, 0.4, method="asam"),
+    ]
     assert len({one.identity, *(other.identity for other in others)}) == 5
     assert trial(1).identity == trial(1.0).identity
     before = one.identity
@@ -57,7 +64,8 @@ def test_identity_follows_what_is_computed_and_not_its_name(monkeypatch) -> None
 
 def test_net_that_diverged_is_stored_as_missing() -> None:
     wild = VariantTrial(
-        (VariantSetting("sgd", learning_rate=1e4, **SHORT), VariantSetting("sgd", **SHORT)), 2)
+        (VariantSetting("sgd", learning_rate=1e4, **SHORT), VariantSetting("sgd", **SHORT)), 2
+    )
     record = json.loads(json.dumps(wild.run(HERE), allow_nan=False))
     hard = errors(record, "hard")
     assert np.isnan(hard[0]).all() and np.isfinite(hard[1]).all()
@@ -70,8 +78,10 @@ def test_net_that_diverged_is_stored_as_missing() -> None:
 def record_with(validation: list, test: list) -> dict:
     """A record of three settings and three seeds: both features have these errors, of 100 points."""
     configuration = trial(0.1, 0.2, 0.3).configuration
-    wrong = {split: {feature: rows for feature in ("easy", "hard", "model")}
-             for split, rows in (("train", test), ("validation", validation), ("test", test))}
+    wrong = {
+        split: {feature: rows for feature in ("easy", "hard", "model")}
+        for split, rows in (("train", test), ("validation", validation), ("test", test))
+    }
     return {"configuration": configuration, "metrics": {"wrong": wrong}}
 
 
@@ -177,9 +187,13 @@ def test_note_says_where_a_run_is_reduced_or_not_there() -> None:
 
 
 def test_image_rows_in_words_leave_out_those_without_an_ascent() -> None:
-    gains = {"SGD": variant_images.Gain(np.zeros((2, 3))), "Adam": variant_images.Gain(np.full((2, 3), 0.5)),
-             "SAM": variant_images.Gain(np.full((2, 3), 0.02)), "ASAM": variant_images.Gain(None),
-             "LSAM": variant_images.Gain(np.full((2, 3), -0.01))}
+    gains = {
+        "SGD": variant_images.Gain(np.zeros((2, 3))),
+        "Adam": variant_images.Gain(np.full((2, 3), 0.5)),
+        "SAM": variant_images.Gain(np.full((2, 3), 0.02)),
+        "ASAM": variant_images.Gain(None),
+        "LSAM": variant_images.Gain(np.full((2, 3), -0.01)),
+    }
     words = variant_images.in_words(gains)
     assert "3 seeds, the 2 rows" in words and "-1.0 to 2.0 points" in words and "1 of the intervals" in words
     assert "nothing was run" in variant_images.in_words({"SGD": variant_images.Gain(None)})
@@ -187,20 +201,40 @@ def test_image_rows_in_words_leave_out_those_without_an_ascent() -> None:
 
 def test_reach_is_that_of_the_settings_that_fit_and_keep_the_easy_feature() -> None:
     one = trial(0.1, 0.2, 0.3)
-    wrong = {split: {feature: [[0, 0, 0], [30, 30, 30], [0, 0, 0]] for feature in ("easy", "hard", "model")}
-             for split in ("train", "validation", "test")}
+    wrong = {
+        split: {feature: [[0, 0, 0], [30, 30, 30], [0, 0, 0]] for feature in ("easy", "hard", "model")}
+        for split in ("train", "validation", "test")
+    }
     wrong["test"]["easy"] = [[0, 0, 0], [0, 0, 0], [50, 50, 50]]
-    metrics = {"wrong": wrong, "ascents": [[[1, 0.5, 0.8, 0.8, 0.3, 0.2]] * 3, [[1, 1, 1, 1, 0.1, 0.1]] * 3,
-                                           [[1, 1, 1, 1, 0.1, 0.1]] * 3]}
+    metrics = {
+        "wrong": wrong,
+        "ascents": [
+            [[1, 0.5, 0.8, 0.8, 0.3, 0.2]] * 3,
+            [[1, 1, 1, 1, 0.1, 0.1]] * 3,
+            [[1, 1, 1, 1, 0.1, 0.1]] * 3,
+        ],
+    }
     found = variants.reach({"configuration": one.configuration, "metrics": metrics})
     values = found.shift, found.phantom, found.real, found.share, found.head_length, found.hard
     np.testing.assert_allclose(values, [[2], [1], [0.5], [0.3], [0.2], [0]])
 
 
-@pytest.mark.parametrize("method, forward, backward", [
-    ("sgd", 1, 1), ("lsam", 1, 1), ("sam", 2, 2), ("asam", 2, 2), ("gsam", 2, 2), ("friendly", 2, 2),
-    ("looksam", 1.2, 1.2), ("esam", 2.5, 1.5), ("sam_decay_inside", 2, 2), ("adam", 1, 1), ("sam_adam", 2, 2),
-])
+@pytest.mark.parametrize(
+    "method, forward, backward",
+    [
+        ("sgd", 1, 1),
+        ("lsam", 1, 1),
+        ("sam", 2, 2),
+        ("asam", 2, 2),
+        ("gsam", 2, 2),
+        ("friendly", 2, 2),
+        ("looksam", 1.2, 1.2),
+        ("esam", 2.5, 1.5),
+        ("sam_decay_inside", 2, 2),
+        ("adam", 1, 1),
+        ("sam_adam", 2, 2),
+    ],
+)
 def test_passes_of_a_step_are_counted(method, forward, backward) -> None:
     counted = passes(method)
     assert (counted.forward, counted.backward) == (forward, backward)
@@ -213,10 +247,15 @@ def test_time_of_a_step_is_relative_to_sgds() -> None:
     assert 0 < low <= median <= high
 
 
-@pytest.mark.parametrize("arguments, name", [
-    ({"settings": ()}, "settings"), ({"seeds": 0}, "seeds"), ({"first_seed": -1}, "first_seed"),
-    ({"settings": (VariantSetting("sgd"), VariantSetting("sgd", **SHORT))}, "settings"),
-])
+@pytest.mark.parametrize(
+    "arguments, name",
+    [
+        ({"settings": ()}, "settings"),
+        ({"seeds": 0}, "seeds"),
+        ({"first_seed": -1}, "first_seed"),
+        ({"settings": (VariantSetting("sgd"), VariantSetting("sgd", **SHORT))}, "settings"),
+    ],
+)
 def test_bad_trial_is_one_line_that_names_it(arguments, name) -> None:
     with pytest.raises(ValueError, match=f"^{name} must [^\n]*$"):
         VariantTrial(**({"settings": (VariantSetting("sgd"),)} | arguments))

@@ -27,8 +27,13 @@ class SmallNet(FeatureNet):
 
     def __init__(self, dropout: float = 0.0) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(1, 4, 3, stride=2, padding=1), nn.BatchNorm2d(4), nn.ReLU(),
-                                  nn.Flatten(), nn.Dropout(dropout))
+        self.body = nn.Sequential(
+            nn.Conv2d(1, 4, 3, stride=2, padding=1),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Dropout(dropout),
+        )
         self.head = nn.Linear(36, 3)
 
     def features(self, x: Tensor) -> Tensor:
@@ -42,8 +47,10 @@ def net(seed: int = 0, dropout: float = 0.0) -> SmallNet:
 
 def batches(count: int, n: int = 12) -> list[tuple[Tensor, Tensor]]:
     draw = torch.Generator().manual_seed(1)
-    return [(torch.randn(n, 1, 6, 6, generator=draw), torch.randint(3, (n,), generator=draw))
-            for _ in range(count)]
+    return [
+        (torch.randn(n, 1, 6, 6, generator=draw), torch.randint(3, (n,), generator=draw))
+        for _ in range(count)
+    ]
 
 
 def closure_of(model: nn.Module, batch: tuple[Tensor, Tensor], optimizer: Optimizer) -> Callable[..., Tensor]:
@@ -153,8 +160,9 @@ def test_friendly_ascent_is_along_the_gradient_less_its_moving_average() -> None
         g = flat(gradient(model, batch))
         average = 0.7 * average + 0.3 * g
         noise = g - 0.8 * average
-        torch.testing.assert_close(offsets(optimizer, model, batch), 0.3 * noise / noise.norm(),
-                                   rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(
+            offsets(optimizer, model, batch), 0.3 * noise / noise.norm(), rtol=1e-3, atol=1e-5
+        )
         advance(optimizer, model, [batch])
 
 
@@ -167,8 +175,10 @@ def test_first_friendly_step_is_sams() -> None:
 
 def test_decayed_sam_is_sam_of_the_penalised_loss() -> None:
     one, two = net(), net()
-    ours, penalised = (variant(m.parameters(), rho=0.4, **MOMENTUM, **others)
-                       for variant, m, others in ((DecayedSAM, one, {"decay": 0.2}), (SAM, two, {})))
+    ours, penalised = (
+        variant(m.parameters(), rho=0.4, **MOMENTUM, **others)
+        for variant, m, others in ((DecayedSAM, one, {"decay": 0.2}), (SAM, two, {}))
+    )
     for batch in batches(4):
 
         def closure() -> Tensor:
@@ -196,8 +206,9 @@ def test_weight_decay_outside_the_ascent_is_another_step_than_inside() -> None:
 def test_esam_perturbs_a_random_share_and_is_sams_ascent_on_average() -> None:
     model, (batch,) = net(), batches(1)
     sam = offsets(SAM(model.parameters(), rho=0.5), model, batch)
-    draws = torch.stack([offsets(ESAM(model.parameters(), rho=0.5, beta=0.4, seed=seed), model, batch)
-                         for seed in range(400)])
+    draws = torch.stack(
+        [offsets(ESAM(model.parameters(), rho=0.5, beta=0.4, seed=seed), model, batch) for seed in range(400)]
+    )
     moved = draws != 0
     assert moved[:, sam != 0].float().mean().item() == pytest.approx(0.4, abs=0.02)
     torch.testing.assert_close(draws[moved], (sam / 0.4).expand_as(draws)[moved], rtol=1e-3, atol=1e-6)
@@ -233,10 +244,16 @@ def test_esam_descends_on_the_examples_whose_loss_rises_most() -> None:
     torch.testing.assert_close(start - flat(weights(model)), expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("variant, arguments", [
-    (GSAM, {"alpha": 0.0}), (LookSAM, {"k": 1}), (ESAM, {"beta": 1.0, "gamma": 1.0}),
-    (FriendlySAM, {"sigma": 0.0}), (DecayedSAM, {"decay": 0.0}),
-])
+@pytest.mark.parametrize(
+    "variant, arguments",
+    [
+        (GSAM, {"alpha": 0.0}),
+        (LookSAM, {"k": 1}),
+        (ESAM, {"beta": 1.0, "gamma": 1.0}),
+        (FriendlySAM, {"sigma": 0.0}),
+        (DecayedSAM, {"decay": 0.0}),
+    ],
+)
 def test_variant_without_its_own_part_is_sam(variant: type[SAM], arguments: dict) -> None:
     ours, theirs, data = net(), net(), batches(4)
     advance(variant(ours.parameters(), rho=0.3, **arguments, **MOMENTUM), ours, data)
@@ -283,10 +300,18 @@ def test_looksam_keeps_the_phantoms_orthogonal_part_between_its_sam_steps() -> N
         torch.testing.assert_close((start - flat(weights(model))) / 0.1, expected, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("variant, forward, backward", [
-    (SAM, 2, 2), (ASAM, 2, 2), (FriendlySAM, 2, 2), (DecayedSAM, 2, 2), (GSAM, 2, 2),
-    (LookSAM, 1.2, 1.2), (ESAM, 2.5, 1.5),
-])
+@pytest.mark.parametrize(
+    "variant, forward, backward",
+    [
+        (SAM, 2, 2),
+        (ASAM, 2, 2),
+        (FriendlySAM, 2, 2),
+        (DecayedSAM, 2, 2),
+        (GSAM, 2, 2),
+        (LookSAM, 1.2, 1.2),
+        (ESAM, 2.5, 1.5),
+    ],
+)
 def test_passes_of_a_step(variant: type[SAM], forward: float, backward: float) -> None:
     model, data = net(), batches(5)
     examples = {"forward": 0, "backward": 0}
@@ -316,9 +341,10 @@ def test_weights_are_restored_exactly(variant: type[SAM]) -> None:
 
 
 @pytest.mark.parametrize("variant", CLASSES)
-@pytest.mark.parametrize("base, arguments", [
-    (SGD, {**MOMENTUM, "nesterov": True}), (Adam, {"lr": 0.01}), (AdamW, {"lr": 0.01, "weight_decay": 0.0}),
-])
+@pytest.mark.parametrize(
+    "base, arguments",
+    [(SGD, {**MOMENTUM, "nesterov": True}), (Adam, {"lr": 0.01}), (AdamW, {"lr": 0.01, "weight_decay": 0.0})],
+)
 def test_rho_zero_is_the_base_optimizer_bit_for_bit(variant: type[SAM], base: type, arguments: dict) -> None:
     ours, theirs, data = net(dropout=0.3), net(dropout=0.3), batches(4)
     torch.manual_seed(5)
@@ -348,9 +374,7 @@ def test_batch_norm_statistics_advance_once_per_step_at_the_unperturbed_point(va
 
 
 @pytest.mark.parametrize("variant", CLASSES)
-@pytest.mark.parametrize("base, arguments", [
-    (SGD, MOMENTUM), (Adam, {"lr": 0.01}), (RMSprop, {"lr": 0.01}),
-])
+@pytest.mark.parametrize("base, arguments", [(SGD, MOMENTUM), (Adam, {"lr": 0.01}), (RMSprop, {"lr": 0.01})])
 def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(
     variant: type[SAM], base: type, arguments: dict
 ) -> None:
@@ -491,8 +515,9 @@ def test_gsam_agrees_with_an_independent_implementation() -> None:
     advance(GSAM(ours.parameters(), rho=0.3, alpha=0.4, **MOMENTUM), ours, data)
     base = SGD(other.parameters(), **MOMENTUM)
     # Their radius follows the learning rate; a schedule that stands still leaves it where it is.
-    still = library.ProportionScheduler(lr_scheduler.ConstantLR(base, factor=1.0), max_lr=0.05, min_lr=0.05,
-                                        max_value=0.3, min_value=0.3)
+    still = library.ProportionScheduler(
+        lr_scheduler.ConstantLR(base, factor=1.0), max_lr=0.05, min_lr=0.05, max_value=0.3, min_value=0.3
+    )
     reference = library.GSAM(other.parameters(), base, other, still, alpha=0.4)
     for batch in data:
         reference.set_closure(F.cross_entropy, *batch)
@@ -571,14 +596,25 @@ def test_named_lsam_moves_the_head_only() -> None:
 # Bad arguments
 
 
-@pytest.mark.parametrize("variant, arguments, name", [
-    (ASAM, {"eta": -0.1}, "eta"), (ASAM, {"eta": float("nan")}, "eta"), (ASAM, {"rho": -1.0}, "rho"),
-    (FriendlySAM, {"sigma": -1.0}, "sigma"), (FriendlySAM, {"decay": 1.1}, "decay"),
-    (DecayedSAM, {"decay": -0.1}, "decay"), (DecayedSAM, {"weight_decay": 0.1}, "weight_decay"),
-    (GSAM, {"alpha": float("inf")}, "alpha"), (LookSAM, {"k": 0}, "k"), (LookSAM, {"k": 2.0}, "k"),
-    (LookSAM, {"alpha": True}, "alpha"), (ESAM, {"beta": 0.0}, "beta"), (ESAM, {"gamma": 1.5}, "gamma"),
-    (ESAM, {"seed": -1}, "seed"),
-])
+@pytest.mark.parametrize(
+    "variant, arguments, name",
+    [
+        (ASAM, {"eta": -0.1}, "eta"),
+        (ASAM, {"eta": float("nan")}, "eta"),
+        (ASAM, {"rho": -1.0}, "rho"),
+        (FriendlySAM, {"sigma": -1.0}, "sigma"),
+        (FriendlySAM, {"decay": 1.1}, "decay"),
+        (DecayedSAM, {"decay": -0.1}, "decay"),
+        (DecayedSAM, {"weight_decay": 0.1}, "weight_decay"),
+        (GSAM, {"alpha": float("inf")}, "alpha"),
+        (LookSAM, {"k": 0}, "k"),
+        (LookSAM, {"k": 2.0}, "k"),
+        (LookSAM, {"alpha": True}, "alpha"),
+        (ESAM, {"beta": 0.0}, "beta"),
+        (ESAM, {"gamma": 1.5}, "gamma"),
+        (ESAM, {"seed": -1}, "seed"),
+    ],
+)
 def test_bad_argument_is_one_line_that_names_it(variant: type[SAM], arguments: dict, name: str) -> None:
     with pytest.raises(ValueError, match=f"^{name} must [^\n]*$"):
         variant(net().parameters(), **arguments)

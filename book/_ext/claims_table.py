@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterable
 from html import escape
 from pathlib import Path
 
-import scorecard
 from docutils import nodes
-from scorecard import ClaimRecord, Score
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from lib.claims import Check, Verdict, verdict_in_words
-from lib.compute import duration
+from book import scorecard
+from book.claims import Check, Verdict, verdict_in_words
+from book.scorecard import ClaimRecord, Score
+from lib.trials.status import duration
 
 Link = Callable[[str, str, str], str]  # (page, place in it or "", words) to a link, or the words alone
 
@@ -26,8 +26,11 @@ Link = Callable[[str, str, str], str]  # (page, place in it or "", words) to a l
 def tally(scores: list[Score]) -> str:
     """How many claims have each verdict."""
     counts = Counter(score.verdict for score in scores)
-    return '<p class="tally">' + "".join(_outcome(verdict, f"{counts[verdict]} {verdict.value}")
-                                         for verdict in Verdict) + "</p>"
+    return (
+        '<p class="tally">'
+        + "".join(_outcome(verdict, f"{counts[verdict]} {verdict.value}") for verdict in Verdict)
+        + "</p>"
+    )
 
 
 def _outcome(verdict: Verdict, words: str) -> str:
@@ -39,11 +42,15 @@ def table(scores: list[Score], link: Link) -> str:
     rows = []
     for score in scores:
         verdict = link("scorecard", f"claim-{score.claim.id.lower()}", verdict_in_words(score.checks))
-        judged = ", ".join(link(f"chapters/{record.chapter}", "", escape(record.title))
-                           for record in score.records if record.verdict is not Verdict.NOT_RUN)
+        judged = ", ".join(
+            link(f"chapters/{record.chapter}", "", escape(record.title))
+            for record in score.records
+            if record.verdict is not Verdict.NOT_RUN
+        )
         rows.append(
             f'<tr data-claim="{score.claim.id}"><th>{score.claim.id}</th><td>{_said(score)}</td>'
-            f'<td>{_outcome(score.verdict, verdict)}<span class="source">{judged}</span></td></tr>')
+            f'<td>{_outcome(score.verdict, verdict)}<span class="source">{judged}</span></td></tr>'
+        )
     head = "<tr><th></th><th>The paper says</th><th>Verdict</th></tr>"
     return f'<table class="table claims"><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table>'
 
@@ -57,23 +64,29 @@ def card(score: Score, link: Link) -> str:
     name, verdict = score.claim.id, score.verdict
     ran = [record for record in score.records if record.verdict is not Verdict.NOT_RUN]
     missing = f'<p class="missing">{_missing(score, link)}</p>' if _missing(score, link) else ""
-    return (f'<div class="verdict claim {verdict.kind}" id="claim-{name.lower()}" data-claim="{name}">'
-            f"<p><strong>{name}: {verdict_in_words(score.checks)}.</strong> {_said(score)}</p>"
-            f'{"".join(_record(record, link) for record in ran)}{missing}</div>')
+    return (
+        f'<div class="verdict claim {verdict.kind}" id="claim-{name.lower()}" data-claim="{name}">'
+        f"<p><strong>{name}: {verdict_in_words(score.checks)}.</strong> {_said(score)}</p>"
+        f"{''.join(_record(record, link) for record in ran)}{missing}</div>"
+    )
 
 
 def not_run(scores: list[Score], link: Link) -> str:
     """The claims that were not judged, or not in all of their parts."""
     items = "".join(
         f"<li><strong>{score.claim.id}</strong>{'' if score.verdict is Verdict.NOT_RUN else ' in part'}: "
-        f"{_said(score)} {_missing(score, link)}</li>" for score in scores if _missing(score, link))
+        f"{_said(score)} {_missing(score, link)}</li>"
+        for score in scores
+        if _missing(score, link)
+    )
     return f"<ul>{items}</ul>" if items else "<p>All claims were judged, in all their parts.</p>"
 
 
 def _missing(score: Score, link: Link) -> str:
     parts = [link(f"chapters/{chapter}", "", chapter) for chapter in score.not_run]
-    parts += [escape(check.words) for record in score.records for check in record.checks
-              if check.holds is None]
+    parts += [
+        escape(check.words) for record in score.records for check in record.checks if check.holds is None
+    ]
     return f"Not run here: {'; '.join(parts)}." if parts else ""
 
 
@@ -81,21 +94,33 @@ def _record(record: ClaimRecord, link: Link) -> str:
     page, leading = f"chapters/{record.chapter}", scorecard.leading(record.checks)
     counts = Counter(check.outcome for check in record.checks)
     unrun = f", {counts['not run']} not run" if counts["not run"] else ""
-    more = "" if len(leading) == len(record.checks) else (
-        f"<details><summary>All {len(record.checks)} checks</summary>{_checks(record.checks)}</details>")
+    more = (
+        ""
+        if len(leading) == len(record.checks)
+        else (
+            f"<details><summary>All {len(record.checks)} checks</summary>{_checks(record.checks)}</details>"
+        )
+    )
     return (
         f'<div class="record"><p>{link(page, "", escape(record.title))}, '
-        f'{link(page, record.rule, "by its rule")}: {verdict_in_words(record.checks)}, {counts["holds"]} of '
-        f'{counts["holds"] + counts["fails"]} checks hold{unrun}.</p>{_checks(leading)}{more}'
+        f"{link(page, record.rule, 'by its rule')}: {verdict_in_words(record.checks)}, {counts['holds']} of "
+        f"{counts['holds'] + counts['fails']} checks hold{unrun}.</p>{_checks(leading)}{more}"
         f'<div class="highlight"><pre>{escape(record.command)}</pre></div>'
-        f'<p class="time">{_time(record)}</p></div>')
+        f'<p class="time">{_time(record)}</p></div>'
+    )
 
 
 def _checks(checks: Iterable[Check]) -> str:
-    return '<ul class="checks">' + "".join(
-        f'<li class="{check.outcome.replace(" ", "-")}"><span class="what">{escape(check.words)}</span>'
-        f'<span class="effect">{escape(str(check.effect or ""))}</span>'
-        f'<span class="held">{check.outcome}</span></li>' for check in checks) + "</ul>"
+    return (
+        '<ul class="checks">'
+        + "".join(
+            f'<li class="{check.outcome.replace(" ", "-")}"><span class="what">{escape(check.words)}</span>'
+            f'<span class="effect">{escape(str(check.effect or ""))}</span>'
+            f'<span class="held">{check.outcome}</span></li>'
+            for check in checks
+        )
+        + "</ul>"
+    )
 
 
 def _time(record: ClaimRecord) -> str:

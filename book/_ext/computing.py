@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-import chapters
-import fingerprint
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from lib.compute import Effort, duration, efforts
+from book.compute import Effort, efforts
+from book.make import chapters, fingerprint
+from lib.trials.status import duration
 
 
 def computing_time(found: Sequence[Effort]) -> str:
@@ -23,8 +23,17 @@ def computing_time(found: Sequence[Effort]) -> str:
     sums = map(sum, zip(*((kind.trials, kind.nets, kind.diverged, kind.seconds) for kind in found)))
     devices = tuple(sorted({device for kind in found for device in kind.hardware}))
     together = Effort("together", *sums, devices)
-    rows = [[kind.experiment, f"{kind.trials:,}", f"{kind.nets:,}", f"{kind.diverged:,}",
-             duration(kind.seconds), "; ".join(kind.hardware)] for kind in [*found, together]]
+    rows = [
+        [
+            kind.experiment,
+            f"{kind.trials:,}",
+            f"{kind.nets:,}",
+            f"{kind.diverged:,}",
+            duration(kind.seconds),
+            "; ".join(kind.hardware),
+        ]
+        for kind in [*found, together]
+    ]
     return _table(["experiment", "trials", "nets", "diverged", "time", "on"], rows)
 
 
@@ -35,8 +44,13 @@ def chapter_times(executed: Sequence[Path]) -> str:
         notebook = json.loads(path.read_text(encoding="utf-8"))
         seconds, cores = (notebook["metadata"].get(name) for name in ("seconds", "cores"))
         total += seconds or 0
-        rows.append([chapters.headings(notebook)[0].partition(":")[0],
-                     "–" if seconds is None else duration(seconds), str(cores or "–")])
+        rows.append(
+            [
+                chapters.headings(notebook)[0].partition(":")[0],
+                "–" if seconds is None else duration(seconds),
+                str(cores or "–"),
+            ]
+        )
     return _table(["chapter", "time", "cores"], [*rows, ["together", duration(total), ""]])
 
 

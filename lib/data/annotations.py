@@ -84,8 +84,9 @@ def _birds(name: str, folder: Path, root: Path) -> tuple[pd.DataFrame, Path]:
     path = folder / "metadata.csv"
     table = _table(name, path, root, BIRD_COLUMNS)
     allowed = {"split": range(SPLITS), "y": range(2), "place": range(2)}
-    numbers = pd.DataFrame({column: _numbers(name, path, table[column], values)
-                            for column, values in allowed.items()})
+    numbers = pd.DataFrame(
+        {column: _numbers(name, path, table[column], values) for column, values in allowed.items()}
+    )
     return numbers.rename(columns={"y": "label", "place": "other"}), folder
 
 
@@ -99,19 +100,26 @@ def _celeba(name: str, folder: Path, root: Path) -> tuple[pd.DataFrame, Path]:
     split, split_path = table("list_eval_partition", ("image_id", "partition"))
     odd = attributes.index.symmetric_difference(split.index)
     if len(odd):
-        raise sources.damaged(name, split_path, f"and {attributes_path.name} differ in {len(odd):,} images, "
-                              f"one of them {odd[0]}", root)
+        raise sources.damaged(
+            name,
+            split_path,
+            f"and {attributes_path.name} differ in {len(odd):,} images, one of them {odd[0]}",
+            root,
+        )
     images = folder / "img_align_celeba"
     nested = images / "img_align_celeba"
-    return pd.DataFrame({
-        "split": _numbers(name, split_path, split["partition"], range(SPLITS)),
-        "label": _numbers(name, attributes_path, attributes["Blond_Hair"], (-1, 1)) > 0,
-        "other": _numbers(name, attributes_path, attributes["Male"], (-1, 1)) > 0,
-    }), nested if nested.is_dir() else images
+    return pd.DataFrame(
+        {
+            "split": _numbers(name, split_path, split["partition"], range(SPLITS)),
+            "label": _numbers(name, attributes_path, attributes["Blond_Hair"], (-1, 1)) > 0,
+            "other": _numbers(name, attributes_path, attributes["Male"], (-1, 1)) > 0,
+        }
+    ), nested if nested.is_dir() else images
 
 
 def _table(name: str, path: Path, root: Path, columns: Sequence[str]) -> pd.DataFrame:
     """The `columns` of a table as strings, by image, whose name is the first of them."""
+
     def damaged(problem: str) -> DataError:
         return sources.damaged(name, path, problem, root)
 
@@ -160,6 +168,8 @@ def _numbers(name: str, path: Path, values: pd.Series, allowed: Sequence[int]) -
     """Strings, by image, as numbers. Raises DataError naming the first image whose number is not allowed."""
     wrong = ~values.isin([str(value) for value in allowed])
     if wrong.any():
-        raise DataError(f"{name}: {path} has {values.name} {values[wrong].iloc[0]!r} for {wrong.idxmax()}; "
-                        f"allowed are {', '.join(map(str, allowed))}")
+        raise DataError(
+            f"{name}: {path} has {values.name} {values[wrong].iloc[0]!r} for {wrong.idxmax()}; "
+            f"allowed are {', '.join(map(str, allowed))}"
+        )
     return values.astype(np.int64)

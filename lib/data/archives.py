@@ -55,9 +55,11 @@ def get(name: str, archive: Archive, root: Path) -> None:
         raise DataError(f"{name}: {target} is in the way; move it elsewhere to get it anew{others}")
     by_hand = file.is_file()
     if not by_hand and not archive.direct:
-        raise DataError(f"{name}: get {', '.join((file.name, *archive.also))} with a browser from "
-                        f"{archive.address} (programs are refused) into {file.parent}, then run: "
-                        f"{command(name, root)}")
+        raise DataError(
+            f"{name}: get {', '.join((file.name, *archive.also))} with a browser from "
+            f"{archive.address} (programs are refused) into {file.parent}, then run: "
+            f"{command(name, root)}"
+        )
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         if not by_hand:
@@ -66,8 +68,10 @@ def get(name: str, archive: Archive, root: Path) -> None:
         unpack(file, archive.inner, target)
     except (OSError, HTTPException) as error:  # URLError is an OSError
         reason = " ".join(str(error).split())
-        raise DataError(f"{name}: {file.name} could not be fetched: {reason}; run again to go on, or put it "
-                        f"into {file.parent} by hand, from {archive.address}") from error
+        raise DataError(
+            f"{name}: {file.name} could not be fetched: {reason}; run again to go on, or put it "
+            f"into {file.parent} by hand, from {archive.address}"
+        ) from error
     finally:
         if not by_hand:
             file.unlink(missing_ok=True)
@@ -87,9 +91,18 @@ def fetch(address: str, path: Path) -> None:
                 have = 0  # the whole file comes, from a server that knows no ranges
             length = reply.headers.get("Content-Length")
             total = None if length is None else have + int(length)
-            with (part.open("ab" if have else "wb") as file,
-                  tqdm(total=total, initial=have, desc=path.name, unit="B", unit_scale=True, leave=False,
-                       disable=None) as bar):
+            with (
+                part.open("ab" if have else "wb") as file,
+                tqdm(
+                    total=total,
+                    initial=have,
+                    desc=path.name,
+                    unit="B",
+                    unit_scale=True,
+                    leave=False,
+                    disable=None,
+                ) as bar,
+            ):
                 while block := reply.read(CHUNK):
                     file.write(block)
                     bar.update(len(block))
@@ -136,8 +149,9 @@ def _unpack_tar(file: Path, folder: str) -> None:
 
 def _unpack_zip(file: Path, folder: str) -> None:
     with zipfile.ZipFile(file) as archive:
-        for member in tqdm(archive.infolist(), desc=f"unpacking {file.name}", unit="file", leave=False,
-                           disable=None):
+        for member in tqdm(
+            archive.infolist(), desc=f"unpacking {file.name}", unit="file", leave=False, disable=None
+        ):
             path = PurePosixPath(member.filename.replace("\\", "/"))
             if path.is_absolute() or ".." in path.parts:
                 raise DataError(f"{file} is not safe to unpack: {member.filename!r} leads out of its folder")
@@ -151,8 +165,15 @@ def _one_line(file: Path) -> Iterator[None]:
     """Turns what the archive modules raise, by kind of damage, into a DataError."""
     try:
         yield
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError,
-            OSError) as error:
+    except (
+        tarfile.TarError,
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+        OSError,
+    ) as error:
         if isinstance(error, DataError):
             raise
         reason = " ".join(str(error).split()) or type(error).__name__

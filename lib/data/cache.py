@@ -39,8 +39,9 @@ def check_size(size: int) -> None:
         raise ValueError(f"size must be a whole number from {SIZES[0]} to {SIZES[-1]}, not {size!r}")
 
 
-def decoded(name: str, folder: Path, files: Sequence[str], size: int,
-            cache: Path | str | None = None) -> Tensor:
+def decoded(
+    name: str, folder: Path, files: Sequence[str], size: int, cache: Path | str | None = None
+) -> Tensor:
     """The images uint8 (n, 3, size, size) of the set `name`, in the order of `files` (relative to `folder`).
 
     Every image is turned into RGB and scaled to `size` by `size` pixels (bilinear, with antialiasing, without
@@ -61,8 +62,10 @@ def decoded(name: str, folder: Path, files: Sequence[str], size: int,
                 _write(name, folder, files, path, shape)
                 images = _mapped(path, shape)
     except OSError as error:
-        raise DataError(f"{name}: decoded images cannot be kept in {path.parent}: {error.strerror or error}; "
-                        "set SAM_CACHE_ROOT to a folder that can be written") from error
+        raise DataError(
+            f"{name}: decoded images cannot be kept in {path.parent}: {error.strerror or error}; "
+            "set SAM_CACHE_ROOT to a folder that can be written"
+        ) from error
     return torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
@@ -107,8 +110,10 @@ def _write(name: str, folder: Path, files: Sequence[str], path: Path, shape: tup
     """Decode into a file under a temporary name; one name will do, since only one process is here at once."""
     needed, free = int(np.prod(shape)), shutil.disk_usage(path.parent).free
     if free < needed:
-        raise DataError(f"{name}: the decoded images need {needed / 1e9:.1f} GB in {path.parent}, which has "
-                        f"{free / 1e9:.1f} GB left; set SAM_CACHE_ROOT to another folder")
+        raise DataError(
+            f"{name}: the decoded images need {needed / 1e9:.1f} GB in {path.parent}, which has "
+            f"{free / 1e9:.1f} GB left; set SAM_CACHE_ROOT to another folder"
+        )
     temporary = path.with_name(f".{path.name}.part")
     try:
         with temporary.open("wb") as file:
@@ -125,8 +130,9 @@ def _decode_all(name: str, folder: Path, files: Sequence[str], size: int) -> Ite
     """The images in order, decoded in threads (Pillow lets go of the interpreter), with a progress bar."""
     tasks = (joblib.delayed(_decode)(name, folder / file, size) for file in files)
     images = joblib.Parallel(n_jobs=-1, prefer="threads", return_as="generator")(tasks)
-    yield from tqdm(images, total=len(files), desc=f"decoding {name}", unit="image", leave=False,
-                    disable=None)
+    yield from tqdm(
+        images, total=len(files), desc=f"decoding {name}", unit="image", leave=False, disable=None
+    )
 
 
 def _decode(name: str, path: Path, size: int) -> np.ndarray:

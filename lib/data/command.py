@@ -10,19 +10,31 @@ from pathlib import Path
 from lib.data import domains, groups, sources
 from lib.data.sources import DataError
 
-MODULES = {name: module for module, names in ((sources, sources.SOURCES), (groups, groups.NAMES),
-                                              (domains, domains.NAMES)) for name in names}
+MODULES = {
+    name: module
+    for module, names in ((sources, sources.SOURCES), (groups, groups.NAMES), (domains, domains.NAMES))
+    for name in names
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command: get what is asked for, list every set; 1 where something failed or is damaged."""
-    parser = argparse.ArgumentParser(prog="python -m lib.data.sources",
-                                     description="Which image data are there, whole, and how to get them.")
+    parser = argparse.ArgumentParser(
+        prog="python -m lib.data.sources",
+        description="Which image data are there, whole, and how to get them.",
+    )
     parser.add_argument("--root", type=Path, help="else SAM_DATA_ROOT, else data/ in the repository")
-    parser.add_argument("--download", nargs="+", choices=MODULES, default=[], metavar="NAME",
-                        help=f"get these first: {', '.join(MODULES)}")
-    parser.add_argument("--decode", action="store_true",
-                        help="open every image, which takes minutes for the large sets")
+    parser.add_argument(
+        "--download",
+        nargs="+",
+        choices=MODULES,
+        default=[],
+        metavar="NAME",
+        help=f"get these first: {', '.join(MODULES)}",
+    )
+    parser.add_argument(
+        "--decode", action="store_true", help="open every image, which takes minutes for the large sets"
+    )
     options = parser.parse_args(arguments)
     failed = False
     for name in options.download:

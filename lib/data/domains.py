@@ -44,15 +44,28 @@ class Benchmark:
 DRIVE = "https://drive.google.com/uc?id="  # with the file numbers of DomainBed's download script
 BENCHMARKS = {
     "pacs": Benchmark(
-        {"A": "art_painting", "C": "cartoon", "P": "photo", "S": "sketch"}, (2048, 2344, 1670, 3929), 7,
-        Archive("PACS.zip", "kfold", "PACS", f"{DRIVE}1JFr8f805nMUelQWWmfnJR3y4_SYoN5Pd")),
+        {"A": "art_painting", "C": "cartoon", "P": "photo", "S": "sketch"},
+        (2048, 2344, 1670, 3929),
+        7,
+        Archive("PACS.zip", "kfold", "PACS", f"{DRIVE}1JFr8f805nMUelQWWmfnJR3y4_SYoN5Pd"),
+    ),
     "vlcs": Benchmark(
-        {"C": "Caltech101", "L": "LabelMe", "S": "SUN09", "V": "VOC2007"}, (1415, 2656, 3282, 3376), 5,
-        Archive("VLCS.tar.gz", "VLCS", "VLCS", f"{DRIVE}1skwblH1_okBwxWxmRsp9_qi15hyPpxg8")),
+        {"C": "Caltech101", "L": "LabelMe", "S": "SUN09", "V": "VOC2007"},
+        (1415, 2656, 3282, 3376),
+        5,
+        Archive("VLCS.tar.gz", "VLCS", "VLCS", f"{DRIVE}1skwblH1_okBwxWxmRsp9_qi15hyPpxg8"),
+    ),
     "office_home": Benchmark(
-        {"A": "Art", "C": "Clipart", "P": "Product", "R": "Real World"}, (2427, 4365, 4439, 4357), 65,
-        Archive("office_home.zip", "OfficeHomeDataset_10072016", "office_home",
-                f"{DRIVE}1uY0pj7oFsjMxRwaD3Sxy0jgel0fsYXLC")),
+        {"A": "Art", "C": "Clipart", "P": "Product", "R": "Real World"},
+        (2427, 4365, 4439, 4357),
+        65,
+        Archive(
+            "office_home.zip",
+            "OfficeHomeDataset_10072016",
+            "office_home",
+            f"{DRIVE}1uY0pj7oFsjMxRwaD3Sxy0jgel0fsYXLC",
+        ),
+    ),
 }
 NAMES = tuple(BENCHMARKS)
 
@@ -121,8 +134,10 @@ def load(benchmark: str, target: str, size: int, seed: int = 0, root: Path | str
     for label in range(len(listing.class_names)):
         of_class = target_random.permutation(np.flatnonzero(is_target & (listing.label == label)))
         if len(of_class) < 2:
-            raise DataError(f"{benchmark}: the domain {target} must have two or more images of each class, "
-                            f"and has {len(of_class)} of {listing.class_names[label]}")
+            raise DataError(
+                f"{benchmark}: the domain {target} must have two or more images of each class, "
+                f"and has {len(of_class)} of {listing.class_names[label]}"
+            )
         tests = max(1, round(TEST_SHARE * len(of_class)))
         target_test.append(of_class[:tests])
         target_train.append(of_class[tests:])
@@ -130,11 +145,16 @@ def load(benchmark: str, target: str, size: int, seed: int = 0, root: Path | str
 
     def split_of(rows: np.ndarray) -> DomainSplit:
         rows = np.sort(rows)  # in the order in which they lie on the disk
-        return DomainSplit(images[rows], *(torch.from_numpy(column[rows])
-                                           for column in (listing.label, listing.domain)))
+        return DomainSplit(
+            images[rows], *(torch.from_numpy(column[rows]) for column in (listing.label, listing.domain))
+        )
 
     return DomainSet(
-        benchmark, target, domains, len(listing.class_names), listing.class_names,
+        benchmark,
+        target,
+        domains,
+        len(listing.class_names),
+        listing.class_names,
         train=split_of(rows[held_out:]),
         validation=split_of(rows[:held_out]),
         target_train=split_of(np.concatenate(target_train)),
@@ -190,17 +210,22 @@ def _list(benchmark: str, root: Path) -> _Listing:
         place = next(filter(Path.is_dir, places), None)
         if place is None:
             raise sources.missing(benchmark, places[0], root)
-        found = tuple(sorted(path.name for path in place.iterdir()
-                             if path.is_dir() and not path.name.startswith(".")))
+        found = tuple(
+            sorted(path.name for path in place.iterdir() if path.is_dir() and not path.name.startswith("."))
+        )
         classes = classes or found
         if odd := sorted(set(found) ^ set(classes)):
-            raise sources.damaged(benchmark, place, "and the domains before it do not share the "
-                                  f"classes {', '.join(odd)}", root)
+            raise sources.damaged(
+                benchmark, place, f"and the domains before it do not share the classes {', '.join(odd)}", root
+            )
         if not found:
             raise sources.damaged(benchmark, place, "has no folder of a class", root)
         for position, kind in enumerate(found):
-            images = sorted(path.name for path in (place / kind).iterdir()
-                            if path.suffix.lower() in IMG_EXTENSIONS and not path.name.startswith("."))
+            images = sorted(
+                path.name
+                for path in (place / kind).iterdir()
+                if path.suffix.lower() in IMG_EXTENSIONS and not path.name.startswith(".")
+            )
             if not images:
                 raise sources.damaged(benchmark, place / kind, "has no image", root)
             files += [f"{place.name}/{kind}/{image}" for image in images]

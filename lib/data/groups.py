@@ -48,19 +48,30 @@ class Definition:
 BIRDS = ("bird", "place"), (("land bird", "water bird"), ("land", "water"))
 SETS = {
     "waterbirds": Definition(
-        *BIRDS, ((3498, 184, 56, 1057), (467, 466, 133, 133), (2255, 2255, 642, 642)),
-        Archive("waterbird_complete95_forest2water2.tar.gz", "waterbird_complete95_forest2water2",
-                "waterbird_complete95_forest2water2",
-                "https://nlp.stanford.edu/data/dro/waterbird_complete95_forest2water2.tar.gz", direct=True)),
+        *BIRDS,
+        ((3498, 184, 56, 1057), (467, 466, 133, 133), (2255, 2255, 642, 642)),
+        Archive(
+            "waterbird_complete95_forest2water2.tar.gz",
+            "waterbird_complete95_forest2water2",
+            "waterbird_complete95_forest2water2",
+            "https://nlp.stanford.edu/data/dro/waterbird_complete95_forest2water2.tar.gz",
+            direct=True,
+        ),
+    ),
     "celeba": Definition(
-        ("hair", "gender"), (("dark", "blond"), ("female", "male")),
+        ("hair", "gender"),
+        (("dark", "blond"), ("female", "male")),
         ((71629, 66874, 22880, 1387), (8535, 8276, 2874, 182), (9767, 7535, 2480, 180)),
-        Archive("celeba/img_align_celeba.zip", "img_align_celeba", "celeba/img_align_celeba",
-                "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
-                checksum=annotations.CELEBA_CHECKSUMS["img_align_celeba.zip"],
-                also=("list_attr_celeba.txt", "list_eval_partition.txt"))),
-    "birds_on_scenes": Definition(
-        *BIRDS, ((2308, 121, 28, 542), (237, 236, 55, 54), (944, 944, 216, 217))),
+        Archive(
+            "celeba/img_align_celeba.zip",
+            "img_align_celeba",
+            "celeba/img_align_celeba",
+            "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
+            checksum=annotations.CELEBA_CHECKSUMS["img_align_celeba.zip"],
+            also=("list_attr_celeba.txt", "list_eval_partition.txt"),
+        ),
+    ),
+    "birds_on_scenes": Definition(*BIRDS, ((2308, 121, 28, 542), (237, 236, 55, 54), (944, 944, 216, 217))),
 }
 NAMES = tuple(SETS)
 
@@ -115,8 +126,10 @@ def load(name: str, size: int, seed: int = 0, root: Path | str | None = None) ->
     # Half of the rarest group's validation images train probes, and at least one stays.
     for split, found, least in zip(SPLIT_NAMES, counts, (1, 2, 1), strict=True):
         if lacking := [kind for kind, count in zip(definition.groups, found) if count < least]:
-            raise DataError(f"{name}: the {split} images must have {least} or more of every group, and lack: "
-                            f"{'; '.join(lacking)}")
+            raise DataError(
+                f"{name}: the {split} images must have {least} or more of every group, and lack: "
+                f"{'; '.join(lacking)}"
+            )
     images = cache.decoded(name, table.folder, table.files, size)
 
     def split_of(rows: np.ndarray) -> GroupedSplit:
@@ -124,12 +137,19 @@ def load(name: str, size: int, seed: int = 0, root: Path | str | None = None) ->
         attributes = dict(zip(definition.attributes, (label, other), strict=True))
         # A slice of the images takes no memory; training and test are each the whole of an official split.
         whole = len(rows) == rows[-1] - rows[0] + 1 and (np.diff(rows) == 1).all()
-        return GroupedSplit(images[rows[0]:rows[-1] + 1] if whole else images[rows], label, attributes,
-                            2 * label + other)
+        return GroupedSplit(
+            images[rows[0] : rows[-1] + 1] if whole else images[rows], label, attributes, 2 * label + other
+        )
 
     splits = {place: split_of(rows) for place, rows in places(table.split, group, seed).items()}
-    return GroupedSet(name, 2, definition.attributes, definition.groups, **splits,
-                      group_weights=torch.from_numpy(counts[0] / counts[0].sum()))
+    return GroupedSet(
+        name,
+        2,
+        definition.attributes,
+        definition.groups,
+        **splits,
+        group_weights=torch.from_numpy(counts[0] / counts[0].sum()),
+    )
 
 
 def places(split: np.ndarray, group: np.ndarray, seed: int) -> dict[str, np.ndarray]:
@@ -138,8 +158,13 @@ def places(split: np.ndarray, group: np.ndarray, seed: int) -> dict[str, np.ndar
     train_random, test_random = np.random.default_rng(seed).spawn(2)
     rarest = [np.bincount(group[rows], minlength=GROUPS).min() for rows in (validation, test)]
     probe_train = _balanced(validation, group, rarest[0] // 2, train_random)
-    return {"train": train, "validation": np.setdiff1d(validation, probe_train), "test": test,
-            "probe_train": probe_train, "probe_test": _balanced(test, group, rarest[1], test_random)}
+    return {
+        "train": train,
+        "validation": np.setdiff1d(validation, probe_train),
+        "test": test,
+        "probe_train": probe_train,
+        "probe_test": _balanced(test, group, rarest[1], test_random),
+    }
 
 
 def group_errors(wrong: Tensor, groups: Tensor) -> Tensor:
@@ -150,8 +175,10 @@ def group_errors(wrong: Tensor, groups: Tensor) -> Tensor:
     """
     wrong, groups = torch.as_tensor(wrong), torch.as_tensor(groups)
     if wrong.ndim != 1 or wrong.shape != groups.shape or wrong.dtype != torch.bool:
-        raise ValueError(f"wrong must be true or false for each of the {groups.numel()} images in groups, "
-                         f"not {wrong.dtype} of shape {tuple(wrong.shape)}")
+        raise ValueError(
+            f"wrong must be true or false for each of the {groups.numel()} images in groups, "
+            f"not {wrong.dtype} of shape {tuple(wrong.shape)}"
+        )
     if groups.is_floating_point() or not ((groups >= 0) & (groups < GROUPS)).all():
         raise ValueError(f"groups must be whole numbers from 0 to {GROUPS - 1}")
     counts = torch.bincount(groups, minlength=GROUPS)

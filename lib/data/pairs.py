@@ -114,8 +114,10 @@ def load(name: str, seed: int = 0, root: Path | str | None = None) -> PairedSet:
     if name in _own:
         return pair(name, *_own[name], seed)
     first, second, classes = _definition(name)
-    upper, lower = (Part(attribute, *(sources.read(source, split, range(classes), root) for split in SPLITS))
-                    for attribute, source in (first, second))
+    upper, lower = (
+        Part(attribute, *(sources.read(source, split, range(classes), root) for split in SPLITS))
+        for attribute, source in (first, second)
+    )
     return pair(name, upper, lower, seed)
 
 
@@ -145,7 +147,9 @@ def pair(name: str, first: Part, second: Part, seed: int = 0) -> PairedSet:
 
     train = _stack(first, second, "train", train_rows[validation:])
     return PairedSet(
-        name, classes, (first.attribute, second.attribute),
+        name,
+        classes,
+        (first.attribute, second.attribute),
         train=train,
         validation=_stack(first, second, "train", train_rows[:validation]),
         test=_stack(first, second, "test", test_rows),
@@ -168,8 +172,8 @@ def _balanced(first: ByClass, second: ByClass, random: np.random.Generator) -> n
     """Shuffled rows (first image, second image): every combination of classes equally often, none twice."""
     classes = len(first)
     count = min(len(images) for images in (*first, *second)) // classes
-    upper = [random.permutation(images)[:classes * count].reshape(classes, count) for images in first]
-    lower = [random.permutation(images)[:classes * count].reshape(classes, count) for images in second]
+    upper = [random.permutation(images)[: classes * count].reshape(classes, count) for images in first]
+    lower = [random.permutation(images)[: classes * count].reshape(classes, count) for images in second]
     rows = [np.stack([upper[i][j], lower[j][i]], axis=1) for i in range(classes) for j in range(classes)]
     return random.permutation(np.concatenate(rows))
 
@@ -216,5 +220,7 @@ def _check_seed(seed: int) -> None:
 def _check_classes(what: str, labels: Tensor, classes: int, least: int) -> None:
     values, counts = labels.unique(return_counts=True)
     if classes < 2 or values.tolist() != list(range(classes)) or counts.min() < least:
-        raise ValueError(f"{what} labels must be the classes 0 to {max(classes, 2) - 1}, {least} or more of "
-                         f"each, not {dict(zip(values.tolist(), counts.tolist()))} (class: images)")
+        raise ValueError(
+            f"{what} labels must be the classes 0 to {max(classes, 2) - 1}, {least} or more of "
+            f"each, not {dict(zip(values.tolist(), counts.tolist()))} (class: images)"
+        )

@@ -80,11 +80,15 @@ class Labelled:
         if images.ndim == 3:
             images = images[:, None]
         if images.ndim != 4 or images.shape[1] not in (1, 3) or images.dtype != torch.uint8:
-            raise ValueError("images must be uint8 of shape (n, height, width) or (n, 1 or 3, height, width) "
-                             f"and not {images.dtype} of {tuple(images.shape)}")
+            raise ValueError(
+                "images must be uint8 of shape (n, height, width) or (n, 1 or 3, height, width) "
+                f"and not {images.dtype} of {tuple(images.shape)}"
+            )
         if labels.shape != images.shape[:1] or labels.is_floating_point() or labels.is_complex():
-            raise ValueError(f"labels must be integers of shape ({len(images)},), "
-                             f"not {labels.dtype} of shape {tuple(labels.shape)}")
+            raise ValueError(
+                f"labels must be integers of shape ({len(images)},), "
+                f"not {labels.dtype} of shape {tuple(labels.shape)}"
+            )
         object.__setattr__(self, "images", images)
         object.__setattr__(self, "labels", labels.long())
 
@@ -103,8 +107,9 @@ def is_present(name: str, root: Path | str | None = None) -> bool:
     return any(folder.is_dir() for folder in _folders(name, data_root(root)))
 
 
-def read(name: str, split: str, classes: Sequence[int] | None = None,
-         root: Path | str | None = None) -> Labelled:
+def read(
+    name: str, split: str, classes: Sequence[int] | None = None, root: Path | str | None = None
+) -> Labelled:
     """The images of `classes` (numbers 0 to 9; all ten where None) in one official split of a source.
 
     `name` is one of SOURCES and `split` one of SPLITS. Labels are positions in `classes`. CIFAR-10 comes in
@@ -153,8 +158,9 @@ def download(name: str, root: Path | str | None = None) -> None:
                     os.replace(path, target / path.name)
     except (OSError, RuntimeError) as error:  # URLError is an OSError
         reason = " ".join(str(error).split())
-        raise DataError(f"{name} could not be downloaded to {target}: {reason}; "
-                        "copy the files there by hand or try again") from error
+        raise DataError(
+            f"{name} could not be downloaded to {target}: {reason}; copy the files there by hand or try again"
+        ) from error
     finally:
         socket.setdefaulttimeout(timeout)
 
@@ -196,8 +202,9 @@ def command(name: str, root: Path) -> str:
 def missing(name: str, path: Path, root: Path) -> MissingData:
     """The error of a file that is not there."""
     otherwise = "" if name in UNPUBLISHED else f", or get it with: {command(name, root)}"
-    return MissingData(f"{name}: {path} is missing; set SAM_DATA_ROOT to the folder of the data sets"
-                       f"{otherwise}")
+    return MissingData(
+        f"{name}: {path} is missing; set SAM_DATA_ROOT to the folder of the data sets{otherwise}"
+    )
 
 
 def damaged(name: str, path: Path, problem: str, root: Path) -> DataError:
@@ -244,8 +251,11 @@ def _read_cifar(name: str, split: str, classes: Sequence[int], root: Path) -> tu
     try:
         archive = datasets.CIFAR10(root, train=split == "train", download=False)
     except RuntimeError as error:
-        files = [*datasets.CIFAR10.train_list, *datasets.CIFAR10.test_list,
-                 (datasets.CIFAR10.meta["filename"], datasets.CIFAR10.meta["md5"])]
+        files = [
+            *datasets.CIFAR10.train_list,
+            *datasets.CIFAR10.test_list,
+            (datasets.CIFAR10.meta["filename"], datasets.CIFAR10.meta["md5"]),
+        ]
         for file, checksum in files:
             path = _folders(name, root)[0] / file
             if not path.is_file():

@@ -8,5 +8,16 @@ from lib.optim.esam import ESAM
 from lib.optim.sam import LSAM, SAM, unit
 from lib.optim.variants import VARIANTS, WITHOUT_RADIUS
 
-__all__ = ["ASAM", "DecayedSAM", "ESAM", "FriendlySAM", "GSAM", "LSAM", "LookSAM", "SAM", "VARIANTS",
-           "WITHOUT_RADIUS", "unit"]
+__all__ = [
+    "ASAM",
+    "DecayedSAM",
+    "ESAM",
+    "FriendlySAM",
+    "GSAM",
+    "LSAM",
+    "LookSAM",
+    "SAM",
+    "VARIANTS",
+    "WITHOUT_RADIUS",
+    "unit",
+]

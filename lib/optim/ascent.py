@@ -28,9 +28,14 @@ class ASAM(SAM):
     """
 
     def __init__(
-        self, params: Iterable[Any], base: type[Optimizer] = SGD, rho: float = 0.5,
-        eta: float = CONSTANTS.asam_floor, perturb: Iterable[Tensor] | None = None,
-        clip_norm: float | None = None, **base_kwargs: Any,
+        self,
+        params: Iterable[Any],
+        base: type[Optimizer] = SGD,
+        rho: float = 0.5,
+        eta: float = CONSTANTS.asam_floor,
+        perturb: Iterable[Tensor] | None = None,
+        clip_norm: float | None = None,
+        **base_kwargs: Any,
     ) -> None:
         check("eta", eta, 0, math.inf)
         super().__init__(params, base, rho, perturb, clip_norm, **base_kwargs)
@@ -57,9 +62,15 @@ class FriendlySAM(SAM):
     _pending: Mapping[Tensor, Tensor] = MappingProxyType({})
 
     def __init__(
-        self, params: Iterable[Any], base: type[Optimizer] = SGD, rho: float = 0.05,
-        sigma: float = CONSTANTS.friendly_sigma, decay: float = CONSTANTS.friendly_decay,
-        perturb: Iterable[Tensor] | None = None, clip_norm: float | None = None, **base_kwargs: Any,
+        self,
+        params: Iterable[Any],
+        base: type[Optimizer] = SGD,
+        rho: float = 0.05,
+        sigma: float = CONSTANTS.friendly_sigma,
+        decay: float = CONSTANTS.friendly_decay,
+        perturb: Iterable[Tensor] | None = None,
+        clip_norm: float | None = None,
+        **base_kwargs: Any,
     ) -> None:
         check("sigma", sigma, 0, math.inf)
         check("decay", decay, 0, 1)
@@ -67,7 +78,9 @@ class FriendlySAM(SAM):
         self.defaults |= {"sigma": float(sigma), "decay": float(decay)}
 
     def step(
-        self, closure: Callable[[], Any] | None = None, scaler: None = None,
+        self,
+        closure: Callable[[], Any] | None = None,
+        scaler: None = None,
         phantom_closure: Callable[[], Any] | None = None,
     ) -> Any:
         """As SAM's. Raises ValueError for a scaler."""
@@ -104,8 +117,14 @@ class DecayedSAM(SAM):
     """
 
     def __init__(
-        self, params: Iterable[Any], base: type[Optimizer] = SGD, rho: float = 0.05, decay: float = 0.0,
-        perturb: Iterable[Tensor] | None = None, clip_norm: float | None = None, **base_kwargs: Any,
+        self,
+        params: Iterable[Any],
+        base: type[Optimizer] = SGD,
+        rho: float = 0.05,
+        decay: float = 0.0,
+        perturb: Iterable[Tensor] | None = None,
+        clip_norm: float | None = None,
+        **base_kwargs: Any,
     ) -> None:
         check("decay", decay, 0, math.inf)
         if base_kwargs.get("weight_decay"):
@@ -114,7 +133,9 @@ class DecayedSAM(SAM):
         self.defaults["decay"] = float(decay)
 
     def step(
-        self, closure: Callable[[], Any] | None = None, scaler: GradScaler | None = None,
+        self,
+        closure: Callable[[], Any] | None = None,
+        scaler: GradScaler | None = None,
         phantom_closure: Callable[[], Any] | None = None,
     ) -> Any:
         """As SAM's; the closures compute the loss without its penalty, and the loss returned has none."""

@@ -45,9 +45,14 @@ class GSAM(_TwoGradients):
     """
 
     def __init__(
-        self, params: Iterable[Any], base: type[Optimizer] = SGD, rho: float = 0.05,
-        alpha: float = CONSTANTS.gsam_alpha, perturb: Iterable[Tensor] | None = None,
-        clip_norm: float | None = None, **base_kwargs: Any,
+        self,
+        params: Iterable[Any],
+        base: type[Optimizer] = SGD,
+        rho: float = 0.05,
+        alpha: float = CONSTANTS.gsam_alpha,
+        perturb: Iterable[Tensor] | None = None,
+        clip_norm: float | None = None,
+        **base_kwargs: Any,
     ) -> None:
         check("alpha", alpha, 0, math.inf)
         super().__init__(params, base, rho, perturb, clip_norm, **base_kwargs)
@@ -72,9 +77,15 @@ class LookSAM(_TwoGradients):
     """
 
     def __init__(
-        self, params: Iterable[Any], base: type[Optimizer] = SGD, rho: float = 0.05,
-        k: int = CONSTANTS.looksam_period, alpha: float = CONSTANTS.looksam_alpha,
-        perturb: Iterable[Tensor] | None = None, clip_norm: float | None = None, **base_kwargs: Any,
+        self,
+        params: Iterable[Any],
+        base: type[Optimizer] = SGD,
+        rho: float = 0.05,
+        k: int = CONSTANTS.looksam_period,
+        alpha: float = CONSTANTS.looksam_alpha,
+        perturb: Iterable[Tensor] | None = None,
+        clip_norm: float | None = None,
+        **base_kwargs: Any,
     ) -> None:
         if not isinstance(k, int) or isinstance(k, bool) or k < 1:
             raise ValueError(f"k must be a whole number of at least 1, not {k!r}")

@@ -30,9 +30,16 @@ class ESAM(SAM):
     """
 
     def __init__(
-        self, params: Iterable[Any], base: type[Optimizer] = SGD, rho: float = 0.05,
-        beta: float = CONSTANTS.esam_beta, gamma: float = CONSTANTS.esam_gamma, seed: int = 0,
-        perturb: Iterable[Tensor] | None = None, clip_norm: float | None = None, **base_kwargs: Any,
+        self,
+        params: Iterable[Any],
+        base: type[Optimizer] = SGD,
+        rho: float = 0.05,
+        beta: float = CONSTANTS.esam_beta,
+        gamma: float = CONSTANTS.esam_gamma,
+        seed: int = 0,
+        perturb: Iterable[Tensor] | None = None,
+        clip_norm: float | None = None,
+        **base_kwargs: Any,
     ) -> None:
         check("beta", beta, 0, 1, above=True)
         check("gamma", gamma, 0, 1, above=True)

@@ -41,8 +41,13 @@ class SAM(Optimizer):
     """
 
     def __init__(
-        self, params: Iterable[Any], base: type[Optimizer] = SGD, rho: float = 0.05,
-        perturb: Iterable[Tensor] | None = None, clip_norm: float | None = None, **base_kwargs: Any,
+        self,
+        params: Iterable[Any],
+        base: type[Optimizer] = SGD,
+        rho: float = 0.05,
+        perturb: Iterable[Tensor] | None = None,
+        clip_norm: float | None = None,
+        **base_kwargs: Any,
     ) -> None:
         _check_rho(rho)
         if not (isinstance(base, type) and issubclass(base, Optimizer)) or issubclass(base, (SAM, LBFGS)):
@@ -73,7 +78,9 @@ class SAM(Optimizer):
 
     @torch.no_grad()
     def step(
-        self, closure: Callable[[], Any] | None = None, scaler: GradScaler | None = None,
+        self,
+        closure: Callable[[], Any] | None = None,
+        scaler: GradScaler | None = None,
         phantom_closure: Callable[[], Any] | None = None,
     ) -> Any:
         """One step; returns what `closure` returned at w, the loss at the unperturbed point.
@@ -151,8 +158,12 @@ class SAM(Optimizer):
     def _movable(self) -> list[tuple[float, Tensor]]:
         """(rho, p) for every parameter p that the ascent moves where it has a gradient."""
         allowed = {id(p) for p in (self._parameters() if self.perturb is None else self.perturb)}
-        return [(group["rho"], p) for group in self.param_groups for p in group["params"]
-                if group["rho"] > 0 and p.requires_grad and p.numel() and id(p) in allowed]
+        return [
+            (group["rho"], p)
+            for group in self.param_groups
+            for p in group["params"]
+            if group["rho"] > 0 and p.requires_grad and p.numel() and id(p) in allowed
+        ]
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; its ``rho`` defaults to the optimizer's. Raises ValueError for a negative ``rho``."""
@@ -180,8 +191,12 @@ class LSAM(SAM):
     """
 
     def __init__(
-        self, model: nn.Module, base: type[Optimizer] = SGD, rho: float = 0.05,
-        clip_norm: float | None = None, **base_kwargs: Any,
+        self,
+        model: nn.Module,
+        base: type[Optimizer] = SGD,
+        rho: float = 0.05,
+        clip_norm: float | None = None,
+        **base_kwargs: Any,
     ) -> None:
         head = getattr(model, "head", None)
         if not (isinstance(head, nn.Module) and callable(getattr(model, "features", None))):

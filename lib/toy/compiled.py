@@ -33,7 +33,7 @@ class CompiledEngine:
         """The longest first, so that the threads finish together."""
         ordered = sorted(models, key=lambda model: -model.setting.steps * model.setting.batch_size)
         for start in range(0, len(ordered), MODELS_PER_CALL):
-            yield ordered[start:start + MODELS_PER_CALL]
+            yield ordered[start : start + MODELS_PER_CALL]
 
     def run(
         self, models: Sequence[Model], checkpoints: Sequence[float], trace_every: int, keep_nets: bool
@@ -69,8 +69,21 @@ class CompiledEngine:
         snapshots = np.empty((count, len(checkpoints) if keep_nets else 0, *nets.shape[1:]), np.float32)
         traces = np.empty((count, -(-longest // trace_every) if trace_every else 0, 4), np.float32)
         with torch_threads():  # Numba's threads are OpenMP's, whose number torch goes by too
-            kernel.train(nets, wide, heads, configs, training, evaluation, orders, at, errors, head_record,
-                         snapshots, traces, trace_every)
+            kernel.train(
+                nets,
+                wide,
+                heads,
+                configs,
+                training,
+                evaluation,
+                orders,
+                at,
+                errors,
+                head_record,
+                snapshots,
+                traces,
+                trace_every,
+            )
         diverged = ~(np.isfinite(nets).all(axis=(1, 2)) & np.isfinite(heads).all(axis=1))
         return Record(errors, head_record, diverged, traces, _cut(snapshots, width))
 
@@ -90,5 +103,5 @@ def _cut(nets: np.ndarray, width: int) -> np.ndarray:
     out = np.empty((*nets.shape[:-1], net_size(width)), np.float32)
     padded = unpack(nets)
     for name, part in unpack(out).items():
-        part[...] = padded[name][(..., *(slice(0, length) for length in part.shape[nets.ndim - 1:]))]
+        part[...] = padded[name][(..., *(slice(0, length) for length in part.shape[nets.ndim - 1 :]))]
     return out

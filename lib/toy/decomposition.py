@@ -58,7 +58,7 @@ def decompose(result: ToyResult, setting: int, checkpoint: int, rho: float) -> D
         )
         order = batch_order(seed, n, 1)[0]
         for start in range(0, n, size):
-            batch = order[start:start + size]
+            batch = order[start : start + size]
             heads[s, batch] = phantom_heads(phi[batch], head, points.y[batch], rho)
         parts["easy"][s], parts["hard"][s] = (points.y[:, None] * phi * head).T
         parts["real"][s] = expit(-points.y * (phi @ head))

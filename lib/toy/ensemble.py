@@ -24,8 +24,21 @@ from lib.toy.reference import TorchEngine
 from lib.toy.setting import ANCHORS, FACTORS, ToySetting, intervention, lsam, sgd
 
 __all__ = [
-    "ANCHORS", "FACTORS", "FEATURES", "ToyResult", "ToySetting", "batch_order", "features", "initial_nets",
-    "intervention", "lsam", "net_size", "sgd", "stops", "train", "unpack",
+    "ANCHORS",
+    "FACTORS",
+    "FEATURES",
+    "ToyResult",
+    "ToySetting",
+    "batch_order",
+    "features",
+    "initial_nets",
+    "intervention",
+    "lsam",
+    "net_size",
+    "sgd",
+    "stops",
+    "train",
+    "unpack",
 ]
 
 FEATURES = ("easy", "hard", "model")
@@ -138,7 +151,7 @@ def train(
                         record.diverged[m],
                     )
                     if traces is not None:
-                        traces[at[0]][at[1]] = record.traces[m][:traces[at[0]].shape[1]]
+                        traces[at[0]][at[1]] = record.traces[m][: traces[at[0]].shape[1]]
                     if nets is not None:
                         nets[at[0]][at[1]] = record.nets[m]
                 bar.update(sum(model.setting.steps for model in batch))

@@ -69,9 +69,9 @@ def _split(rows):
 def _forward(net, width, x, rows, h1, h2, f):
     """f_i of equation (4) for `rows` inputs x (rows, 2); leaves both layers of activations in h1, h2."""
     zero = np.float32(0)
-    W1, b1 = net[:2 * width].reshape(2, width), net[2 * width:3 * width]
-    W2 = net[3 * width:(3 + width) * width].reshape(width, width)
-    b2, w3 = net[(3 + width) * width:(4 + width) * width], net[(4 + width) * width:(5 + width) * width]
+    W1, b1 = net[: 2 * width].reshape(2, width), net[2 * width : 3 * width]
+    W2 = net[3 * width : (3 + width) * width].reshape(width, width)
+    b2, w3 = net[(3 + width) * width : (4 + width) * width], net[(4 + width) * width : (5 + width) * width]
     blocked, single = _split(rows)
     for b in range(blocked + single):
         x0, x1 = x[b, 0], x[b, 1]
@@ -115,9 +115,9 @@ def _descend(net, width, x, rows, h1, h2, delta, d2, d1):
     """net -= sum over rows of delta[b] * grad f(x_b), in place: delta is the learning rate times the loss's
     slope in f."""
     zero = np.float32(0)
-    W1, b1 = net[:2 * width].reshape(2, width), net[2 * width:3 * width]
-    W2 = net[3 * width:(3 + width) * width].reshape(width, width)
-    b2, w3 = net[(3 + width) * width:(4 + width) * width], net[(4 + width) * width:(5 + width) * width]
+    W1, b1 = net[: 2 * width].reshape(2, width), net[2 * width : 3 * width]
+    W2 = net[3 * width : (3 + width) * width].reshape(width, width)
+    b2, w3 = net[(3 + width) * width : (4 + width) * width], net[(4 + width) * width : (5 + width) * width]
     blocked, single = _split(rows)
     used = blocked + single
     for b in range(used):

@@ -38,7 +38,7 @@ class TorchEngine:
     def batches(models: Sequence[Model]) -> Iterator[list[Model]]:
         """As many models at a time as memory holds with ease."""
         for start in range(0, len(models), MODELS_AT_ONCE):
-            yield list(models[start:start + MODELS_AT_ONCE])
+            yield list(models[start : start + MODELS_AT_ONCE])
 
     def run(
         self, models: Sequence[Model], checkpoints: Sequence[float], trace_every: int, keep_nets: bool
@@ -75,7 +75,7 @@ class TorchEngine:
             if step == first.steps:
                 break
             epoch, start = divmod(step, first.steps // first.epochs)
-            chosen = orders[order_index, epoch, start * first.batch_size:(start + 1) * first.batch_size]
+            chosen = orders[order_index, epoch, start * first.batch_size : (start + 1) * first.batch_size]
             batch = training[data_index[:, None], chosen]  # (m, rows, 5)
             x, y = batch[..., :4], batch[..., 4]
             phi = features(nets, x)
@@ -158,7 +158,7 @@ def candidates(real: Tensor, phantom: Tensor, ratio: Tensor) -> Tensor:
     """(5, m, 2): the real head, the phantom, and the heads of fixed ratio (equation (7)) that hold w_e, w_h
     or the norm."""
     w_easy, w_hard = real.unbind(1)
-    scale = real.norm(dim=1) / (1 + ratio ** 2).sqrt()
+    scale = real.norm(dim=1) / (1 + ratio**2).sqrt()
     fixed = [(w_easy, ratio * w_easy), (w_hard / ratio, w_hard), (scale, ratio * scale)]
     return torch.stack([real, phantom, *(torch.stack(pair, dim=1) for pair in fixed)])
 

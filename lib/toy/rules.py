@@ -37,8 +37,9 @@ class State:
     def masks(self, shape: Sequence[int], share: float) -> Tensor:
         """A random part of the weights of every net, (m, *shape): `share` of them in the mean. It depends on
         the net's seed and the steps before, so that settings are paired and the stack plays no part."""
-        drawn = {seed: draw.random(tuple(shape), dtype=np.float32) < share
-                 for seed, draw in self.draws.items()}
+        drawn = {
+            seed: draw.random(tuple(shape), dtype=np.float32) < share for seed, draw in self.draws.items()
+        }
         return torch.from_numpy(np.stack([drawn[seed] for seed in self.seeds]))
 
 
@@ -100,9 +101,19 @@ def _sam_decay_inside(at: At, theta: Tensor, losses: Tensor, g: Tensor, state: S
 
 
 RULES: dict[str, Rule] = {
-    "sgd": _sgd, "sam": _sam, "lsam": _lsam, "asam": _asam, "gsam": _gsam, "esam": _esam, "looksam": _looksam,
-    "friendly": _friendly, "sam_decay_inside": _sam_decay_inside, "adam": _sgd, "sam_adam": _sam,
-    "jtt": _sgd, "group_dro": _sgd,
+    "sgd": _sgd,
+    "sam": _sam,
+    "lsam": _lsam,
+    "asam": _asam,
+    "gsam": _gsam,
+    "esam": _esam,
+    "looksam": _looksam,
+    "friendly": _friendly,
+    "sam_decay_inside": _sam_decay_inside,
+    "adam": _sgd,
+    "sam_adam": _sam,
+    "jtt": _sgd,
+    "group_dro": _sgd,
 }
 
 
@@ -119,5 +130,5 @@ class Adam:
         first.lerp_(g, 1 - self.betas[0])
         second.mul_(self.betas[1]).addcmul_(g, g, value=1 - self.betas[1])
         self.moments = first, second
-        unbiased = [1 - beta ** self.steps for beta in self.betas]
+        unbiased = [1 - beta**self.steps for beta in self.betas]
         return first / unbiased[0] / ((second / unbiased[1]).sqrt_() + self.epsilon)

@@ -86,14 +86,18 @@ def orthogonal(vector: Tensor, to: Tensor) -> Tensor:
 def margins(theta: Tensor, sets: Sequence[ToySample]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """y w_e f_e and y w_h f_h, each (n,), of every net on its own set of points."""
     for net, points in zip(theta.numpy(), sets, strict=True):
-        easy, hard = (net[i, -1] * features(net[i, :-1], points.x[:, 2 * i:2 * i + 2]) for i in range(2))
+        easy, hard = (net[i, -1] * features(net[i, :-1], points.x[:, 2 * i : 2 * i + 2]) for i in range(2))
         yield points.y * easy, points.y * hard
 
 
 def errors(theta: Tensor, sets: Sequence[ToySample]) -> np.ndarray:
     """Errors (m, 3) of sign(w_e f_e), sign(w_h f_h) and sign(F), each net on its own set of points."""
-    return np.array([[(~(margin > 0)).mean() for margin in (easy, hard, easy + hard)]
-                     for easy, hard in margins(theta, sets)])
+    return np.array(
+        [
+            [(~(margin > 0)).mean() for margin in (easy, hard, easy + hard)]
+            for easy, hard in margins(theta, sets)
+        ]
+    )
 
 
 def mistakes(theta: Tensor, sets: Sequence[ToySample]) -> list[np.ndarray]:

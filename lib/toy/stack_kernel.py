@@ -20,10 +20,10 @@ def forward(theta, width, x, first, second, phi):
     for m in range(theta.shape[0]):
         for f in range(2):
             net, h1, h2 = theta[m, f], first[m, f], second[m, f]
-            W1, b1 = net[:2 * width].reshape(2, width), net[2 * width:3 * width]
-            W2 = net[3 * width:(3 + width) * width].reshape(width, width)
-            b2 = net[(3 + width) * width:(4 + width) * width]
-            w3 = net[(4 + width) * width:(5 + width) * width]
+            W1, b1 = net[: 2 * width].reshape(2, width), net[2 * width : 3 * width]
+            W2 = net[3 * width : (3 + width) * width].reshape(width, width)
+            b2 = net[(3 + width) * width : (4 + width) * width]
+            w3 = net[(4 + width) * width : (5 + width) * width]
             for b in range(x.shape[1]):
                 x0, x1 = x[m, b, 2 * f], x[m, b, 2 * f + 1]
                 for j in range(width):
@@ -60,11 +60,14 @@ def backward(theta, width, x, first, second, phi, slope, gradient):
     for m in range(theta.shape[0]):
         for f in range(2):
             net, g, h1, h2 = theta[m, f], gradient[m, f], first[m, f], second[m, f]
-            W2 = net[3 * width:(3 + width) * width].reshape(width, width)
-            w3 = net[(4 + width) * width:(5 + width) * width]
-            gW1, gb1 = g[:2 * width].reshape(2, width), g[2 * width:3 * width]
-            gW2 = g[3 * width:(3 + width) * width].reshape(width, width)
-            gb2, gw3 = g[(3 + width) * width:(4 + width) * width], g[(4 + width) * width:(5 + width) * width]
+            W2 = net[3 * width : (3 + width) * width].reshape(width, width)
+            w3 = net[(4 + width) * width : (5 + width) * width]
+            gW1, gb1 = g[: 2 * width].reshape(2, width), g[2 * width : 3 * width]
+            gW2 = g[3 * width : (3 + width) * width].reshape(width, width)
+            gb2, gw3 = (
+                g[(3 + width) * width : (4 + width) * width],
+                g[(4 + width) * width : (5 + width) * width],
+            )
             g[:] = zero
             for b in range(rows):
                 g[(5 + width) * width + 1] += slope[m, b] * phi[m, f, b]

@@ -59,8 +59,13 @@ class VariantSetting:
             value = getattr(self, name)
             if isinstance(value, bool) or not np.isfinite(value) or value < 0:
                 raise ValueError(f"{name} must be a finite number of at least 0, not {value!r}")
-        for name, least in (("upweight", 1), ("identification", 0), ("width", 1), ("epochs", 1),
-                            ("batch_size", 1)):
+        for name, least in (
+            ("upweight", 1),
+            ("identification", 0),
+            ("width", 1),
+            ("epochs", 1),
+            ("batch_size", 1),
+        ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
                 raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
@@ -69,8 +74,10 @@ class VariantSetting:
         if self.groups not in reweighting.GROUPS:
             raise ValueError(f"groups must be one of {', '.join(reweighting.GROUPS)}, not {self.groups!r}")
         if self.data.training_points % self.batch_size:
-            raise ValueError(f"batch_size must divide the {self.data.training_points} training points, "
-                             f"not {self.batch_size!r}")
+            raise ValueError(
+                f"batch_size must divide the {self.data.training_points} training points, "
+                f"not {self.batch_size!r}"
+            )
 
     @property
     def steps(self) -> int:
@@ -146,8 +153,17 @@ def _points(constants: ToyConstants, seed: int, split: str) -> ToySample:
 
 def _stackable(setting: VariantSetting) -> tuple:
     """Settings that share this can be stacked."""
-    return (setting.method, setting.width, setting.epochs, setting.batch_size, setting.head, setting.groups,
-            setting.identification, setting.data.training_points, bool(setting.weight_decay))
+    return (
+        setting.method,
+        setting.width,
+        setting.epochs,
+        setting.batch_size,
+        setting.head,
+        setting.groups,
+        setting.identification,
+        setting.data.training_points,
+        bool(setting.weight_decay),
+    )
 
 
 def trained(nets: Sequence[Net], progress: bool = False) -> tuple[Tensor, Ascents]:
@@ -158,9 +174,13 @@ def trained(nets: Sequence[Net], progress: bool = False) -> tuple[Tensor, Ascent
     training = [net.points() for net in nets]
     groups = None
     if first.method == "jtt":
-        identified, _ = run(start.clone(), "sgd", nets, rows[:, :first.identification * first.batch_size])
-        rows = reweighting.upsampled(mistakes(identified, training), [net.setting.upweight for net in nets],
-                                     [net.seed for net in nets], rows.shape[1])
+        identified, _ = run(start.clone(), "sgd", nets, rows[:, : first.identification * first.batch_size])
+        rows = reweighting.upsampled(
+            mistakes(identified, training),
+            [net.setting.upweight for net in nets],
+            [net.seed for net in nets],
+            rows.shape[1],
+        )
     elif first.method == "group_dro":
         step_sizes = [net.setting.step_size for net in nets]
         groups = reweighting.GroupDRO(training, first.groups, step_sizes)
@@ -170,20 +190,31 @@ def trained(nets: Sequence[Net], progress: bool = False) -> tuple[Tensor, Ascent
 
 @torch.no_grad()
 def run(
-    theta: Tensor, method: str, nets: Sequence[Net], rows: np.ndarray,
-    groups: reweighting.GroupDRO | None = None, progress: bool = False,
+    theta: Tensor,
+    method: str,
+    nets: Sequence[Net],
+    rows: np.ndarray,
+    groups: reweighting.GroupDRO | None = None,
+    progress: bool = False,
 ) -> tuple[Tensor, Ascents]:
     """Take the steps of `method` on theta, in place; rows (m, steps * batch): the points in order of use."""
     size, rule = nets[0].setting.batch_size, RULES[method]
     x, y = (torch.from_numpy(np.stack([getattr(net.points(), name) for net in nets])) for name in "xy")
-    rho, rate, decay = (torch.tensor([getattr(net.setting, name) for net in nets])[:, None, None]
-                        for name in ("rho", "learning_rate", "weight_decay"))
+    rho, rate, decay = (
+        torch.tensor([getattr(net.setting, name) for net in nets])[:, None, None]
+        for name in ("rho", "learning_rate", "weight_decay")
+    )
     outside = decay if decay.any() and method != "sam_decay_inside" else None
     state, adam = State(rho, decay, [net.seed for net in nets]), Adam() if method.endswith("adam") else None
     each, ascents = torch.arange(len(nets))[:, None], Ascents(len(nets))
-    for step in tqdm(range(rows.shape[1] // size), desc=f"toy {method}", delay=2, unit="step",
-                     disable=None if progress else True):
-        chosen = torch.from_numpy(rows[:, step * size:(step + 1) * size].astype(np.int64))
+    for step in tqdm(
+        range(rows.shape[1] // size),
+        desc=f"toy {method}",
+        delay=2,
+        unit="step",
+        disable=None if progress else True,
+    ):
+        chosen = torch.from_numpy(rows[:, step * size : (step + 1) * size].astype(np.int64))
         batch = x[each, chosen], y[each, chosen]
 
         def at(point: Tensor, weights: Weights = None, gradient: bool = True) -> tuple[Tensor, Tensor]:

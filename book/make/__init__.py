@@ -1,0 +1,1 @@
+"""What `make` runs: the chapters, the pages, the tests."""

@@ -1,0 +1,242 @@
+"""Runs the chapters: `book/chapters/` holds each notebook as executed with the book's parameters.
+
+    python book/chapters.py              run those whose inputs changed
+    python book/chapters.py --in-place   run every notebook with its default parameters, keep outputs in it
+
+A chapter that fails names its cell; what was there from the last good run stays.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from book.make import fingerprint
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
+EXECUTED = fingerprint.ROOT / "book" / "chapters"
+MARK = "made_from"  # the key of the fingerprint in an executed notebook's metadata
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+
+
+def is_fresh(notebook: Path, parameters: dict) -> bool:
+    """Whether the executed chapter was made from exactly these inputs."""
+    executed = EXECUTED / notebook.name
+    if not executed.exists():
+        return False
+    return json.loads(executed.read_text(encoding="utf-8"))["metadata"].get(MARK) == fingerprint.of_run(
+        notebook, parameters
+    )
+
+
+def run_stale() -> bool:
+    """Run every chapter whose inputs changed, drop those whose notebook is gone; False where one failed."""
+    parameters = fingerprint.book_parameters()
+    EXECUTED.mkdir(exist_ok=True)
+    for executed in EXECUTED.glob("*.ipynb"):
+        if not (fingerprint.NOTEBOOKS / executed.name).exists():
+            executed.unlink()
+    good = True
+    for notebook in fingerprint.chapters():
+        if is_fresh(notebook, parameters[notebook.stem]):
+            continue
+        made_from = fingerprint.of_run(notebook, parameters[notebook.stem])  # as it begins
+        began = time.perf_counter()
+        result = execute(notebook, parameters[notebook.stem])
+        good = good and result is not None
+        if result is not None:
+            for_the_page(result)
+            result.metadata.update(
+                {  # the last three for the scorecard
+                    MARK: made_from,
+                    "parameters": parameters[notebook.stem],
+                    "seconds": round(time.perf_counter() - began),
+                    "cores": os.cpu_count(),
+                }
+            )
+            write(EXECUTED / notebook.name, as_text(result))
+    return good
+
+
+def run_in_place() -> bool:
+    """Run every notebook with its default parameters and store the outputs in it; False where one failed."""
+    good = True
+    for notebook in fingerprint.chapters():
+        result = execute(notebook, {})
+        good = good and result is not None
+        if result is not None:
+            write(notebook, as_text(result))
+    return good
+
+
+def execute(notebook: Path, parameters: dict) -> NotebookNode | None:
+    """The notebook as run by papermill, less what differs from run to run; None, and a line, if it failed."""
+    import papermill
+    from jupyter_client.manager import AsyncKernelManager
+    from nbclient.exceptions import DeadKernelError
+    from papermill.exceptions import PapermillException, PapermillExecutionError
+
+    class QuietKernelManager(AsyncKernelManager):
+        """Drops what a kernel writes past its notebook: mostly tracebacks of its own shutdown."""
+
+        async def start_kernel(self, **options: Any) -> None:
+            await super().start_kernel(**options, stderr=subprocess.DEVNULL)
+
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    began = time.perf_counter()
+    started: list[NotebookNode] = []
+    print(f"{notebook.stem}: running", flush=True)
+    try:
+        known = declared(fingerprint.code_cells(notebook))
+        for name in parameters.keys() - known:
+            raise PapermillException(
+                f"book/parameters.yml gives it an unknown parameter {name}; "
+                f"it takes {', '.join(sorted(known))}"
+            )
+        bar = {"desc": notebook.stem, "leave": False} if sys.stderr.isatty() else False
+        result = papermill.execute_notebook(
+            notebook,
+            None,
+            parameters,
+            kernel_name="python3",
+            progress_bar=bar,
+            cwd=fingerprint.ROOT,
+            kernel_manager_class=QuietKernelManager,
+            on_cell_start=lambda cell, **_: started.append(cell),
+        )
+    except PapermillExecutionError as error:
+        reason = " ".join(f"{error.ename}: {error.evalue}".split())
+        print(
+            f"{notebook.stem}: cell {error.exec_count}, {_beginning(error.source)}, failed: {reason}",
+            file=sys.stderr,
+        )
+        return None
+    except DeadKernelError:
+        print(
+            f"{notebook.stem}: the kernel died in the cell {_beginning(started[-1].source)}", file=sys.stderr
+        )
+        return None
+    except PapermillException as error:
+        print(f"{notebook.stem}: {' '.join(str(error).split())}", file=sys.stderr)
+        return None
+    print(f"{notebook.stem}: done in {time.perf_counter() - began:.0f} s", flush=True)
+    merge_parameters(result)
+    return stripped(result)
+
+
+def _beginning(source: str) -> str:
+    first = next((line.strip() for line in source.splitlines() if line.strip()), "")
+    return f"which begins `{first}`"
+
+
+def declared(sources: list[str]) -> set[str]:
+    """The names that the first cell with annotated assignments declares."""
+    for source in sources:
+        names = {line.target.id for line in _annotated(source)}
+        if names:
+            return names
+    return set()
+
+
+def _annotated(source: str) -> list[ast.AnnAssign]:
+    try:
+        body = ast.parse(source).body
+    except SyntaxError:
+        return []
+    return [line for line in body if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)]
+
+
+def merge_parameters(notebook: NotebookNode) -> None:
+    """Write the values that papermill injected into the parameters cell: a page shows one cell of them."""
+    tagged = {tag: cell for cell in notebook.cells for tag in cell.metadata.get("tags", [])}
+    injected, cell = tagged.get("injected-parameters"), tagged.get("parameters")
+    if injected is None or cell is None:
+        return
+    values = {line.targets[0].id: ast.unparse(line.value) for line in ast.parse(injected.source).body}
+    lines = cell.source.encode().splitlines()  # positions in a syntax tree count bytes
+    for line in reversed(_annotated(cell.source)):
+        if line.target.id in values:
+            start, end = line.value.lineno - 1, line.value.end_lineno - 1
+            lines[start : end + 1] = [
+                lines[start][: line.value.col_offset]
+                + values[line.target.id].encode()
+                + lines[end][line.value.end_col_offset :]
+            ]
+    cell.source = b"\n".join(lines).decode()
+    notebook.cells.remove(injected)
+
+
+def headings(notebook: dict) -> list[str]:
+    """The headings of an executed notebook, as read from its file; the first is the chapter's title."""
+    lines = [
+        line
+        for cell in notebook["cells"]
+        if cell["cell_type"] == "markdown"
+        for line in "".join(cell["source"]).splitlines()
+    ]
+    return [line.lstrip("#").strip() for line in lines if line.startswith("#")]
+
+
+def stripped(notebook: NotebookNode) -> NotebookNode:
+    """`notebook` without times, paths and versions, so that an equal run gives an equal file."""
+    notebook.metadata = type(notebook.metadata)(kernelspec=KERNEL, language_info={"name": "python"})
+    for cell in notebook.cells:
+        cell.metadata = type(cell.metadata)(
+            {key: value for key, value in cell.metadata.items() if key not in ("papermill", "execution")}
+        )
+    return notebook
+
+
+def for_the_page(notebook: NotebookNode) -> None:
+    """Hide glued figures where they were made: the page shows each where its caption stands."""
+    from book.notebook import HIDDEN, PLOTLY
+
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            glued = output.get("metadata", {}).get("scrapbook")
+            if glued and not glued["mime_prefix"]:
+                glued["mime_prefix"] = HIDDEN
+                output["data"] = {
+                    HIDDEN + mime: content for mime, content in output["data"].items() if mime != PLOTLY
+                }  # for Jupyter; a page draws the text/html beside it
+
+
+def as_text(notebook: NotebookNode) -> bytes:
+    import nbformat
+
+    return (nbformat.writes(notebook) + "\n").encode()
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--in-place", action="store_true", help="run with default parameters")
+    run = run_in_place if options.parse_args().in_place else run_stale
+    try:
+        return 0 if run() else 1
+    except ValueError as error:
+        print(f"chapters: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

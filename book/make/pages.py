@@ -1,0 +1,215 @@
+"""Builds the book: stale chapters first, then `_build/html`, replaced only by a build without a warning."""
+
+from __future__ import annotations
+
+import base64
+import fcntl
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+
+from book.make import chapters, fingerprint
+
+ROOT = fingerprint.ROOT
+BOOK = ROOT / "book"
+BUILD = ROOT / "_build"
+HTML = BUILD / "html"
+MADE_FROM = HTML / ".made_from"
+HEADLINE = ("03_toy", "fig-headline", BOOK / "images" / "headline.png")  # chapter, name, file for README
+HEADLINE_BYTES = 100_000
+
+
+def inputs() -> str:
+    """The hash of everything that the pages are made from, the library of the book's own code included."""
+    files = [path for path in BOOK.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    library = fingerprint.library_files(
+        [path.read_text(encoding="utf-8") for path in files if path.suffix == ".py"]
+    )
+    claims = [path for path in [fingerprint.CLAIMS] if path.exists()]
+    return fingerprint.of_files(
+        [
+            *files,
+            ROOT / "_config.yml",
+            *fingerprint.ENVIRONMENT,
+            *library,
+            *fingerprint.trial_files(),
+            *claims,
+        ]
+    )
+
+
+def build() -> bool:
+    """Build the pages from the executed chapters and put them in place; False, and why, if that fails."""
+    if MADE_FROM.exists() and MADE_FROM.read_text() == inputs():
+        return True
+    began = time.perf_counter()
+    print("pages: building", flush=True)
+    write_headline()
+    write_scorecard()
+    made_from = inputs()
+    work = BUILD / "work"
+    shutil.rmtree(work / "_build" / "html", ignore_errors=True)  # else a new stylesheet alone is not copied
+    command = [
+        sys.executable,
+        "-c",
+        "from jupyter_book.cli.main import main; main()",
+        "build",
+        "book",
+        "-W",
+        "-n",
+        "--keep-going",
+        "--path-output",
+        work,
+    ]
+    log = BUILD / "pages.log"
+    path = os.pathsep.join(filter(None, [str(BOOK), os.environ.get("PYTHONPATH")]))  # for book/_ext
+    with log.open("w") as output:
+        failed = subprocess.run(
+            command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, "PYTHONPATH": path}
+        ).returncode
+    text = re.sub(r"\x1b\[[\d;]*m", "", log.read_text()).replace(f"{ROOT}/", "")
+    problems = [line for line in text.splitlines() if "WARNING" in line or "ERROR" in line]
+    if failed and not problems:
+        problems = text.splitlines()[-20:]
+    problems = problems or list(missing(work / "_build" / "html"))
+    if failed or problems:
+        print(
+            *problems,
+            f"pages: not built, for the reasons above; {log.relative_to(ROOT)} has it all",
+            sep="\n",
+            file=sys.stderr,
+        )
+        return False
+    put_in_place(work / "_build" / "html", made_from)
+    print(f"pages: done in {time.perf_counter() - began:.0f} s", flush=True)
+    return True
+
+
+def put_in_place(built: Path, made_from: str) -> None:
+    """Copy `built` beside the pages, then exchange the two by renaming."""
+    new, old = BUILD / "html.new", BUILD / "html.old"
+    for folder in (new, old):
+        shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(built, new)
+    (new / MADE_FROM.name).write_text(made_from)
+    if HTML.exists():
+        HTML.rename(old)
+    new.rename(HTML)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def missing(html: Path) -> Iterator[str]:
+    """A line for each page of the table of contents, and each figure of a chapter, that `html` lacks."""
+    from bs4 import BeautifulSoup
+
+    for name in contents():
+        page = html / f"{name}.html"
+        if not page.exists():
+            yield f"page {name} of book/_toc.yml was not built"
+            continue
+        executed = BOOK / f"{name}.ipynb"
+        if not executed.exists():
+            continue
+        soup = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
+        figures = glued_figures(executed)
+        if executed.stem == HEADLINE[0] and HEADLINE[1] not in [figure for figure, _, _ in figures]:
+            yield f"{name}: it glues no figure {HEADLINE[1]}, which README and landing page show"
+        for figure, mime, _ in figures:
+            if figure == HEADLINE[1]:
+                continue
+            drawn = soup.find("figure", id=figure)
+            if drawn is None:
+                yield f"{name}: figure {figure} is on no page (no {{glue:figure}} has `:name: {figure}`)"
+            elif drawn.find("figcaption") is None:
+                yield f"{name}: figure {figure} has no caption"
+            elif mime == "image/png":
+                image = drawn.find("img")
+                if image is None or not (page.parent / image["src"]).is_file():
+                    yield f"{name}: figure {figure} has no image file"
+                elif not image.get("alt") or "_images/" in image["alt"]:
+                    yield f"{name}: figure {figure} has no `:alt:` text"
+            elif drawn.find(id=f"{figure}-plot") is None:
+                yield f"{name}: interactive figure {figure} is not drawn"
+
+
+def contents() -> list[str]:
+    """The names in the table of contents, the landing page first."""
+    toc = yaml.safe_load((BOOK / "_toc.yml").read_text(encoding="utf-8"))
+    return [toc["root"]] + [entry["file"] for part in toc["parts"] for entry in part["chapters"]]
+
+
+def glued_figures(executed: Path) -> list[tuple[str, str, str]]:
+    """(name, image/png or text/html, content) of every figure that an executed chapter glued."""
+    found = []
+    for cell in json.loads(executed.read_text(encoding="utf-8"))["cells"]:
+        for output in cell.get("outputs", []):
+            glued = output.get("metadata", {}).get("scrapbook")
+            for mime in ("image/png", "text/html") if glued else ():
+                content = output["data"].get(glued["mime_prefix"] + mime)
+                if content is not None:
+                    found.append((glued["name"], mime, "".join(content)))
+    return found
+
+
+def write_headline() -> None:
+    """Store the headline figure of its chapter, with few colours, where README and landing page show it."""
+    chapter, headline, path = HEADLINE
+    executed = chapters.EXECUTED / f"{chapter}.ipynb"
+    for name, _, content in glued_figures(executed) if executed.exists() else []:
+        if name == headline:
+            picture = _reduced(base64.b64decode(content))
+            if not path.exists() or path.read_bytes() != picture:
+                chapters.write(path, picture)
+
+
+def write_scorecard() -> None:
+    """Store what the executed chapters recorded about the claims, where the pages read it."""
+    from book import scorecard
+
+    scorecard.write(scorecard.collect(chapters.EXECUTED))
+
+
+def _reduced(png: bytes) -> bytes:
+    """The picture in 128 colours, made smaller until it is under HEADLINE_BYTES."""
+    from PIL import Image
+
+    picture = Image.open(io.BytesIO(png)).convert("RGB")
+    while True:
+        reduced = io.BytesIO()
+        picture.quantize(128, dither=Image.Dither.NONE).save(reduced, "PNG", optimize=True)
+        if reduced.tell() < HEADLINE_BYTES:
+            return reduced.getvalue()
+        picture = picture.resize((picture.width * 4 // 5, picture.height * 4 // 5), Image.Resampling.LANCZOS)
+
+
+def main() -> int:
+    BUILD.mkdir(exist_ok=True)
+    with (BUILD / "lock").open("w") as lock:  # two builds at once would write the same files
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            if not chapters.run_stale():
+                print("book: a chapter failed; the pages stay as they were", file=sys.stderr)
+                return 1
+            if not build():
+                return 1
+        except ValueError as error:
+            print(f"book: {error}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            print("book: interrupted; what was finished before stays", file=sys.stderr)
+            return 130
+    print(f"The book is at {HTML / 'index.html'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
