@@ -1,10 +1,18 @@
-"""The one style and palette of every figure: colour-blind safe, told apart in grey by lightness."""
+"""The one style and palette of every figure, colour-blind safe and told apart in grey by lightness, and what they
+share: a line with its band, whiskers, rows."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import numpy as np
 import seaborn as sns
+from matplotlib.axes import Axes
+
+from lib.stats import Estimate, bootstrap_band
 
 # Okabe and Ito's hues (Color Universal Design, 2008).
 SGD, SAM, LSAM = "#D55E00", "#0072B2", "#009E73"
@@ -44,3 +52,44 @@ def use_style() -> None:
     )
     mpl.rcParams["axes.prop_cycle"] = mpl.cycler(color=[SGD, LSAM, SAM, HARD, EASY, GREY])
     plt.rcParams["axes.unicode_minus"] = True
+
+
+def line(
+    axes: Axes, places: Sequence[float], values: np.ndarray, colour: Any, marker: str = "", **options: Any
+) -> None:
+    """Mean over seeds of `values` (places, seeds), with its 95 % bootstrap band; `options` are those of `plot`."""
+    mean, low, high = bootstrap_band(values)
+    band(axes, places, low, high, colour)
+    axes.plot(places, mean, color=colour, marker=marker, **{"markersize": 4, **options})
+
+
+def band(
+    axes: Axes, places: Sequence[float], low: np.ndarray, high: np.ndarray, colour: Any, alpha: float = 0.18
+) -> None:
+    """A shaded range behind a line."""
+    axes.fill_between(places, low, high, color=colour, alpha=alpha, linewidth=0)
+
+
+def whiskers(
+    axes: Axes, effects: Sequence[Estimate], rows: Sequence[float], colour: Any, marker: str, **options: Any
+) -> None:
+    """Means with their 95 % intervals, one in each of `rows`, the values to the right."""
+    means = np.array([effect.mean for effect in effects])
+    ends = np.array([[effect.low, effect.high] for effect in effects])
+    axes.errorbar(
+        means,
+        rows,
+        xerr=np.abs(ends - means[:, None]).T,
+        fmt=marker,
+        color=colour,
+        **{"markersize": 4.5, "linewidth": 1.2, **options},
+    )
+
+
+def rows(axes: Axes, names: Sequence[str]) -> None:
+    """Named rows from the top down, every other one shaded; the left spine is left out."""
+    for row in range(0, len(names), 2):
+        axes.axhspan(row - 0.5, row + 0.5, color="black", alpha=0.04, linewidth=0)
+    axes.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.4, -0.6))
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
