@@ -94,10 +94,7 @@ def engines(models: int, rounds: int) -> None:
     cores = numba.config.NUMBA_NUM_THREADS
     contenders = {
         f"compiled, {cores} threads": (lambda: train([full], range(models)), models * full.steps),
-        "compiled, 1 thread": (
-            lambda: train([full], range(models // cores), threads=1),
-            models // cores * full.steps,
-        ),
+        "compiled, 1 thread": (lambda: train([full], range(models // cores), threads=1), models // cores * full.steps),
         "torch, batched": (lambda: train([short], range(models), engine="torch"), models * short.steps),
         "torch, one model at a time": (lambda: plain_loop(plain, 300), 300),
     }
@@ -113,9 +110,7 @@ def engines(models: int, rounds: int) -> None:
     for name, value in times.items():
         used = 1 if "1 thread" in name else cores
         rate = work / value / used
-        print(
-            f"{name:<28} {1e6 * value:>20.2f} {value / best:>15.1f} {rate / 1e9:>15.1f} {rate / peak:>8.0%}"
-        )
+        print(f"{name:<28} {1e6 * value:>20.2f} {value / best:>15.1f} {rate / 1e9:>15.1f} {rate / peak:>8.0%}")
 
 
 def shapes(models: int, rounds: int) -> None:
@@ -151,10 +146,7 @@ def recording(models: int, rounds: int) -> None:
                 lambda: train([setting], range(models), checkpoints, keep_nets=True),
                 models * setting.steps,
             ),
-            "the heads of every step": (
-                lambda: train([setting], range(models), trace_every=1),
-                models * setting.steps,
-            ),
+            "the heads of every step": (lambda: train([setting], range(models), trace_every=1), models * setting.steps),
         },
     )
     base = times["errors at the end"]

@@ -42,9 +42,7 @@ def main() -> None:
             )
         with profile(activities=[ProfilerActivity.CPU]) as found:
             _train("sam", train, validation, 1, where)
-        print(
-            found.key_averages().table(sort_by="self_cpu_time_total", row_limit=10, max_name_column_width=40)
-        )
+        print(found.key_averages().table(sort_by="self_cpu_time_total", row_limit=10, max_name_column_width=40))
 
 
 def _train(method: str, train: Images, validation: Images, epochs: int, where: torch.device) -> tuple:

@@ -73,9 +73,7 @@ def best_draws(validation: np.ndarray, seed: int = 0) -> np.ndarray:
     return np.round(bootstrap_means(validation, seed), 9).argmin(axis=-2)
 
 
-def largest_over_smallest(
-    radii: np.ndarray, validation: np.ndarray, seed: int = 0, level: float = LEVEL
-) -> Estimate:
+def largest_over_smallest(radii: np.ndarray, validation: np.ndarray, seed: int = 0, level: float = LEVEL) -> Estimate:
     """The largest of the sizes' best radii over the smallest, with its bootstrap interval over seeds.
 
     radii: (radius,), above 0; validation: (size, radius, seed). A single seed's ratio is mostly noise: no

@@ -34,11 +34,7 @@ _TABLE = {
         "Figures 1, 2A",
         "03_toy",
     ),
-    "C2": (
-        "The phantom ratio grows with rho, while the real ratio hardly moves.",
-        "Figure 2B",
-        "04_rebalancing",
-    ),
+    "C2": ("The phantom ratio grows with rho, while the real ratio hardly moves.", "Figure 2B", "04_rebalancing"),
     "C3": (
         "Importance weights are spread more evenly at the phantom than at the real parameters, "
         "for a fixed model and between an SGD- and a SAM-trained one.",
@@ -47,8 +43,7 @@ _TABLE = {
         "07_real_data",
     ),
     "C4": (
-        "Points that the easy feature fits badly get less weight, points that the hard feature fits "
-        "badly get more.",
+        "Points that the easy feature fits badly get less weight, points that the hard feature fits badly get more.",
         "Figure 5",
         "05_mechanism",
         "07_real_data",
@@ -68,8 +63,7 @@ _TABLE = {
     "C8": ("SAM wins on all twelve target domains.", "Table 2", "08_domainbed"),
     "C9": ("C3 and C4 hold throughout training.", "Figures 7, 8", "05_mechanism"),
     "C10": (
-        "LSAM helps under feature-label noise, Gaussian noise and dropout, on both features or on the "
-        "hard one only.",
+        "LSAM helps under feature-label noise, Gaussian noise and dropout, on both features or on the hard one only.",
         "Figure 9",
         "09_noise",
     ),
@@ -80,15 +74,12 @@ _TABLE = {
         "10_batch_size",
     ),
     "C12": (
-        "The log ratio of phantom to real importance weight is about rho times the gradient norm of "
-        "the logit.",
+        "The log ratio of phantom to real importance weight is about rho times the gradient norm of the logit.",
         "Appendix D",
         "11_theory",
     ),
 }
-CLAIMS = {
-    id: Claim(id, statement, shown_by, notebooks) for id, (statement, shown_by, *notebooks) in _TABLE.items()
-}
+CLAIMS = {id: Claim(id, statement, shown_by, notebooks) for id, (statement, shown_by, *notebooks) in _TABLE.items()}
 
 
 class Verdict(Enum):
@@ -135,13 +126,7 @@ class Check:
             name: value if math.isfinite(value) else None for name, value in asdict(self.effect).items()
         }
         holds = None if self.holds is None else bool(self.holds)  # NumPy's booleans are no JSON
-        return {
-            "what": self.what,
-            "holds": holds,
-            "effect": effect,
-            "main": self.main,
-            "reduced": self.reduced,
-        }
+        return {"what": self.what, "holds": holds, "effect": effect, "main": self.main, "reduced": self.reduced}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Check:
@@ -198,8 +183,7 @@ class Judgement:
     def __repr__(self) -> str:
         lines = [f"{self.claim.id}: {verdict_in_words(self.checks)}"]
         lines += [
-            f"  {check.outcome}: {check.words}" + (f": {check.effect}" if check.effect else "")
-            for check in self.checks
+            f"  {check.outcome}: {check.words}" + (f": {check.effect}" if check.effect else "") for check in self.checks
         ]
         return "\n".join(lines)
 
@@ -212,8 +196,7 @@ class Judgement:
         head = "<tr><th>Check</th><th>Effect (mean, 95 % interval)</th><th></th></tr>"
         table = f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>" if rows else ""
         words = (
-            f"<strong>{self.claim.id}: {verdict_in_words(self.checks)}.</strong> "
-            f"{html.escape(self.claim.statement)}"
+            f"<strong>{self.claim.id}: {verdict_in_words(self.checks)}.</strong> {html.escape(self.claim.statement)}"
         )
         return f'<div class="verdict {self.verdict.kind}"><p>{words}</p>{table}</div>'
 

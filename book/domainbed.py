@@ -127,12 +127,7 @@ def checks(found: Mapping[tuple[str, str], Errors], reduced: bool) -> list[Check
         effect = gain(found.get((benchmark, target), {}))
         what = f"{name(benchmark, target)}: probing error of SGD less SAM's above 0"
         out.append(
-            Check(
-                what,
-                None if effect is None else effect.low > 0,
-                effect,
-                reduced=reduced and effect is not None,
-            )
+            Check(what, None if effect is None else effect.low > 0, effect, reduced=reduced and effect is not None)
         )
     return out
 
@@ -151,9 +146,7 @@ def note(records: list[dict], reduced: bool) -> str:
     fresh = sorted({layer for record in records for layer in record["weights"]["fresh"]} - {"fc"})
     if fresh:
         words.append(f"{' and '.join(fresh)} not from ImageNet but fresh")
-    return (
-        f"Ours are reduced: {', '.join(words)}, one setting for both methods, not chosen on validation data."
-    )
+    return f"Ours are reduced: {', '.join(words)}, one setting for both methods, not chosen on validation data."
 
 
 def effects_in_words(found: Mapping[tuple[str, str], Errors]) -> str:
@@ -181,8 +174,7 @@ def start_in_words(found: Mapping[tuple[str, str], Errors]) -> str:
     if not known:
         return ""
     worse = {
-        method: sum(errors[method].mean() > errors["untrained"].mean() for errors in known)
-        for method in ("sgd", "sam")
+        method: sum(errors[method].mean() > errors["untrained"].mean() for errors in known) for method in ("sgd", "sam")
     }
     return (
         f"Before training, with ImageNet's weights as far as they go, the probe's mean error is lower "

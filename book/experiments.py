@@ -41,9 +41,7 @@ def experiments() -> dict[str, Experiment]:
             "batch-size",
             "LSAM by batch size, with epochs and with steps fixed (chapter 10)",
             lambda store, seeds: Plan(
-                tuple(
-                    trial for budget in ("epochs", "steps") for trial in batch_size.plan(budget, seeds=seeds)
-                )
+                tuple(trial for budget in ("epochs", "steps") for trial in batch_size.plan(budget, seeds=seeds))
             ),
             toy,
             batch_size.SEEDS,

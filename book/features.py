@@ -49,8 +49,7 @@ def agreeing(examples: int, agreement: float, random: np.random.Generator) -> At
     """
     if examples < 4 or examples % 4 or not 0.5 <= agreement <= 1:
         raise ValueError(
-            "examples must be a multiple of 4 and agreement between 0.5 and 1, "
-            f"not {examples} and {agreement}"
+            f"examples must be a multiple of 4 and agreement between 0.5 and 1, not {examples} and {agreement}"
         )
     easy = np.arange(examples) % 2
     differs = np.arange(examples) // 2 >= round(agreement * examples / 2)
@@ -59,10 +58,7 @@ def agreeing(examples: int, agreement: float, random: np.random.Generator) -> At
 
 
 def against_agreement(
-    representations: Sequence[Representation],
-    agreements: Sequence[float],
-    examples: int,
-    seeds: Sequence[int],
+    representations: Sequence[Representation], agreements: Sequence[float], examples: int, seeds: Sequence[int]
 ) -> np.ndarray:
     """Errors (representation, agreement, seed, 2) of a probe of the hard attribute, trained on `examples`.
 
@@ -79,9 +75,7 @@ def against_agreement(
     return errors
 
 
-def against_size(
-    representations: Sequence[Representation], sizes: Sequence[int], seeds: Sequence[int]
-) -> np.ndarray:
+def against_size(representations: Sequence[Representation], sizes: Sequence[int], seeds: Sequence[int]) -> np.ndarray:
     """Errors (representation, size, seed) of a probe of the hard attribute, trained on balanced sets."""
     errors = np.empty((len(representations), len(sizes), len(seeds)))
     for r, n, s in np.ndindex(errors.shape):
@@ -134,10 +128,7 @@ def _represented(net: np.ndarray, points: ToySample, balanced: bool) -> tuple[np
 
 def of_pixels(paired: PairedSet) -> dict[str, dict[str, float]]:
     """Errors of an attribute's probe on raw pixels, without a net, on "correlated" and "balanced" pairs."""
-    kinds = {
-        "correlated": (paired.validation, paired.test),
-        "balanced": (paired.probe_train, paired.probe_test),
-    }
+    kinds = {"correlated": (paired.validation, paired.test), "balanced": (paired.probe_train, paired.probe_test)}
     errors = {name: {} for name in paired.attributes}
     for name, (kind, splits) in product(errors, kinds.items()):
         sets = [(split.images.flatten(1), split.attributes) for split in splits]

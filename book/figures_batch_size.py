@@ -111,15 +111,6 @@ def sensitivities(axes: Axes, radii: Sequence[float], errors: np.ndarray) -> Non
     drawn = sensitivity(bootstrap_means(errors))
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=-1)
     axes.fill_between(radii, low, high, color=style.HARD, alpha=0.18, linewidth=0)
-    axes.plot(
-        radii, sensitivity(errors.mean(axis=-1)), "o-", color=style.HARD, markersize=4, label="batch sizes"
-    )
-    axes.plot(
-        radii,
-        np.std(errors, axis=-1, ddof=1).mean(axis=0),
-        "v--",
-        color=style.GREY,
-        markersize=4,
-        label="seeds",
-    )
+    axes.plot(radii, sensitivity(errors.mean(axis=-1)), "o-", color=style.HARD, markersize=4, label="batch sizes")
+    axes.plot(radii, np.std(errors, axis=-1, ddof=1).mean(axis=0), "v--", color=style.GREY, markersize=4, label="seeds")
     axes.set(ylabel="standard deviation", ylim=(0, None))

@@ -35,13 +35,7 @@ def toy_planes(samples: Mapping[float, ToySample], line_errors: Sequence[float])
         for label, colour, marker in ((-1, style.NEGATIVE, "o"), (1, style.POSITIVE, "^")):
             chosen = points[sample.y == label]
             panel.scatter(
-                *chosen.T,
-                s=13,
-                c=colour,
-                marker=marker,
-                edgecolors="white",
-                linewidths=0.3,
-                label=f"$y={label:+d}$",
+                *chosen.T, s=13, c=colour, marker=marker, edgecolors="white", linewidths=0.3, label=f"$y={label:+d}$"
             )
         panel.set(aspect="equal", xlim=(-limit, limit), ylim=(-limit, limit), xticks=[], yticks=[])
         panel.set_title(title, loc="center", fontsize=10, weight="normal")
@@ -95,9 +89,7 @@ def _band(
     axes.plot(x, mean, "--" if dashed else "-", color=colour, marker=marker, markersize=4.5, label=label)
 
 
-def reported_and_true(
-    agreements: Sequence[float], errors: Mapping[str, np.ndarray], truths: Sequence[float]
-) -> Figure:
+def reported_and_true(agreements: Sequence[float], errors: Mapping[str, np.ndarray], truths: Sequence[float]) -> Figure:
     """Probing error of the hard attribute against the agreement of the probe data, as reported and as it is.
 
     errors: name of a representation -> (agreement, seed, 2), as `book.features.against_agreement` gives them;
@@ -115,12 +107,7 @@ def reported_and_true(
     axes[1].set_title("true: the same probe on balanced data")
     axes[0].legend(loc="lower left", bbox_to_anchor=(0, 0.02))
     axes[1].annotate(
-        "balanced",
-        (agreements[0], 0),
-        xytext=(0, 4),
-        textcoords="offset points",
-        fontsize=8.5,
-        color=style.GREY,
+        "balanced", (agreements[0], 0), xytext=(0, 4), textcoords="offset points", fontsize=8.5, color=style.GREY
     )
     axes[1].annotate(
         "correlated",

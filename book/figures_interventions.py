@@ -71,8 +71,7 @@ def rates_by_fit(parts: Decomposition, head: np.ndarray) -> np.ndarray:
     rate, wrong = parts.phantom_head[..., 1] / head[:, 1:], parts.hard <= 0
     with np.errstate(invalid="ignore"):
         chosen = [
-            (parts.real * rate * points).sum(axis=1) / (parts.real * points).sum(axis=1)
-            for points in (wrong, ~wrong)
+            (parts.real * rate * points).sum(axis=1) / (parts.real * points).sum(axis=1) for points in (wrong, ~wrong)
         ]
     return np.stack([*chosen, rate.mean(axis=1)])
 
@@ -115,10 +114,7 @@ def reasons(
 
 
 def variations(
-    names: Sequence[str],
-    gains: Mapping[str, Sequence[Estimate]],
-    distances: Sequence[Estimate],
-    tolerance: float,
+    names: Sequence[str], gains: Mapping[str, Sequence[Estimate]], distances: Sequence[Estimate], tolerance: float
 ) -> Figure:
     """One row a variation: the mean gain of each intervention, and how far both together are from LSAM."""
     size = style.PAGE_WIDTH, 1.0 + 0.37 * len(names)
@@ -147,12 +143,7 @@ def variations(
 
 
 def whiskers(
-    axes: Axes,
-    effects: Sequence[Estimate],
-    rows: np.ndarray,
-    colour: str,
-    marker: str,
-    label: str | None = None,
+    axes: Axes, effects: Sequence[Estimate], rows: np.ndarray, colour: str, marker: str, label: str | None = None
 ) -> None:
     """Means with their 95 % intervals, one below the other."""
     means = np.array([effect.mean for effect in effects])

@@ -83,13 +83,7 @@ def _gini_by_seed(axes: Axes, values: np.ndarray) -> None:
         axes.plot(places, values[net], color="#CFCFCF", linewidth=0.6, zorder=1)
         for place, seeds, inside in zip(places, values[net], ("white", colour)):
             axes.scatter(
-                np.full(seeds.size, place),
-                seeds,
-                s=13,
-                facecolors=inside,
-                edgecolors=colour,
-                linewidths=0.8,
-                zorder=2,
+                np.full(seeds.size, place), seeds, s=13, facecolors=inside, edgecolors=colour, linewidths=0.8, zorder=2
             )
             axes.hlines(seeds.mean(), place - 0.3, place + 0.3, color="black", linewidth=1.6, zorder=3)
     axes.set(title="Gini coefficient", xlim=(-0.5, 3.5), xticks=range(4), xticklabels=["real", "phantom"] * 2)
@@ -139,9 +133,7 @@ def pooled_maps(parts: Decomposition, bins: int) -> tuple[WeightMap, WeightMap, 
     The ratio is divided by its median over the points of the same seed. The edges leave out 0.5 % of the
     points at each end of either contribution.
     """
-    edges = [
-        np.linspace(*np.quantile(values, [0.005, 0.995]), bins + 1) for values in (parts.easy, parts.hard)
-    ]
+    edges = [np.linspace(*np.quantile(values, [0.005, 0.995]), bins + 1) for values in (parts.easy, parts.hard)]
     ratio = parts.phantom / parts.real
     ratio = ratio / np.median(ratio, axis=-1, keepdims=True)
     return tuple(
@@ -156,12 +148,7 @@ def _level_lines(axes: Axes, table: WeightMap, easy_slope: float, hard_slope: fl
     corners = easy_slope * easy[:, None] + hard_slope * hard
     for level in np.linspace(corners.min(), corners.max(), 6)[1:-1]:
         axes.plot(
-            easy,
-            (level - easy_slope * easy) / hard_slope,
-            color="white",
-            linewidth=1,
-            scalex=False,
-            scaley=False,
+            easy, (level - easy_slope * easy) / hard_slope, color="white", linewidth=1, scalex=False, scaley=False
         )
 
 
@@ -198,9 +185,7 @@ def weight_maps(parts: Decomposition, head: np.ndarray, names: Sequence[str], bi
     return fig
 
 
-def maps_through_training(
-    parts: Decomposition, epochs: Sequence[int], bins: int = 12, floor: float = 1e-10
-) -> Figure:
+def maps_through_training(parts: Decomposition, epochs: Sequence[int], bins: int = 12, floor: float = 1e-10) -> Figure:
     """Figure 8 of one net (checkpoint, seed, n): median weights below `floor` share a colour; every map of
     ratios has a scale of its own, written below it."""
     fig, axes = plt.subplots(3, len(epochs), figsize=(style.PAGE_WIDTH, 4.3), squeeze=False)
@@ -242,19 +227,10 @@ def effects_through_training(parts: Decomposition, epochs: Sequence[int], names:
     for net, (name, marker) in enumerate(zip(names, MARKERS)):
         look = {"marker": marker, "markerfacecolor": None if net else "white"}
         for weights, kind, line in ((parts.real, "real", DASHED), (parts.phantom, "phantom", "-")):
-            _line(
-                axes[0],
-                epochs,
-                gini(weights[net]),
-                f"{name}, {kind}",
-                COLOURS[net],
-                linestyle=line,
-                marker=marker,
-            )
+            _line(axes[0], epochs, gini(weights[net]), f"{name}, {kind}", COLOURS[net], linestyle=line, marker=marker)
         for i, (feature, colour) in enumerate((("easy", style.EASY), ("hard", style.HARD))):
             real, phantom = (
-                worst_share(getattr(parts, feature)[net], weights[net])
-                for weights in (parts.real, parts.phantom)
+                worst_share(getattr(parts, feature)[net], weights[net]) for weights in (parts.real, parts.phantom)
             )
             _line(axes[1], epochs, phantom - real, f"{feature}, {name}", colour, **look)
             _line(axes[2], epochs[began:], slopes[net, began:, :, i], f"{feature}, {name}", colour, **look)
@@ -263,10 +239,7 @@ def effects_through_training(parts: Decomposition, epochs: Sequence[int], names:
         panel.set_title(title, fontsize=9)
         panel.set_xscale("symlog", linthresh=1, linscale=0.4)
         panel.set(
-            xlabel="epoch",
-            xlim=(-0.08, 1.15 * epochs[-1]),
-            xticks=[0, 1, 10, 100],
-            xticklabels=["0", "1", "10", "100"],
+            xlabel="epoch", xlim=(-0.08, 1.15 * epochs[-1]), xticks=[0, 1, 10, 100], xticklabels=["0", "1", "10", "100"]
         )
         panel.minorticks_off()
     for panel in axes[1:]:
@@ -314,16 +287,11 @@ def explanations(
     return fig
 
 
-def training_slider(
-    parts: Decomposition, epochs: Sequence[int], names: Sequence[str], bins: int = 12
-) -> go.Figure:
+def training_slider(parts: Decomposition, epochs: Sequence[int], names: Sequence[str], bins: int = 12) -> go.Figure:
     """Lorenz curves of both nets and the second net's map of ratios, with a slider for the epoch; `parts`
     (net, checkpoint, seed, n)."""
     fig = make_subplots(
-        1,
-        2,
-        horizontal_spacing=0.14,
-        subplot_titles=("Lorenz curves", f"phantom over real weight, {names[1]}"),
+        1, 2, horizontal_spacing=0.14, subplot_titles=("Lorenz curves", f"phantom over real weight, {names[1]}")
     )
     fraction = np.linspace(0, 1, 101)
     for c in range(len(epochs)):
@@ -370,9 +338,7 @@ def training_slider(
         sliders=[{"steps": steps, "currentvalue": {"prefix": "epoch "}, "pad": {"t": 70}}],
     )
     fig.update_annotations(font_size=14)
-    fig.update_xaxes(
-        title={"text": "% of points, heaviest first", "standoff": 4}, range=[0, 100], row=1, col=1
-    )
+    fig.update_xaxes(title={"text": "% of points, heaviest first", "standoff": 4}, range=[0, 100], row=1, col=1)
     fig.update_yaxes(title="% of all importance", range=[0, 101], row=1, col=1)
     fig.update_xaxes(
         title={"text": "easy, y w<sub>e</sub> f<sub>e</sub>", "standoff": 4},
@@ -388,9 +354,7 @@ def training_slider(
 def _heatmap(real: WeightMap, phantom: WeightMap, ratio: WeightMap, visible: bool) -> go.Heatmap:
     """A map of ratios whose bins tell their medians and counts."""
     values, bound = maps.decades(ratio)
-    centres = [
-        ((edges[1:] + edges[:-1]) / 2).round(3).tolist() for edges in (ratio.easy_edges, ratio.hard_edges)
-    ]
+    centres = [((edges[1:] + edges[:-1]) / 2).round(3).tolist() for edges in (ratio.easy_edges, ratio.hard_edges)]
     texts = [
         [f"real {a:.1e}<br>phantom {b:.1e}<br>{n} points" for a, b, n in zip(*row)]
         for row in zip(real.median.T, phantom.median.T, ratio.count.T)

@@ -48,9 +48,7 @@ def against_level(
 
 
 def against_radius(
-    radii: Sequence[float],
-    levels: Mapping[str, Sequence[float]],
-    rows: Mapping[str, Mapping[str, np.ndarray]],
+    radii: Sequence[float], levels: Mapping[str, Sequence[float]], rows: Mapping[str, Mapping[str, np.ndarray]]
 ) -> Figure:
     """Every radius: one column a kind of noise, one row an entry of `rows`, its title -> kind -> (level,
     radius, seed); one line a level, darker for less noise."""

@@ -61,8 +61,7 @@ def change(values: Mapping[str, float]) -> str:
     if not changed:
         return "our choice"
     return ", ".join(
-        f"{SYMBOLS[name]} = {value:g}" + ("°" if name == "complexity" else "")
-        for name, value in changed.items()
+        f"{SYMBOLS[name]} = {value:g}" + ("°" if name == "complexity" else "") for name, value in changed.items()
     )
 
 
@@ -97,10 +96,7 @@ def one_at_a_time(
             )
     _table(left, names)
     right.set(
-        xlim=(-0.5, len(claims) - 0.5),
-        xticks=range(len(claims)),
-        xticklabels=list(claims),
-        title="parts that hold",
+        xlim=(-0.5, len(claims) - 0.5), xticks=range(len(claims)), xticklabels=list(claims), title="parts that hold"
     )
     right.tick_params(length=0)
     right.spines[:].set_visible(False)

@@ -27,12 +27,7 @@ def lorenz_curves(rows: Sequence[Row]) -> Figure:
     column for each moment of training; mean and range over seeds."""
     columns = max(len(row.moments) for row in rows)
     fig, grid = plt.subplots(
-        len(rows),
-        columns,
-        figsize=(style.PAGE_WIDTH, 0.7 + 2.7 * len(rows)),
-        sharex=True,
-        sharey=True,
-        squeeze=False,
+        len(rows), columns, figsize=(style.PAGE_WIDTH, 0.7 + 2.7 * len(rows)), sharex=True, sharey=True, squeeze=False
     )
     for row, panels in zip(rows, grid):
         for epoch, ax in zip(row.moments, panels):
@@ -116,9 +111,7 @@ def weight_maps(row: Row, seed: int = 0) -> Figure:
     for (method, epoch, (real, phantom, ratio)), panels in zip(columns, grid.T):
         for table, ax in ((real, panels[0]), (phantom, panels[1])):
             weights = maps.draw(ax, table, maps.shown(table), weight, "viridis")
-        ratios = maps.draw(
-            panels[2], ratio, maps.decades(ratio)[0], Normalize(-bound, bound), style.DIVERGING
-        )
+        ratios = maps.draw(panels[2], ratio, maps.decades(ratio)[0], Normalize(-bound, bound), style.DIVERGING)
         panels[0].set_title(f"{NAMES[method]} net,\nepoch {epoch}", loc="center", fontsize=8.5)
         for ax in panels:
             ax.axvline(0, color="black", lw=0.7, ls=(0, (1, 2)))
@@ -150,6 +143,4 @@ def _maps(metrics: Mapping, features: tuple[str, str]) -> tuple[WeightMap, Weigh
     edges = [np.array(axis) for axis in (stored["edges"][::-1] if turn else stored["edges"])]
     count = np.array(stored["images"])
     tables = [np.array(stored[name], dtype=float) for name in ("real", "phantom", "ratio")]
-    return tuple(
-        WeightMap(table.T if turn else table, count.T if turn else count, *edges) for table in tables
-    )
+    return tuple(WeightMap(table.T if turn else table, count.T if turn else count, *edges) for table in tables)

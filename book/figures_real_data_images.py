@@ -47,9 +47,7 @@ def learning_curves(records: Iterable[dict]) -> Figure:
 
     Thin lines are seeds, thick lines their mean (of the losses the geometric one).
     """
-    records = [
-        record for record in records if record["status"] == "finished" and record["configuration"]["epochs"]
-    ]
+    records = [record for record in records if record["status"] == "finished" and record["configuration"]["epochs"]]
     datasets = list(dict.fromkeys(record["configuration"]["dataset"] for record in records))
     quantities = {
         "train_loss": "training loss",
@@ -64,9 +62,7 @@ def learning_curves(records: Iterable[dict]) -> Figure:
             for method in COLOURS:
                 of_method = {"dataset": dataset, "method": method}.items()
                 curves = [
-                    record["curve"][quantity]
-                    for record in records
-                    if of_method <= record["configuration"].items()
+                    record["curve"][quantity] for record in records if of_method <= record["configuration"].items()
                 ]
                 if curves:
                     _curves(ax, np.array(curves), method, is_loss=quantity != "validation_error")

@@ -22,9 +22,7 @@ POSITIONS = {rho: position for position, rho in enumerate((0.0, *RADII))}
 
 
 def against_rho(
-    rows: pd.DataFrame,
-    features: Mapping[str, tuple[str, str]],
-    settings: Mapping[str, Mapping[str, ImageTrial] | None],
+    rows: pd.DataFrame, features: Mapping[str, tuple[str, str]], settings: Mapping[str, Mapping[str, ImageTrial] | None]
 ) -> Figure:
     """Probing error (%) of the hard and of the easy feature at every rho (0 is SGD), a line for each
     learning rate: one net each, of seed 0. A ring marks the setting selected for SGD and for SAM on
@@ -63,10 +61,7 @@ def against_rho(
     handles, labels = axes[0, 0].get_legend_handles_labels()
     handles.append(Line2D([], [], ls="", marker="o", ms=10, mfc="none", mec=style.GREY))
     fig.legend(
-        handles,
-        [*(f"learning rate {label}" for label in labels), "selected"],
-        loc="outside lower center",
-        ncols=4,
+        handles, [*(f"learning rate {label}" for label in labels), "selected"], loc="outside lower center", ncols=4
     )
     return fig
 
@@ -77,16 +72,7 @@ def _rings(ax: Axes, rows: pd.DataFrame, settings: Mapping[str, ImageTrial] | No
         at = rows[(rows.lr == trial.lr) & (rows.rho == trial.rho)].error
         if at.empty:  # a setting of the reader's
             continue
-        ax.plot(
-            [POSITIONS[trial.rho]],
-            100 * at,
-            ls="",
-            marker="o",
-            ms=11,
-            mfc="none",
-            mew=1.6,
-            mec=COLOURS[method],
-        )
+        ax.plot([POSITIONS[trial.rho]], 100 * at, ls="", marker="o", ms=11, mfc="none", mew=1.6, mec=COLOURS[method])
 
 
 def against_test_error(rows: pd.DataFrame, features: Mapping[str, tuple[str, str]]) -> Figure:
@@ -96,8 +82,7 @@ def against_test_error(rows: pd.DataFrame, features: Mapping[str, tuple[str, str
         for method in ("sam", "sgd"):
             of_method = rows[(rows.dataset == dataset) & (rows.method == method)]
             test, probing = (
-                of_method[of_method.measure == measure].set_index(["lr", "rho"]).error
-                for measure in ("test", hard)
+                of_method[of_method.measure == measure].set_index(["lr", "rho"]).error for measure in ("test", hard)
             )
             ax.plot(
                 100 * test,
@@ -111,9 +96,7 @@ def against_test_error(rows: pd.DataFrame, features: Mapping[str, tuple[str, str
                 color=COLOURS[method],
                 label=NAMES[method],
             )
-        ax.set(
-            xlabel="test error (%)", ylabel=f"probing error of {ATTRIBUTES[hard]} (%)", title=SETS[dataset]
-        )
+        ax.set(xlabel="test error (%)", ylabel=f"probing error of {ATTRIBUTES[hard]} (%)", title=SETS[dataset])
         ax.set_xlim(left=min(0, ax.get_xlim()[0]))
         ax.margins(x=0.1)
         ax.xaxis.set_major_locator(MaxNLocator(6))
@@ -152,9 +135,7 @@ def lorenz_curves(records: Iterable[dict]) -> Figure:
     return fig
 
 
-def draw_lorenz(
-    ax: Axes, method: str, found: Sequence[Mapping], lines: Mapping[str, object], first: int = 0
-) -> None:
+def draw_lorenz(ax: Axes, method: str, found: Sequence[Mapping], lines: Mapping[str, object], first: int = 0) -> None:
     """Lorenz curves of one method's nets, mean and range over seeds, labelled with the mean Gini coefficient.
 
     found: what was measured on each net, with the keys of `lines`, whose values are line styles. first: the
@@ -171,6 +152,4 @@ def draw_lorenz(
             lw=1.8,
             label=f"{NAMES[method]} net, {point}: Gini {even:.3f}",
         )
-        ax.fill_between(
-            FRACTIONS[first:], curves.min(0), curves.max(0), color=COLOURS[method], alpha=0.15, lw=0
-        )
+        ax.fill_between(FRACTIONS[first:], curves.min(0), curves.max(0), color=COLOURS[method], alpha=0.15, lw=0)

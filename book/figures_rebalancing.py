@@ -72,9 +72,7 @@ def heads_over_training(axes: Axes, trace: np.ndarray, epochs: int) -> None:
         parts = [phantom[:, start:stop] for start, stop in zip(edges[:-1], edges[1:])]
         low, high = np.transpose([np.quantile(part, [OUTER, 1 - OUTER]) for part in parts])
         axes.fill_between(time, low, high, color=colour, alpha=0.2, linewidth=0)
-        axes.plot(
-            time, in_windows(phantom, edges).mean(axis=0), color=colour, label=rf"$\tilde w_{feature[0]}$"
-        )
+        axes.plot(time, in_windows(phantom, edges).mean(axis=0), color=colour, label=rf"$\tilde w_{feature[0]}$")
         axes.plot(
             time,
             in_windows(real, edges).mean(axis=0),
@@ -89,12 +87,7 @@ def heads_over_training(axes: Axes, trace: np.ndarray, epochs: int) -> None:
 
 
 def effective_rates(
-    rhos: Sequence[float],
-    rates: np.ndarray,
-    against_sgd: np.ndarray,
-    trace: np.ndarray,
-    epochs: int,
-    rho: float,
+    rhos: Sequence[float], rates: np.ndarray, against_sgd: np.ndarray, trace: np.ndarray, epochs: int, rho: float
 ) -> Figure:
     """Figure 4: w~_i / w_i over training at `rho`, its mean against rho, and w~_i over the w_i of SGD.
 

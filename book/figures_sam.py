@@ -25,10 +25,7 @@ ABOVE_LEAST = np.array([0, 0.004, 0.015, 0.035, 0.07, 0.12, 0.2, 0.32, 0.5, 50])
 
 
 def anatomy(
-    weights: tuple[float, float],
-    rho: float,
-    rate: float = 2.0,
-    constants: SurfaceConstants = SurfaceConstants(),
+    weights: tuple[float, float], rho: float, rate: float = 2.0, constants: SurfaceConstants = SurfaceConstants()
 ) -> Figure:
     """One step of each method from `weights`, (theta, w), on the loss of all points; learning rate `rate`."""
     fig, axes = plt.subplots(1, 3, figsize=(style.PAGE_WIDTH, 2.85), sharey=True)

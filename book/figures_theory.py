@@ -31,13 +31,7 @@ def log_ratio_scatter(expansions: Mapping[str, Expansion], radii: Sequence[float
             k = int(np.abs(e.radii - radius).argmin())
             x, y = e.first_order[:nets, k].ravel(), e.log_ratio("exponential")[:nets, k].ravel()
             panel.scatter(
-                x,
-                np.where(y > 0, y, np.nan),
-                s=5,
-                color=colour,
-                linewidths=0,
-                zorder=2,
-                label=rf"$\rho={radius:g}$",
+                x, np.where(y > 0, y, np.nan), s=5, color=colour, linewidths=0, zorder=2, label=rf"$\rho={radius:g}$"
             )
         panel.set(xscale="log", yscale="log", xlim=limits, ylim=limits, aspect="equal")
         panel.set_title(name, fontsize=9)
@@ -47,9 +41,7 @@ def log_ratio_scatter(expansions: Mapping[str, Expansion], radii: Sequence[float
             axis.set_major_formatter(FormatStrFormatter("%g"))
             axis.set_minor_locator(NullLocator())
     axes[0].set_ylabel(r"$\log(\tilde\lambda/\lambda)$")
-    axes[0].legend(
-        loc="upper left", fontsize=7.5, handletextpad=0, borderpad=0, markerscale=2.2, labelspacing=0.25
-    )
+    axes[0].legend(loc="upper left", fontsize=7.5, handletextpad=0, borderpad=0, markerscale=2.2, labelspacing=0.25)
     return fig
 
 
@@ -84,9 +76,7 @@ def orders(expansions: Mapping[str, Expansion], tolerance: float) -> Figure:
     axes[1, 0].set_ylabel(r"part of $\rho\,\Vert\nabla f\Vert$")
     pink = {**ink, "color": COLOURS["logistic"]}
     _legend(axes[0, 0], {"exponential loss": ink, "logistic loss": pink, "both orders": dashed})
-    _legend(
-        axes[1, 0], {"first order's error": ink, "second-order term": dashed, "both orders' error": dotted}
-    )
+    _legend(axes[1, 0], {"first order's error": ink, "second-order term": dashed, "both orders' error": dotted})
     return fig
 
 
@@ -125,8 +115,7 @@ def reaches(
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
     handles = [
-        Line2D([], [], color=COLOURS[loss], marker=MARKS[loss], markersize=5, label=f"{loss} loss")
-        for loss in LOSSES
+        Line2D([], [], color=COLOURS[loss], marker=MARKS[loss], markersize=5, label=f"{loss} loss") for loss in LOSSES
     ]
     fig.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8)
     return fig
@@ -142,10 +131,7 @@ def _reach(ax: Axes, radii: np.ndarray, y: float, limits: tuple[float, float], l
 
 
 def logistic_limits(
-    examples: Mapping[str, Expansion],
-    fractions: Sequence[float],
-    errors: Mapping[float, np.ndarray],
-    tolerance: float,
+    examples: Mapping[str, Expansion], fractions: Sequence[float], errors: Mapping[float, np.ndarray], tolerance: float
 ) -> Figure:
     """Left, the logistic loss's error by margin and shift, with examples (each an expansion at one radius).
 
@@ -238,11 +224,7 @@ def batches(alone: Mapping[str, Expansion], together: Mapping[str, Expansion], b
         axes[1, column].set_xlabel(r"$\rho\,\langle -y\nabla f, d\rangle$")
     for row in axes:
         row[0].set_ylabel(r"$\log(\tilde\lambda/\lambda)$")
-    named = {
-        "alone: a batch of one": ALONE,
-        f"worst-fitted of its batch of {batch_size}": WORST,
-        "the others": OTHERS,
-    }
+    named = {"alone: a batch of one": ALONE, f"worst-fitted of its batch of {batch_size}": WORST, "the others": OTHERS}
     handles = [
         Line2D([], [], color=colour, marker="o", markersize=4, linestyle="", label=label)
         for label, colour in named.items()
@@ -253,9 +235,7 @@ def batches(alone: Mapping[str, Expansion], together: Mapping[str, Expansion], b
 
 def _legend(ax: Axes, lines: Mapping[str, dict]) -> None:
     handles = [Line2D([], [], label=label, **line) for label, line in lines.items()]
-    ax.legend(
-        handles=handles, loc="lower left", fontsize=7.5, handlelength=1.6, borderpad=0.1, labelspacing=0.3
-    )
+    ax.legend(handles=handles, loc="lower left", fontsize=7.5, handlelength=1.6, borderpad=0.1, labelspacing=0.3)
 
 
 def _middle(values: np.ndarray) -> np.ndarray:

@@ -31,11 +31,7 @@ def _contour(
     """One panel: w_i f_i over the plane, its zero line, and the training points by label."""
     surface = values.reshape(len(ticks), len(ticks))
     axes.contourf(
-        ticks,
-        ticks,
-        np.clip(surface, -bound, bound),
-        levels=np.linspace(-bound, bound, 21),
-        cmap=style.DIVERGING,
+        ticks, ticks, np.clip(surface, -bound, bound), levels=np.linspace(-bound, bound, 21), cmap=style.DIVERGING
     )
     axes.contour(ticks, ticks, surface, levels=[0], colors="black", linewidths=1)
     for label, colour, marker in ((-1, style.NEGATIVE, "o"), (1, style.POSITIVE, "^")):
@@ -90,9 +86,7 @@ def error_against_rho(
     return axes.figure
 
 
-def three_errors(
-    rhos: Sequence[float], complexities: Sequence[float], errors: dict[str, np.ndarray]
-) -> Figure:
+def three_errors(rhos: Sequence[float], complexities: Sequence[float], errors: dict[str, np.ndarray]) -> Figure:
     """Figure 2A with its context: one panel for each entry of `errors` (complexity, rho, seed), sharing the
     lines' meaning."""
     fig, axes = plt.subplots(

@@ -91,9 +91,7 @@ def ranking(rows: Sequence[Row], titles: Sequence[str], labels: Sequence[str]) -
         low, high = panel.get_xlim()
         panel.set_xlim(min(low, -LEAST_RANGE), max(high, LEAST_RANGE))
         panel.xaxis.set_major_locator(MaxNLocator(6 if number == 0 else 3))
-    axes[0, 0].set(
-        yticks=range(len(rows)), yticklabels=[row.name for row in rows], ylim=(len(rows) - 0.4, -0.6)
-    )
+    axes[0, 0].set(yticks=range(len(rows)), yticklabels=[row.name for row in rows], ylim=(len(rows) - 0.4, -0.6))
     handles, names = axes[0, 0].get_legend_handles_labels()
     if len(names) > 1:
         fig.legend(
@@ -150,9 +148,7 @@ def every_radius(
     sgd: its mean hard probing error, dotted.
     """
     count = -(-len(curves) // columns)
-    fig, axes = plt.subplots(
-        count, columns, figsize=(style.PAGE_WIDTH, 0.5 + 1.75 * count), sharey=True, squeeze=False
-    )
+    fig, axes = plt.subplots(count, columns, figsize=(style.PAGE_WIDTH, 0.5 + 1.75 * count), sharey=True, squeeze=False)
     for panel, (name, (radii, hard, easy)) in zip(axes.flat, curves.items()):
         panel.axhline(sgd, color=style.SGD, linestyle=":", linewidth=1.1, label="hard, SGD")
         line(panel, radii, hard, style.HARD, "o", "hard")
@@ -178,9 +174,7 @@ def where_the_ascent_goes(methods: Mapping[str, Reach], sgd: float) -> Figure:
     fig, (left, right) = plt.subplots(1, 2, figsize=(style.PAGE_WIDTH, 3.6), sharey=True)
     for (name, found), colour, marker in zip(methods.items(), COLOURS, MARKERS):
         for panel, values in ((left, found.head_length), (right, found.phantom)):
-            panel.plot(
-                values, found.hard, color=colour, marker=marker, markersize=5, linewidth=0.8, label=name
-            )
+            panel.plot(values, found.hard, color=colour, marker=marker, markersize=5, linewidth=0.8, label=name)
     for panel in (left, right):
         panel.axhline(sgd, color="black", linestyle=":", linewidth=0.9)
     left.set_xscale("log")

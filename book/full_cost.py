@@ -17,10 +17,7 @@ def hours(protocols: Sequence[Protocol], seeds: int) -> float:
     """GPU hours of all trainings and measurements of weights at SUSTAINED; evaluation, reading and decoding
     of images are left out. An estimate: nothing of it was measured."""
     return (
-        sum(
-            passes(protocol, seeds) * PASS * MULTIPLY_ADDS * (protocol.base.size / 224) ** 2
-            for protocol in protocols
-        )
+        sum(passes(protocol, seeds) * PASS * MULTIPLY_ADDS * (protocol.base.size / 224) ** 2 for protocol in protocols)
         / SUSTAINED
         / 3600
     )

@@ -25,9 +25,7 @@ def through_training(
     """
     kept = ~result.diverged.any(axis=0)
     parts = [[decompose(result, i, c, rho) for c in range(len(result.checkpoints))] for i in settings]
-    stacked = {
-        name: np.array([[getattr(part, name)[kept] for part in row] for row in parts]) for name in PARTS
-    }
+    stacked = {name: np.array([[getattr(part, name)[kept] for part in row] for row in parts]) for name in PARTS}
     return Decomposition(**stacked), result.heads[list(settings)][:, kept].swapaxes(1, 2)
 
 

@@ -55,17 +55,13 @@ class Protocol:
 
 def groups_reduced(dataset: str) -> Protocol:
     """The reduced protocol of CelebA or of the stand-in for Waterbirds."""
-    base = GroupTrial(
-        dataset, method="sgd", epochs=REDUCED_EPOCHS[dataset], size=REDUCED_SIZE, weights=REDUCED_WEIGHTS
-    )
+    base = GroupTrial(dataset, method="sgd", epochs=REDUCED_EPOCHS[dataset], size=REDUCED_SIZE, weights=REDUCED_WEIGHTS)
     return Protocol(base, REDUCED_RATES, REDUCED_RADII, REDUCED_MOMENTS[dataset], REDUCED_BATCHES)
 
 
 def groups_full(dataset: str) -> Protocol:
     """The paper's protocol of CelebA or Waterbirds."""
-    base = GroupTrial(
-        dataset, method="sgd", epochs=EPOCHS[dataset], size=SIZE[dataset], weights=resnet.IMAGENET
-    )
+    base = GroupTrial(dataset, method="sgd", epochs=EPOCHS[dataset], size=SIZE[dataset], weights=resnet.IMAGENET)
     return Protocol(base, RATES, RADII, MOMENTS[dataset])
 
 
@@ -126,17 +122,13 @@ def selected(protocol: Protocol, store: Store) -> dict[str, NaturalTrial] | None
     return None if None in chosen.values() else chosen
 
 
-def weight_trials(
-    protocol: Protocol, settings: dict[str, NaturalTrial], seeds: int
-) -> list[GroupWeightTrial]:
+def weight_trials(protocol: Protocol, settings: dict[str, NaturalTrial], seeds: int) -> list[GroupWeightTrial]:
     """Importance weights of the nets of SGD and SAM on each seed, at SAM's radius, at the protocol's moments
     and at the end; none for DomainBed's sets."""
     if not isinstance(protocol.base, GroupTrial):
         return []
     return [
-        GroupWeightTrial(
-            replace(settings[method], seed=seed), settings["sam"].rho, epoch, batches=protocol.batches
-        )
+        GroupWeightTrial(replace(settings[method], seed=seed), settings["sam"].rho, epoch, batches=protocol.batches)
         for seed in range(seeds)
         for method in settings
         for epoch in (*protocol.moments, None)

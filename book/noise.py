@@ -57,11 +57,7 @@ def plan(
 
 
 def by_condition(
-    records: Sequence[dict],
-    radii: Sequence[float],
-    levels: Mapping[str, Sequence[float]],
-    feature: str,
-    split: str,
+    records: Sequence[dict], radii: Sequence[float], levels: Mapping[str, Sequence[float]], feature: str, split: str
 ) -> dict[str, np.ndarray]:
     """Errors of the records of a plan with these radii and levels: kind -> (target, level, radius, seed).
 

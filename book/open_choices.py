@@ -57,27 +57,9 @@ CHOICES = (
         "from arms that meet at the centre to a spiral without its inner third",
     ),
     Choice(
-        "outer",
-        "$b$",
-        "largest latent, b",
-        1.0,
-        0.5,
-        2.0,
-        (0.5, 2.0),
-        "half and double: both features' scale",
-        "log",
+        "outer", "$b$", "largest latent, b", 1.0, 0.5, 2.0, (0.5, 2.0), "half and double: both features' scale", "log"
     ),
-    Choice(
-        "easy_scale",
-        r"$\gamma_e$",
-        "scale of the line, γ_e",
-        1.0,
-        0.5,
-        2.0,
-        (0.5, 2.0),
-        "half and double",
-        "log",
-    ),
+    Choice("easy_scale", r"$\gamma_e$", "scale of the line, γ_e", 1.0, 0.5, 2.0, (0.5, 2.0), "half and double", "log"),
     Choice(
         "hard_scale",
         r"$\gamma_h$",
@@ -211,15 +193,10 @@ def sample(points: int, seed: int = 0) -> list[dict[str, float]]:
     if points < 1:
         raise ValueError(f"points must be at least 1, not {points!r}")
     sequence = qmc.Sobol(len(CHOICES), seed=seed).random_base2(max(0, int(np.ceil(np.log2(points)))))
-    return [
-        {choice.name: choice.at(share) for choice, share in zip(CHOICES, shares)}
-        for shares in sequence[:points]
-    ]
+    return [{choice.name: choice.at(share) for choice, share in zip(CHOICES, shares)} for shares in sequence[:points]]
 
 
-def design(
-    points: int = POINTS, seed: int = 0, seeds: int = SEEDS, first_seed: int = FIRST_SEED
-) -> list[ToyTrial]:
+def design(points: int = POINTS, seed: int = 0, seeds: int = SEEDS, first_seed: int = FIRST_SEED) -> list[ToyTrial]:
     """The space-filling design: one trial a point, `seeds` seeds each."""
     return [trial(values, seeds, first_seed) for values in sample(points, seed)]
 
@@ -240,13 +217,7 @@ def at_radius(trials: Sequence[ToyTrial], rho: float) -> list[ToyTrial]:
     if rho in RADII:
         return []
     return [
-        ToyTrial(
-            (lsam(rho, **common(values_of(one.settings[0]))),),
-            one.seeds,
-            one.first_seed,
-            one.trace_every,
-            NAME,
-        )
+        ToyTrial((lsam(rho, **common(values_of(one.settings[0]))),), one.seeds, one.first_seed, one.trace_every, NAME)
         for one in trials
     ]
 

@@ -67,9 +67,7 @@ def explain(values: pd.DataFrame, held: np.ndarray, seed: int = 0) -> Explanatio
     """
     if min(held.sum(), (~held).sum()) < LEAF:
         return None
-    tree = DecisionTreeClassifier(
-        max_depth=DEPTH, min_samples_leaf=LEAF, class_weight="balanced", random_state=seed
-    )
+    tree = DecisionTreeClassifier(max_depth=DEPTH, min_samples_leaf=LEAF, class_weight="balanced", random_state=seed)
     folds = StratifiedKFold(10, shuffle=True, random_state=seed)
     answers = cross_val_predict(tree, values, held, cv=folds)
     accuracy = np.mean([(answers[held == kind] == kind).mean() for kind in (True, False)])

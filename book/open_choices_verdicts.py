@@ -195,9 +195,7 @@ def effects(points: Points, compared: np.ndarray) -> pd.DataFrame:
 
 def sensitivity(values: pd.DataFrame, effects: pd.DataFrame) -> pd.DataFrame:
     """Spearman's correlation over points of every effect (rows) with every choice (columns), less NaN."""
-    return pd.DataFrame(
-        {name: effects.corrwith(column, method="spearman") for name, column in values.items()}
-    )
+    return pd.DataFrame({name: effects.corrwith(column, method="spearman") for name, column in values.items()})
 
 
 def _interventions(points: Points) -> dict[str, np.ndarray]:

@@ -65,9 +65,7 @@ def check_of_gain(
 ) -> Check:
     """Claim C7 for one feature of one data set, the ``easy`` or the ``hard`` one."""
     gain = difference(rows, dataset, "sgd", "sam", attribute)
-    return Check(
-        f"{title}: {kind} probing error of SGD less SAM's above 0", gain.low > 0, gain, reduced=reduced
-    )
+    return Check(f"{title}: {kind} probing error of SGD less SAM's above 0", gain.low > 0, gain, reduced=reduced)
 
 
 def seeds_in_words(
@@ -155,14 +153,11 @@ def weights_in_words(records: Iterable[dict], dataset: str, names: Mapping[str, 
             for point in ("real", "phantom"):
                 gini[trial["method"], point, trial["seed"]] = record["metrics"][point]["gini"]
     seeds = sorted(
-        {seed for method, _, seed in gini if method == "sgd"}
-        & {seed for method, _, seed in gini if method == "sam"}
+        {seed for method, _, seed in gini if method == "sgd"} & {seed for method, _, seed in gini if method == "sam"}
     )
 
     def less(first: tuple[str, str], second: tuple[str, str]) -> str:
-        return str(
-            stats.paired_difference(*([gini[*one, seed] for seed in seeds] for one in (first, second)))
-        )
+        return str(stats.paired_difference(*([gini[*one, seed] for seed in seeds] for one in (first, second))))
 
     return paragraph(f"""
         **{names[dataset]}**: the Gini coefficient of the real weights less that of the phantom ones is

@@ -72,9 +72,7 @@ class Row:
 
 def stored(kind: str, store: Store, seeds: int) -> dict[str, Row | None]:
     """The row of every data set of the `kind` ("reduced" or "full"); None where a trial of it is missing."""
-    return {
-        dataset: _row(dataset, kind, protocol, store, seeds) for dataset, protocol in PROTOCOLS[kind].items()
-    }
+    return {dataset: _row(dataset, kind, protocol, store, seeds) for dataset, protocol in PROTOCOLS[kind].items()}
 
 
 def _row(dataset: str, kind: str, protocol: Protocol, store: Store, seeds: int) -> Row | None:
@@ -183,9 +181,7 @@ def checks_of_evenness(row: Row) -> list[Check]:
         "SAM-trained: Gini coefficient, real minus phantom, above 0": sam[0] - sam[1],
         "Gini coefficient, SGD-trained real minus SAM-trained phantom, above 0": sgd[0] - sam[1],
     }
-    return [
-        weakest(f"{row.title}, {what}", values, +1, reduced=row.reduced) for what, values in parts.items()
-    ]
+    return [weakest(f"{row.title}, {what}", values, +1, reduced=row.reduced) for what, values in parts.items()]
 
 
 def changes(row: Row, epoch: int, reading: str = "label") -> dict[str, np.ndarray]:
@@ -200,10 +196,7 @@ def changes(row: Row, epoch: int, reading: str = "label") -> dict[str, np.ndarra
             for of_net in row.measured(epoch).values()
         ]
         found[f"share {kind}"] = np.array(
-            [
-                [one["worst_share"]["phantom"] - one["worst_share"]["real"] for one in of_net]
-                for of_net in nets
-            ]
+            [[one["worst_share"]["phantom"] - one["worst_share"]["real"] for one in of_net] for of_net in nets]
         )
         found[f"slope {kind}"] = np.array([[one["slope"] for one in of_net] for of_net in nets])
     return found

@@ -41,11 +41,7 @@ def table(records: Iterable[dict]) -> pd.DataFrame:
 def diverged(records: Iterable[dict]) -> list[str]:
     """The diverged trials in words. Raises MissingTrials where a method is left without a finished trial."""
     records = list(records)
-    lost = [
-        (record["configuration"], record["diverged_at"])
-        for record in records
-        if record["status"] == "diverged"
-    ]
+    lost = [(record["configuration"], record["diverged_at"]) for record in records if record["status"] == "diverged"]
     finished = set(table(records).method)
     for trial, step in lost:
         if trial["method"] not in finished:

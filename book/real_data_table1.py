@@ -22,9 +22,7 @@ def grid(dataset: str, seed: int = 0) -> list[ImageTrial]:
     """The paper's sweep of one data set: every learning rate with SGD and with SAM at every radius."""
     base = ImageTrial(dataset, "sgd", epochs=EPOCHS, seed=seed)
     return [
-        replace(base, lr=lr, rho=rho, method="sam" if rho else "sgd")
-        for lr in LEARNING_RATES
-        for rho in (0.0, *RADII)
+        replace(base, lr=lr, rho=rho, method="sam" if rho else "sgd") for lr in LEARNING_RATES for rho in (0.0, *RADII)
     ]
 
 
@@ -57,13 +55,7 @@ def selected(dataset: str, store: Store) -> dict[str, ImageTrial] | None:
 
 
 def settings_of(
-    dataset: str,
-    store: Store,
-    *,
-    lr: float = 0.0,
-    rho: float = 0.0,
-    epochs: int = EPOCHS,
-    batch_size: int = 100,
+    dataset: str, store: Store, *, lr: float = 0.0, rho: float = 0.0, epochs: int = EPOCHS, batch_size: int = 100
 ) -> dict[str, ImageTrial] | None:
     """The selected settings with another learning rate, rho, number of epochs or batch size; 0: as selected.
 
@@ -75,11 +67,7 @@ def settings_of(
         return one_setting(dataset, **own) if lr and rho else None
     return {
         name: replace(
-            trial,
-            lr=lr or trial.lr,
-            rho=trial.rho and (rho or trial.rho),
-            epochs=epochs,
-            batch_size=batch_size,
+            trial, lr=lr or trial.lr, rho=trial.rho and (rho or trial.rho), epochs=epochs, batch_size=batch_size
         )
         for name, trial in chosen.items()
     }
@@ -111,9 +99,7 @@ def comparison(settings: dict[str, ImageTrial], seeds: int) -> list[ImageTrial]:
     return [replace(trial, seed=seed) for seed in range(seeds) for trial in (untrained, *settings.values())]
 
 
-def one_setting(
-    dataset: str, *, lr: float, rho: float, epochs: int, batch_size: int = 100
-) -> dict[str, ImageTrial]:
+def one_setting(dataset: str, *, lr: float, rho: float, epochs: int, batch_size: int = 100) -> dict[str, ImageTrial]:
     """The same setting for every method, as `comparison` takes it."""
     base = ImageTrial(dataset, "sgd", lr=lr, epochs=epochs, batch_size=batch_size)
     return {"sgd": base, **{name: replace(base, method=name, rho=rho) for name in ("sam", "lsam")}}

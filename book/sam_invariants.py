@@ -39,9 +39,7 @@ class BatchNormNet(FeatureNet):
 
     def __init__(self) -> None:
         super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(1, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten()
-        )
+        self.body = nn.Sequential(nn.Conv2d(1, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten())
         self.head = nn.Linear(8 * 8 * 8, CLASSES)
 
     def features(self, x: Tensor) -> Tensor:

@@ -114,9 +114,7 @@ def _derivatives(weights: np.ndarray, constants: SurfaceConstants) -> tuple[np.n
     return -(importance * margin).mean(-1), (importance * (1 - importance) * margin**2).mean(-1)
 
 
-def walk(
-    method: str, rho: float, steps: int, seed: int, constants: SurfaceConstants = SurfaceConstants()
-) -> Walk:
+def walk(method: str, rho: float, steps: int, seed: int, constants: SurfaceConstants = SurfaceConstants()) -> Walk:
     """`steps` steps of one of `METHODS` from the common start; `seed` draws the batches, the same for every
     method.
 

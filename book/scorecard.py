@@ -153,8 +153,7 @@ def recorded(executed: Path) -> Iterator[ClaimRecord]:
     for claim, judgements in found.items():
         if executed.stem not in CLAIMS[claim].notebooks:
             raise ValueError(
-                f"{executed.stem} judges {claim}, which lib/claims.py gives to "
-                f"{' and '.join(CLAIMS[claim].notebooks)}"
+                f"{executed.stem} judges {claim}, which lib/claims.py gives to {' and '.join(CLAIMS[claim].notebooks)}"
             )
         yield ClaimRecord(
             claim,
@@ -183,10 +182,7 @@ def read(path: Path | None = None) -> list[Score]:
 
 
 def _scores(records: list[ClaimRecord]) -> list[Score]:
-    return [
-        Score(claim, tuple(record for record in records if record.claim == claim.id))
-        for claim in CLAIMS.values()
-    ]
+    return [Score(claim, tuple(record for record in records if record.claim == claim.id)) for claim in CLAIMS.values()]
 
 
 def write(scores: list[Score], path: Path | None = None) -> None:

@@ -42,9 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _list(known, seeds: int | None, jobs: int) -> None:
     known = list(known)
     width = max(len(experiment.name) for experiment in known)
-    print(
-        f"{'experiment':<{width}} {'done':>6} {'missing':>8} {'diverged':>9}   {'time left':<10} what it is"
-    )
+    print(f"{'experiment':<{width}} {'done':>6} {'missing':>8} {'diverged':>9}   {'time left':<10} what it is")
     for experiment in known:
         now = status(experiment, seeds)
         missing = len(now.missing) + now.later

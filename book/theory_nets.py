@@ -11,14 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from book.theory import (
-    Expansion,
-    expand,
-    last_layer_norms,
-    layer_terms,
-    two_layer_curvatures,
-    two_layer_norms,
-)
+from book.theory import Expansion, expand, last_layer_norms, layer_terms, two_layer_curvatures, two_layer_norms
 from lib.data.toy import ToyConstants, sample
 from lib.device import threads
 from lib.models import ConvNet, FeatureNet, SingleLogit, ToyNet
@@ -141,8 +134,7 @@ def survey(
 ) -> Expansion:
     """`expand` for the first `points` examples of every subject: arrays with the nets as first axis."""
     each = [
-        expand(one.net, one.x[:points], one.y[:points], radii, perturbed, batch_size, orders=orders)
-        for one in subjects
+        expand(one.net, one.x[:points], one.y[:points], radii, perturbed, batch_size, orders=orders) for one in subjects
     ]
     stacked = [np.stack([getattr(e, field.name) for e in each]) for field in fields(Expansion)[1:]]
     return Expansion(each[0].radii, *stacked)

@@ -92,9 +92,7 @@ def live_plan(methods: Sequence[str], rho: float, seeds: int, epochs: int) -> li
     """A small comparison of `methods` (names of the toy) at one radius; those that have none go without."""
     return [
         VariantTrial(
-            (VariantSetting(method, 0.0 if method in WITHOUT_RADIUS else rho, epochs=epochs),),
-            seeds,
-            name=method,
+            (VariantSetting(method, 0.0 if method in WITHOUT_RADIUS else rho, epochs=epochs),), seeds, name=method
         )
         for method in methods
     ]
@@ -181,6 +179,4 @@ def reach(record: dict) -> Reach:
     fits &= filled(errors(record, "easy")).mean(axis=1) <= KEEPS
     found = np.moveaxis(ascents(record)[fits].mean(axis=1), -1, 0)
     easy, hard, phantom_easy, phantom_hard, share, length = found
-    return Reach(
-        length, share, hard / easy, phantom_hard / phantom_easy, errors(record, "hard")[fits].mean(axis=1)
-    )
+    return Reach(length, share, hard / easy, phantom_hard / phantom_easy, errors(record, "hard")[fits].mean(axis=1))

@@ -87,9 +87,7 @@ def gains(rows: Mapping[str, ImageTrial], seeds: int, store: Store) -> tuple[str
     found_gains = {}
     for name, (by_seed, diverged) in found.items():
         both = sorted(by_seed.keys() & sgd.keys())
-        values = np.array(
-            [[sgd[seed][feature] - by_seed[seed][feature] for seed in both] for feature in order]
-        )
+        values = np.array([[sgd[seed][feature] - by_seed[seed][feature] for seed in both] for feature in order])
         # A mean over the seeds that were left would flatter a method that fails on others.
         found_gains[name] = Gain(values if both and not diverged else None, diverged)
     return hard, found_gains

@@ -10,9 +10,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-def number(
-    name: str, value: Any, low: float = -math.inf, high: float = math.inf, *, above: bool = False
-) -> float:
+def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf, *, above: bool = False) -> float:
     """`value` as a float where it is a finite number from `low` (or `above` it) to `high`."""
     good = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
     if not good or not low <= value <= high or (above and value == low):

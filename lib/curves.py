@@ -66,9 +66,7 @@ def quotient(first: np.ndarray, second: np.ndarray, seed: int = 0, level: float 
         return Estimate(len(first), float(first.mean() / second.mean()), spread(first / second), low, high)
 
 
-def falls_to(
-    ratios: np.ndarray, curves: np.ndarray, goal: np.ndarray, seed: int = 0, level: float = LEVEL
-) -> Estimate:
+def falls_to(ratios: np.ndarray, curves: np.ndarray, goal: np.ndarray, seed: int = 0, level: float = LEVEL) -> Estimate:
     """From which ratio on the mean curve stays at or below the mean of `goal` (seeds,).
 
     The first ratio where the whole curve does, infinite where its end does not. The interval is the

@@ -76,8 +76,7 @@ def linear_probe(
     test_attributes = _columns("test_attributes", test_attributes, len(test_features))
     if features.shape[1] != test_features.shape[1]:
         raise ValueError(
-            f"test_features must have {features.shape[1]} columns as features have, "
-            f"not {test_features.shape[1]}"
+            f"test_features must have {features.shape[1]} columns as features have, not {test_features.shape[1]}"
         )
     if attribute not in attributes or set(attributes) != set(test_attributes):
         raise ValueError(
@@ -203,8 +202,7 @@ def _matrix(name: str, features: Array) -> np.ndarray:
 
 def _columns(name: str, attributes: Attributes, n: int | None = None) -> dict[str, np.ndarray]:
     columns = {
-        key: np.asarray(column.cpu() if isinstance(column, Tensor) else column)
-        for key, column in attributes.items()
+        key: np.asarray(column.cpu() if isinstance(column, Tensor) else column) for key, column in attributes.items()
     }
     if n is None:
         n = max((column.size for column in columns.values()), default=0)

@@ -91,9 +91,7 @@ def load_weights(model: ResNet18, weights: str | Path, root: Path | str | None =
             own[key].copy_(value)
     if fresh := _layers(own, state):
         warnings.warn(
-            f"{name} leaves these layers freshly initialised: {', '.join(fresh)}",
-            FreshLayersWarning,
-            stacklevel=2,
+            f"{name} leaves these layers freshly initialised: {', '.join(fresh)}", FreshLayersWarning, stacklevel=2
         )
     return Loaded(name, sha256, fresh)
 

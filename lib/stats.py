@@ -68,9 +68,7 @@ def paired_difference(first: np.ndarray, second: np.ndarray, seed: int = 0, leve
     seeds."""
     first, second = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     if first.shape != second.shape:
-        raise ValueError(
-            f"first and second must share their seeds: shapes {first.shape} and {second.shape} differ"
-        )
+        raise ValueError(f"first and second must share their seeds: shapes {first.shape} and {second.shape} differ")
     return estimate(first - second, seed, level)
 
 

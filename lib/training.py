@@ -134,10 +134,7 @@ def train(
     started = last_saved = time.perf_counter()
     before = history.seconds
     done = first * steps_per_epoch
-    with (
-        deterministic(),
-        tqdm(total=steps, initial=done, desc=label, unit="step", leave=False, disable=None) as bar,
-    ):
+    with deterministic(), tqdm(total=steps, initial=done, desc=label, unit="step", leave=False, disable=None) as bar:
         for epoch in range(first, epochs):
             model.train()
             losses = torch.empty(steps_per_epoch, device=device)

@@ -55,9 +55,7 @@ def rows_of(counts: Mapping[tuple[int, int, int], int] = COUNTS, seed: int = 0) 
 
 
 def write_birds(
-    root: Path,
-    folder: str = "waterbird_complete95_forest2water2",
-    counts: Mapping[tuple[int, int, int], int] = COUNTS,
+    root: Path, folder: str = "waterbird_complete95_forest2water2", counts: Mapping[tuple[int, int, int], int] = COUNTS
 ) -> list[Path]:
     """Waterbirds as its authors (or WILDS) leave it; returns the images by number."""
     lines, paths = ["img_id,img_filename,y,split,place,place_filename"], []
@@ -82,8 +80,7 @@ def write_celeba(
     place, rows = root / folder, rows_of(counts)
     images = place / "img_align_celeba" / ("img_align_celeba" if nested else "")
     attributes = [
-        [f"{number + 1:06}.jpg", -1, 2 * hair - 1, 2 * gender - 1, 1]
-        for number, (_, hair, gender) in enumerate(rows)
+        [f"{number + 1:06}.jpg", -1, 2 * hair - 1, 2 * gender - 1, 1] for number, (_, hair, gender) in enumerate(rows)
     ]
     paths = [images / str(row[0]) for row in attributes]
     for number, path in enumerate(paths):

@@ -74,7 +74,5 @@ def write_cifar_archive(
     monkeypatch.setattr(datasets.CIFAR10, "train_list", [["data_batch_1", checksums["data_batch_1"]]])
     monkeypatch.setattr(datasets.CIFAR10, "test_list", [["test_batch", checksums["test_batch"]]])
     monkeypatch.setattr(
-        datasets.CIFAR10,
-        "meta",
-        {"filename": "batches.meta", "key": "label_names", "md5": checksums["batches.meta"]},
+        datasets.CIFAR10, "meta", {"filename": "batches.meta", "key": "label_names", "md5": checksums["batches.meta"]}
     )

@@ -54,12 +54,7 @@ class Visit:
     """A page, and what went wrong while it loaded."""
 
     def __init__(
-        self,
-        browser: playwright.Browser,
-        address: str,
-        name: str,
-        viewport: dict = DESKTOP,
-        scheme: str = "light",
+        self, browser: playwright.Browser, address: str, name: str, viewport: dict = DESKTOP, scheme: str = "light"
     ):
         self.problems: list[str] = []
         self.page = browser.new_page(viewport=viewport, color_scheme=scheme)
@@ -133,9 +128,7 @@ def test_slider_changes_its_figure(browser, address, viewport):
         box = rail.bounding_box()
         visit.page.mouse.click(box["x"] + 0.95 * box["width"], box["y"] + box["height"] / 2)
         visit.page.wait_for_function(
-            "([drawing, before]) => drawing.innerHTML !== before",
-            arg=[drawing.element_handle(), before],
-            timeout=5000,
+            "([drawing, before]) => drawing.innerHTML !== before", arg=[drawing.element_handle(), before], timeout=5000
         )
         assert visit.problems == []
 

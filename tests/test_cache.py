@@ -159,9 +159,7 @@ def test_damaged_image_is_named_and_leaves_nothing_behind(content, folder, root)
 
 
 def test_image_that_breaks_off_is_named(folder):
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(
-        folder / "1.jpg"
-    )
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(folder / "1.jpg")
     content = (folder / "1.jpg").read_bytes()
     (folder / "1.jpg").write_bytes(content[: len(content) // 2])
     with pytest.raises(DataError) as error:

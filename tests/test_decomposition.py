@@ -25,10 +25,7 @@ HEADS = {  # setting and, by its equation, the importance head u and the effecti
         intervention("learning_rate", 2.5, data=SMALL, epochs=1),
         lambda w, t, c: (w, w[0] * np.array([1, c])),
     ),
-    "both (10)": (
-        intervention("both", 2.5, data=SMALL, epochs=1),
-        lambda w, t, c: (w[0] * np.array([1, c]),) * 2,
-    ),
+    "both (10)": (intervention("both", 2.5, data=SMALL, epochs=1), lambda w, t, c: (w[0] * np.array([1, c]),) * 2),
 }
 
 
@@ -66,8 +63,7 @@ def test_a_step_is_importance_weight_times_sum_of_feature_gradients(name, engine
     weights = expit(-y * (f @ u))
     for i, gradients in enumerate((easy_gradients, hard_gradients)):
         gradient = -np.mean(
-            [label * weight * g[i] * one for label, weight, one in zip(y, weights, gradients, strict=True)],
-            axis=0,
+            [label * weight * g[i] * one for label, weight, one in zip(y, weights, gradients, strict=True)], axis=0
         )
         np.testing.assert_allclose((before[i] - after[i]) / RATE, gradient, atol=2e-5)
     head_gradient = -(y * weights) @ f / 5
@@ -81,9 +77,7 @@ def test_the_sum_is_automatic_differentiations_gradient_of_the_logistic_loss():
     x, y, w = points.x[:5], points.y[:5].astype(float), np.array([0.7, -0.4])
     values, gradients = zip(*(feature_gradients(net[i], x[:, 2 * i : 2 * i + 2]) for i in range(2)))
     weights = expit(-y * (w @ np.array(values)))
-    by_parts = [
-        -np.mean([y[b] * weights[b] * w[i] * gradients[i][b] for b in range(5)], axis=0) for i in range(2)
-    ]
+    by_parts = [-np.mean([y[b] * weights[b] * w[i] * gradients[i][b] for b in range(5)], axis=0) for i in range(2)]
     flats = [torch.tensor(one, dtype=torch.float64, requires_grad=True) for one in net]
     logits = 0
     for i, flat in enumerate(flats):
@@ -91,9 +85,7 @@ def test_the_sum_is_automatic_differentiations_gradient_of_the_logistic_loss():
         for name, value in unpack(net[i]).items():
             part[name] = flat[start : start + value.size].view(value.shape)
             start += value.size
-        hidden = torch.relu(
-            torch.tensor(x[:, 2 * i : 2 * i + 2], dtype=torch.float64) @ part["W1"] + part["b1"]
-        )
+        hidden = torch.relu(torch.tensor(x[:, 2 * i : 2 * i + 2], dtype=torch.float64) @ part["W1"] + part["b1"])
         logits = logits + w[i] * (torch.relu(hidden @ part["W2"] + part["b2"]) @ part["w3"] + part["b3"])
     torch.nn.functional.softplus(-torch.tensor(y) * logits).mean().backward()
     for flat, by_part in zip(flats, by_parts, strict=True):
@@ -106,9 +98,7 @@ def test_decomposition_is_that_of_the_traced_training_step():
     parts = decompose(result, 0, 0, rho=0.5)
     for s, seed in enumerate(result.seeds):
         first = batch_order(seed, 60, 1)[0, :5]
-        np.testing.assert_allclose(
-            parts.phantom_head[s, first], np.tile(result.traces[0][s, 0, 2:], (5, 1)), atol=1e-5
-        )
+        np.testing.assert_allclose(parts.phantom_head[s, first], np.tile(result.traces[0][s, 0, 2:], (5, 1)), atol=1e-5)
     margins = parts.easy + parts.hard
     np.testing.assert_allclose(parts.real, expit(-margins))
     assert decompose(result, 0, 0, rho=0.0).phantom == pytest.approx(parts.real)
@@ -119,9 +109,7 @@ def test_contributions_are_signed_by_the_label():
     parts = decompose(result, 0, 0, rho=0.1)
     points = sample(SMALL, 0)
     f_hard = features(result.nets[0][0, 0, 1], points.x[:, 2:])
-    np.testing.assert_allclose(
-        parts.hard[0], points.y * result.heads[0, 0, 0, 1] * f_hard, rtol=1e-5, atol=1e-7
-    )
+    np.testing.assert_allclose(parts.hard[0], points.y * result.heads[0, 0, 0, 1] * f_hard, rtol=1e-5, atol=1e-7)
 
 
 def test_a_zero_gradient_leaves_the_head_where_it_is():

@@ -57,14 +57,8 @@ def test_every_benchmark_gives_each_image_with_its_class_and_domain(benchmark, t
             found = getattr(chosen, split)
             assert found.images.shape == (len(found), 3, SIZE, SIZE) and found.images.dtype == torch.uint8
             assert found.images.is_contiguous(memory_format=torch.channels_last)
-            assert list(zip(found.domains.tolist(), found.labels.tolist())) == [
-                made[number] for number in used(found)
-            ]
-            assert (
-                {position} == set(found.domains.tolist())
-                if split in SPLITS[2:]
-                else (position not in found.domains)
-            )
+            assert list(zip(found.domains.tolist(), found.labels.tolist())) == [made[number] for number in used(found)]
+            assert {position} == set(found.domains.tolist()) if split in SPLITS[2:] else (position not in found.domains)
 
 
 @pytest.mark.parametrize("folders", [("A", "C", "P", "S"), ("art_painting", "C", "photo", "S")])

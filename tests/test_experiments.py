@@ -63,11 +63,7 @@ def test_record_holds_what_the_chapters_need_as_plain_json(trial_record):
     assert json.loads(json.dumps(record, allow_nan=False)) == record
     assert record["status"] == "finished" and record["diverged_at"] is None
     metrics = record["metrics"]
-    for rate in (
-        metrics["test_error"],
-        *metrics["probing_error"].values(),
-        *metrics["classifier_error"].values(),
-    ):
+    for rate in (metrics["test_error"], *metrics["probing_error"].values(), *metrics["classifier_error"].values()):
         assert 0 <= rate["low"] <= rate["error"] <= rate["high"] <= 1 and rate["examples"] == 32
     assert set(metrics["probing_error"]) == set(metrics["classifier_error"]) == {"cifar", "mnist"}
     assert metrics["probing_error"]["mnist"]["error"] < 0.1
@@ -111,9 +107,7 @@ def test_untrained_net_is_the_trial_of_zero_epochs(trial_record):
 def test_train_limit_takes_that_many_images(trial_record, monkeypatch):
     counts = []
     monkeypatch.setattr(
-        training,
-        "take_step",
-        lambda model, optimizer, inputs, labels: counts.append(len(labels)) or torch.zeros(()),
+        training, "take_step", lambda model, optimizer, inputs, labels: counts.append(len(labels)) or torch.zeros(())
     )
     trial_record(train_limit=25)
     assert counts == [10, 10, 5]
@@ -333,9 +327,7 @@ def test_comparison_pairs_every_method_by_seed():
     assert kinds == 2 * [("sgd", 0, 0), ("sgd", 0, 3), ("sam", 0.1, 3), ("lsam", 0.1, 3)]
     assert [trial.seed for trial in trials] == 4 * [0] + 4 * [1]
     others = comparison(one_setting("cifar-mnist", lr=0.1, rho=0.2, epochs=3), seeds=2)
-    assert [trial.epochs for trial in set(trials) & set(others)] == [0, 0], (
-        "the untrained nets, whatever the setting"
-    )
+    assert [trial.epochs for trial in set(trials) & set(others)] == [0, 0], "the untrained nets, whatever the setting"
 
 
 def test_table_tells_easy_from_hard_by_sgd_and_pairs_differences_by_seed():
@@ -375,9 +367,7 @@ def test_net_reads_pairs_of_two_classes(place):
     reading = read_pairs(replace(TRIAL, epochs=3), 5, place)
     first, second = reading.attributes.values()
     assert len(reading.images) == len(reading.answers) == 5 and (first != second).all()
-    assert set(reading.probed) == set(reading.attributes) and all(
-        len(read) == 5 for read in reading.probed.values()
-    )
+    assert set(reading.probed) == set(reading.attributes) and all(len(read) == 5 for read in reading.probed.values())
 
 
 def test_stored_untrained_net_is_found_again_in_the_images():

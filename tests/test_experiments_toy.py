@@ -133,11 +133,7 @@ def test_diverged_net_is_missing_and_the_others_stay():
 def test_trial_of_which_every_net_diverged_is_diverged():
     record = ToyTrial((EXPLODES,), 2, trace_every=4).run(PLACE)
     assert record["status"] == "diverged" and record["metrics"] is None
-    for values, shape in (
-        (errors(record, "hard"), (1, 2)),
-        (heads(record), (1, 2, 2)),
-        (means(record), (1, 2, 6)),
-    ):
+    for values, shape in ((errors(record, "hard"), (1, 2)), (heads(record), (1, 2, 2)), (means(record), (1, 2, 6))):
         assert values.shape == shape and np.isnan(values).all()
 
 

@@ -69,12 +69,7 @@ def weight_record(trial: GroupWeightTrial, tilt: float = 0.3) -> dict:
             "attribute": {"attributes": own, "map": mapped(contributions, values)},
         },
     }
-    return {
-        "configuration": trial.configuration,
-        "status": "finished",
-        "metrics": metrics,
-        "seconds": {"total": 1.0},
-    }
+    return {"configuration": trial.configuration, "status": "finished", "metrics": metrics, "seconds": {"total": 1.0}}
 
 
 @pytest.fixture
@@ -114,9 +109,7 @@ def test_what_a_row_lacks_of_the_protocol_is_said_with_the_command(row):
         "sweep, 7,000 of 162,770 training images"
     )
     assert "but for layer4 and fc" in words
-    assert group_rows.standing("waterbirds", "full", None) == (
-        "not run here: python -m book.sweep waterbirds-full"
-    )
+    assert group_rows.standing("waterbirds", "full", None) == ("not run here: python -m book.sweep waterbirds-full")
     assert group_rows.standing("birds_on_scenes", "reduced", None).endswith("book.sweep birds-on-scenes")
 
 
@@ -140,8 +133,7 @@ def test_whole_protocol_on_part_of_the_images_is_reduced(tmp_path):
 def test_table_has_the_worst_group_and_the_net_before_training(row):
     rows = group_rows.rows_of_table(row)
     assert list(rows) == [
-        f"CelebA, reduced: {what}"
-        for what in ("test", "worst group", "probe, hair (hard)", "probe, gender (easy)")
+        f"CelebA, reduced: {what}" for what in ("test", "worst group", "probe, hair (hard)", "probe, gender (easy)")
     ]
     hard = rows["CelebA, reduced: probe, hair (hard)"]
     assert hard["SGD"] == "29.90 ± 0.10" and hard["SGD less SAM"].startswith("5.00 [")
@@ -169,8 +161,7 @@ def test_c4_has_both_readings_with_the_signs_of_the_claim(row, store):
     reverse = replace(
         row,
         weights=[
-            weight_record(trial, tilt=-0.3)
-            for trial in natural_plans.weight_trials(PROTOCOL, row.settings, SEEDS)
+            weight_record(trial, tilt=-0.3) for trial in natural_plans.weight_trials(PROTOCOL, row.settings, SEEDS)
         ],
     )
     assert [check.holds for check in group_rows.checks_of_which(reverse)] == [True, True, False, True]

@@ -92,12 +92,7 @@ def test_sets_name_their_attributes_and_groups(tmp_path):
     write_celeba(tmp_path)
     birds, faces = (groups.load(name, SIZE, 0, tmp_path) for name in ("waterbirds", "celeba"))
     assert birds.attributes == ("bird", "place") and faces.attributes == ("hair", "gender")
-    assert birds.group_names == (
-        "land bird, land",
-        "land bird, water",
-        "water bird, land",
-        "water bird, water",
-    )
+    assert birds.group_names == ("land bird, land", "land bird, water", "water bird, land", "water bird, water")
     assert faces.group_names == ("dark, female", "dark, male", "blond, female", "blond, male")
 
 
@@ -249,17 +244,13 @@ DAMAGES = {
     "header only": (lambda content: content.splitlines(keepends=True)[0], "names no image|no column|differ"),
     "bytes": (b"\xff\xfe\x00\x80", "not a table"),
     "long row": (lambda content: content + b"x.jpg 1 1 1 1 1 1,1,1,1,1,1,1,1,1\n", "values in row 96"),
-    "last row cut": (
-        lambda content: content.rstrip().rsplit(b" ", 1)[0].rsplit(b",", 1)[0],
-        "values in row 95",
-    ),
+    "last row cut": (lambda content: content.rstrip().rsplit(b" ", 1)[0].rsplit(b",", 1)[0], "values in row 95"),
     "row twice": (lambda content: content + content.splitlines()[-1], "twice|96 rows"),
 }
 
 
 @pytest.mark.parametrize(
-    "file",
-    [BIRDS_TABLE, ATTRIBUTES, PARTITION, ATTRIBUTES.replace("txt", "csv"), PARTITION.replace("txt", "csv")],
+    "file", [BIRDS_TABLE, ATTRIBUTES, PARTITION, ATTRIBUTES.replace("txt", "csv"), PARTITION.replace("txt", "csv")]
 )
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_tables_are_named(damage, file, tmp_path):

@@ -21,9 +21,7 @@ from lib.models import ToyNet
 from lib.optim import LSAM, SAM
 from lib.probes import balanced_indices, linear_probe
 
-WEIGHTS = arrays(float, st.integers(2, 40), elements=st.floats(0, 1)).filter(
-    lambda weights: weights.sum() > 1e-6
-)
+WEIGHTS = arrays(float, st.integers(2, 40), elements=st.floats(0, 1)).filter(lambda weights: weights.sum() > 1e-6)
 
 
 def test_importance_weight_is_the_gradient_in_the_true_logit():
@@ -39,8 +37,7 @@ def test_two_classes_and_one_logit_give_the_same_weight():
     for y, label in ((1.0, 1), (-1.0, 0)):
         pair = torch.stack([torch.zeros_like(logit), logit], dim=1)
         torch.testing.assert_close(
-            importance_weights(pair, torch.full((61,), label)),
-            importance_weights(logit, torch.full((61,), y)),
+            importance_weights(pair, torch.full((61,), label)), importance_weights(logit, torch.full((61,), y))
         )
 
 
@@ -72,9 +69,7 @@ def test_phantom_weights_are_those_of_the_perturbed_net_and_nothing_stays_change
     with torch.no_grad():
         for p, g in zip(chosen, gradients, strict=True):
             p += 0.3 * g / norm
-        torch.testing.assert_close(
-            phantom[5:10], torch.sigmoid(-y[5:10] * net(x[5:10])), rtol=1e-4, atol=1e-6
-        )
+        torch.testing.assert_close(phantom[5:10], torch.sigmoid(-y[5:10] * net(x[5:10])), rtol=1e-4, atol=1e-6)
 
 
 def test_gini_of_equal_weights_is_zero_and_of_a_single_point_is_largest():

@@ -32,10 +32,7 @@ def parts_of(easy: np.ndarray, hard: np.ndarray, head: np.ndarray, phantom_head:
 def well_fitted() -> Decomposition:
     rng = np.random.default_rng(0)
     return parts_of(
-        rng.uniform(15, 30, (3, 200)),
-        rng.uniform(-2, 2, (3, 200)),
-        np.array([2.0, 1.0]),
-        np.array([1.2, 1.1]),
+        rng.uniform(15, 30, (3, 200)), rng.uniform(-2, 2, (3, 200)), np.array([2.0, 1.0]), np.array([1.2, 1.1])
     )
 
 
@@ -63,9 +60,7 @@ def test_half_phantoms_are_the_phantom_where_the_other_half_does_not_move(well_f
     assert np.array_equal(half_phantom(easy, heads)[0], only_easy)
     np.testing.assert_allclose(half_phantom(easy, heads)[1], well_fitted.real)
     np.testing.assert_allclose(
-        np.log(only_easy) + np.log(only_hard) - np.log(well_fitted.real),
-        np.log(well_fitted.phantom),
-        atol=1e-4,
+        np.log(only_easy) + np.log(only_hard) - np.log(well_fitted.real), np.log(well_fitted.phantom), atol=1e-4
     )
 
 

@@ -99,9 +99,7 @@ def test_training_sees_the_crops_of_its_seed_and_epoch_and_evaluation_none(monke
     images, asked, seen = natural(), [], []
     at_epoch, batch = NaturalImages.at_epoch, NaturalImages.batch
     monkeypatch.setattr(
-        NaturalImages,
-        "at_epoch",
-        lambda self, seed, epoch: asked.append((seed, epoch)) or at_epoch(self, seed, epoch),
+        NaturalImages, "at_epoch", lambda self, seed, epoch: asked.append((seed, epoch)) or at_epoch(self, seed, epoch)
     )
     monkeypatch.setattr(
         NaturalImages, "batch", lambda self, which: seen.append(self.crops is not None) or batch(self, which)
@@ -136,9 +134,7 @@ def test_methods_of_one_seed_share_data_weights_batches_and_crops(trial, nowhere
     sgd, sam, lsam, other = seen
     for paired in (sam, lsam):
         assert all(
-            torch.equal(a, b)
-            for one, two in zip(sgd, paired, strict=True)
-            for a, b in zip(one, two, strict=True)
+            torch.equal(a, b) for one, two in zip(sgd, paired, strict=True) for a, b in zip(one, two, strict=True)
         )
     assert not torch.equal(sgd[0][0], other[0][0]) and not torch.equal(sgd[0][1], other[0][1])
 
@@ -167,10 +163,7 @@ def test_group_metrics_are_complete_and_weighted_by_the_groups_of_training(nowhe
     metrics, data = record["metrics"], groups.load("waterbirds", 32, 0, nowhere.root)
     model = grouped.train(BIRDS, data, CPU, nowhere).model.eval()
     shares = np.array([20, 3, 2, 11]) / 36  # of the tree's training images
-    for split, found in (
-        (data.validation, metrics["validation_error"]),
-        (data.test, metrics["test_error"]["error"]),
-    ):
+    for split, found in ((data.validation, metrics["validation_error"]), (data.test, metrics["test_error"]["error"])):
         with torch.no_grad():
             wrong = (model(normalise(split.images)).argmax(1) != split.labels).numpy()
         errors = [wrong[split.groups == group].mean() for group in range(4)]
@@ -369,11 +362,7 @@ def test_an_attribute_goes_with_the_label_as_it_does_in_training():
     split = groups.GroupedSplit(
         torch.empty(6),
         labels,
-        {
-            "label": labels,
-            "with": torch.tensor([0, 0, 1, 1, 1, 1]),
-            "against": torch.tensor([1, 1, 0, 0, 0, 0]),
-        },
+        {"label": labels, "with": torch.tensor([0, 0, 1, 1, 1, 1]), "against": torch.tensor([1, 1, 0, 0, 0, 0])},
         labels,
     )
     found = group_weights._going_with_label(split)
@@ -434,9 +423,7 @@ def test_training_goes_on_from_the_net_that_was_measured_within_it(place, monkey
     GroupWeightTrial(trial, 0.1, 2).run(place)
     asked, at_epoch = [], NaturalImages.at_epoch
     monkeypatch.setattr(
-        NaturalImages,
-        "at_epoch",
-        lambda self, seed, epoch: asked.append(epoch) or at_epoch(self, seed, epoch),
+        NaturalImages, "at_epoch", lambda self, seed, epoch: asked.append(epoch) or at_epoch(self, seed, epoch)
     )
     later = trial.run(place)
     assert asked == [2] and later["metrics"] == whole["metrics"] and later["curve"] == whole["curve"]
@@ -534,6 +521,5 @@ def test_whole_plan_is_computed_from_the_images_of_another_set(tmp_path, store, 
     assert [record["status"] for record in records] == 5 * ["finished"]
     assert set(records[0]["metrics"]["probing_error"]) == {"hair", "gender"}
     assert all(
-        set(record["metrics"]["contributions"]["label"]["attributes"]) == {"hair", "gender"}
-        for record in records[3:]
+        set(record["metrics"]["contributions"]["label"]["attributes"]) == {"hair", "gender"} for record in records[3:]
     )

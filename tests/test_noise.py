@@ -26,9 +26,7 @@ def record_of(trial: ToyTrial, wrong: Callable[[ToyTrial, int], int | None]) -> 
 def code(setting: ToySetting) -> int:
     """A number that tells every condition and radius of SMALL apart."""
     data = setting.data
-    return round(
-        10 * data.dropout + 500 * data.gaussian_noise + 40 * setting.rho + 1000 * (data.noisy == "hard")
-    )
+    return round(10 * data.dropout + 500 * data.gaussian_noise + 40 * setting.rho + 1000 * (data.noisy == "hard"))
 
 
 def test_conditions_are_the_clean_data_and_every_kind_target_and_level_once():
@@ -123,10 +121,7 @@ def test_figure_shows_the_mean_of_every_line_in_the_panel_of_its_kind_and_row():
     rng = np.random.default_rng(0)
     ticks = {kind: (0.0, *values) for kind, values in LEVELS.items()}
     rows = {
-        row: {
-            name: {kind: rng.uniform(size=(len(ticks[kind]), 5)) for kind in ticks}
-            for name in ("SGD", "LSAM")
-        }
+        row: {name: {kind: rng.uniform(size=(len(ticks[kind]), 5)) for kind in ticks} for name in ("SGD", "LSAM")}
         for row in ("both", "hard")
     }
     fig = figures.against_level(ticks, rows)

@@ -56,10 +56,7 @@ def test_good_parameters_pass_and_a_whole_number_becomes_a_float():
         ({"rhos": 0.5}, "parameter rhos must be a list of one or more values from 0 to 5, not 0.5"),
         ({"rhos": []}, "parameter rhos must be a list of one or more values from 0 to 5, not []"),
         ({"rhos": [0.1, 9]}, "parameter rhos must be a list of one or more values from 0 to 5, not [0.1, 9]"),
-        (
-            {"rhos": [0.1, "x"]},
-            "parameter rhos must be a list of one or more values from 0 to 5, not [0.1, 'x']",
-        ),
+        ({"rhos": [0.1, "x"]}, "parameter rhos must be a list of one or more values from 0 to 5, not [0.1, 'x']"),
         ({"names": ["a", 1]}, "parameter names must be a list of one or more texts, not ['a', 1]"),
     ],
 )

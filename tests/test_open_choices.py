@@ -89,9 +89,7 @@ def small(trial: ToyTrial) -> ToyTrial:
         trial,
         seeds=2,
         settings=tuple(
-            replace(
-                setting, width=8, epochs=2, data=replace(setting.data, training_points=30, test_points=50)
-            )
+            replace(setting, width=8, epochs=2, data=replace(setting.data, training_points=30, test_points=50))
             for setting in trial.settings
         ),
     )
@@ -147,9 +145,7 @@ def made(**changes: np.ndarray) -> Points:
 def judged(points: Points) -> dict[str, bool]:
     """Every part of every claim at the only point."""
     claims = open_verdicts.claims(points, open_verdicts.one_radius(points, RADII[RHO]))
-    return {
-        f"{claim} {part}": bool(held[0]) for claim, parts in claims.items() for part, held in parts.items()
-    }
+    return {f"{claim} {part}": bool(held[0]) for claim, parts in claims.items() for part, held in parts.items()}
 
 
 def test_every_part_holds_where_the_paper_is_right_in_everything():

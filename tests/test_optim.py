@@ -52,10 +52,7 @@ def net(seed: int = 0, dropout: float = 0.0) -> SmallNet:
 
 def batches(count: int, n: int = 12, seed: int = 1) -> list[tuple[Tensor, Tensor]]:
     draw = torch.Generator().manual_seed(seed)
-    return [
-        (torch.randn(n, 1, 8, 8, generator=draw), torch.randint(3, (n,), generator=draw))
-        for _ in range(count)
-    ]
+    return [(torch.randn(n, 1, 8, 8, generator=draw), torch.randint(3, (n,), generator=draw)) for _ in range(count)]
 
 
 def closure_of(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Callable[[], Tensor]:
@@ -668,9 +665,7 @@ def conv_pair() -> tuple[ConvNet, ConvNet, list[tuple[Tensor, Tensor]]]:
     torch.manual_seed(0)
     model = ConvNet(3, in_channels=1, height=16, width=8)
     draw = torch.Generator().manual_seed(4)
-    data = [
-        (torch.randn(10, 1, 16, 8, generator=draw), torch.randint(3, (10,), generator=draw)) for _ in range(6)
-    ]
+    data = [(torch.randn(10, 1, 16, 8, generator=draw), torch.randint(3, (10,), generator=draw)) for _ in range(6)]
     return model, copy.deepcopy(model), data
 
 

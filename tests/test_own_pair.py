@@ -68,9 +68,7 @@ def test_record_of_an_own_pair_is_named_by_its_images_too(shades, stripes):
     first = ImageTrial("stripes-shades", "sgd", epochs=1)
     identity = first.identity
     pairs.add(
-        "stripes-shades",
-        stripes,
-        Part("shade", shades.train, Labelled(255 - shades.test.images, shades.test.labels)),
+        "stripes-shades", stripes, Part("shade", shades.train, Labelled(255 - shades.test.images, shades.test.labels))
     )
     assert first.identity != identity
     assert pairs.fingerprint("cifar-mnist") is None, "the paper's sets are named by name alone"

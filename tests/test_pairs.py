@@ -196,10 +196,7 @@ def test_load_reads_both_named_sets(tmp_path):
     assert not pairs.available("cifar-mnist", tmp_path)
     write_cifar_folder(tmp_path)
     write_mnist(tmp_path, "FashionMNIST", seed=7)
-    for name, classes, attributes in (
-        ("cifar-mnist", 2, ("cifar", "mnist")),
-        ("fmnist-mnist", 5, ("fmnist", "mnist")),
-    ):
+    for name, classes, attributes in (("cifar-mnist", 2, ("cifar", "mnist")), ("fmnist-mnist", 5, ("fmnist", "mnist"))):
         assert pairs.available(name, tmp_path)
         chosen = pairs.load(name, 3, tmp_path)
         assert (chosen.name, chosen.classes, chosen.attributes) == (name, classes, attributes)
@@ -218,8 +215,7 @@ def test_either_layout_of_cifar_gives_the_same_pairs(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name, sizes",
-    [("cifar-mnist", (9000, 1000, 990, 980, 980)), ("fmnist-mnist", (26751, 2972, 2481, 2450, 2450))],
+    "name, sizes", [("cifar-mnist", (9000, 1000, 990, 980, 980)), ("fmnist-mnist", (26751, 2972, 2481, 2450, 2450))]
 )
 def test_real_sets_have_the_expected_sizes(name, sizes):
     if not pairs.available(name):

@@ -51,8 +51,7 @@ def test_weights_act_on_the_features_as_they_come(classes):
     train, test = balanced(30, classes), balanced(40, classes, seed=4)
     shift, scale = np.linspace(-50, 80, 12), np.geomspace(0.01, 100, 12)
     features, test_features = (
-        represent(part, {"easy": 3.0, "hard": 2.0}, seed=seed) * scale + shift
-        for part, seed in ((train, 1), (test, 2))
+        represent(part, {"easy": 3.0, "hard": 2.0}, seed=seed) * scale + shift for part, seed in ((train, 1), (test, 2))
     )
     probe = linear_probe(features, train, test_features, test, "hard")
     rows = 1 if classes == 2 else classes
@@ -83,9 +82,7 @@ def test_probe_agrees_with_one_fitted_by_gradient_descent(sets):
     inputs = (inputs - inputs.mean(0)) / inputs.std(0, correction=0)
     target = torch.tensor(train["hard"], dtype=torch.float64)
     weights, bias = (torch.zeros(size, dtype=torch.float64, requires_grad=True) for size in (12, ()))
-    optimizer = torch.optim.LBFGS(
-        [weights, bias], max_iter=200, tolerance_grad=1e-10, line_search_fn="strong_wolfe"
-    )
+    optimizer = torch.optim.LBFGS([weights, bias], max_iter=200, tolerance_grad=1e-10, line_search_fn="strong_wolfe")
 
     def closure():
         optimizer.zero_grad()
@@ -244,9 +241,7 @@ def test_interval_holds_the_error_and_covers_the_long_run_error():
     random = np.random.default_rng(0)
     covered = [
         low <= 0.1 <= high
-        for low, high in (
-            probes.wilson_interval(int(errors), 400) for errors in random.binomial(400, 0.1, 2000)
-        )
+        for low, high in (probes.wilson_interval(int(errors), 400) for errors in random.binomial(400, 0.1, 2000))
     ]
     assert 0.93 < np.mean(covered) < 0.97
 
@@ -276,8 +271,7 @@ def bad_inputs() -> list:
         ({"attributes": {**train, "hard": train["hard"] * 0}, "allow_unbalanced": True}, "two values"),
     )
     return [
-        pytest.param({**good, **change}, message, id=f"{next(iter(change))}-{message}")
-        for change, message in changes
+        pytest.param({**good, **change}, message, id=f"{next(iter(change))}-{message}") for change, message in changes
     ]
 
 
@@ -298,8 +292,7 @@ def test_smallest_balanced_set_is_enough():
 def test_wide_features_take_seconds():
     train, test = balanced(250), balanced(250, seed=3)
     features, test_features = (
-        np.maximum(represent(part, {"easy": 3.0, "hard": 1.0}, 2048, seed), 0)
-        for part, seed in ((train, 1), (test, 2))
+        np.maximum(represent(part, {"easy": 3.0, "hard": 1.0}, 2048, seed), 0) for part, seed in ((train, 1), (test, 2))
     )
     begun = time.process_time()
     linear_probe(features, train, test_features, test, "hard")

@@ -133,9 +133,7 @@ def test_chapters_of_one_claim_are_judged_by_all_their_checks_together(tmp_path,
         execute(tmp_path, "07_real_data", judge("C3", second))
     score = by_claim(scorecard.collect(tmp_path))["C3"]
     assert score.verdict is verdict
-    assert score.not_run == [
-        name for name, checks in (("05_mechanism", first), ("07_real_data", second)) if not checks
-    ]
+    assert score.not_run == [name for name, checks in (("05_mechanism", first), ("07_real_data", second)) if not checks]
 
 
 def test_judgements_of_one_claim_in_one_chapter_are_put_together(tmp_path):
@@ -292,9 +290,7 @@ def test_scorecard_and_file_agree(built):
         for part, record in zip(card.select(".record"), ran):
             leading = scorecard.leading(record.checks)
             shown = list(zip(texts(part, ".what"), texts(part, ".effect"), texts(part, ".held")))
-            told = [
-                (check.words, str(check.effect or ""), check.outcome) for check in (*leading, *record.checks)
-            ]
+            told = [(check.words, str(check.effect or ""), check.outcome) for check in (*leading, *record.checks)]
             assert shown == (told if len(leading) < len(record.checks) else told[: len(leading)])
             assert verdict_in_words(record.checks) in part.select_one("p").get_text()
         assert all(chapter in card.get_text() for chapter in score.not_run)

@@ -59,9 +59,7 @@ def test_both_layouts_of_cifar_give_the_same_tensors(tmp_path, monkeypatch):
     write_cifar_folder(tmp_path / "folder", classes=3)
     write_cifar_archive(tmp_path / "archive", monkeypatch, classes=3)
     for split in sources.SPLITS:
-        folder, archive = (
-            sources.read("cifar10", split, (1, 0), tmp_path / kind) for kind in ("folder", "archive")
-        )
+        folder, archive = (sources.read("cifar10", split, (1, 0), tmp_path / kind) for kind in ("folder", "archive"))
         assert torch.equal(folder.images, archive.images) and torch.equal(folder.labels, archive.labels)
 
 

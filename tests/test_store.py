@@ -9,12 +9,7 @@ import pytest
 from lib.trials.store import ResultWarning, Store, identity
 
 CONFIGURATION = {"dataset": "cifar-mnist", "lr": 0.05, "seed": 3, "train_limit": None}
-RECORD = {
-    "configuration": CONFIGURATION,
-    "status": "finished",
-    "metrics": {"test_error": 1 / 3},
-    "curve": [0.5, 0.25],
-}
+RECORD = {"configuration": CONFIGURATION, "status": "finished", "metrics": {"test_error": 1 / 3}, "curve": [0.5, 0.25]}
 
 
 @pytest.fixture

@@ -148,9 +148,7 @@ def test_sweep_killed_at_fifty_random_moments_ends_as_an_undisturbed_one(tmp_pat
         assert len(list(store)) == count
     undisturbed = Store(tmp_path / "undisturbed")
     run(chains(*range(count)), undisturbed, Place(checkpoints=tmp_path / "fresh"))
-    assert contents(undisturbed) == {
-        name: text for name, text in contents(store).items() if not name.endswith(".tmp")
-    }
+    assert contents(undisturbed) == {name: text for name, text in contents(store).items() if not name.endswith(".tmp")}
 
 
 def test_dask_cluster_computes_what_one_machine_does_though_a_worker_is_killed(tmp_path, store, place, log):
@@ -183,9 +181,7 @@ def test_dask_cluster_computes_what_one_machine_does_though_a_worker_is_killed(t
             for name in ("first", "second")
         ]
         scheduler = _address(address)
-        sweep = subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(tmp_path), "24", "1", scheduler], env=environment
-        )
+        sweep = subprocess.Popen([sys.executable, str(SCRIPT), str(tmp_path), "24", "1", scheduler], env=environment)
         _wait(lambda: len({pid for _, _, pid in _lines(tmp_path / "log")}) == 2)
         workers[0].kill()  # while it computes: each has a trial at any time
         assert sweep.wait(120) == 0
@@ -260,9 +256,7 @@ def test_status_counts_trials_and_estimates_the_rest_from_those_of_the_same_kind
     assert seconds_left([(trial, record)], [trial], later=2) == 3 * 3.0
 
 
-@pytest.mark.parametrize(
-    "seconds, words", [(None, "unknown"), (45.2, "45 s"), (600, "10 min"), (9000, "2.5 h")]
-)
+@pytest.mark.parametrize("seconds, words", [(None, "unknown"), (45.2, "45 s"), (600, "10 min"), (9000, "2.5 h")])
 def test_durations_in_words(seconds, words):
     assert in_words(seconds) == words
 

@@ -55,8 +55,7 @@ def test_errors_are_paired_by_seed_and_one_seed_is_not_enough() -> None:
     assert len(trials) == 4 * 3 * 3 and {trial.rho for trial in trials if trial.method == "sgd"} == {0.0}
     assert len(table2.trials("all", 3, lr=0.01, rho=0.05, weights="none")) == 12 * 3 * 3
     errors = {
-        trial: 0.1 + 0.01 * trial.seed - 0.02 * (trial.method == "sam") + 0.2 * (trial.epochs == 0)
-        for trial in trials
+        trial: 0.1 + 0.01 * trial.seed - 0.02 * (trial.method == "sam") + 0.2 * (trial.epochs == 0) for trial in trials
     }
     for trial in trials:
         if trial.target == "S" and trial.seed > 0 and trial.method == "sam":

@@ -30,9 +30,7 @@ def test_clean_points_lie_on_the_line_and_on_the_spiral_arm_of_their_label(const
     radius = np.linalg.norm(points.x[:, 2:], axis=1)
     np.testing.assert_allclose(radius, constants.hard_scale * size[:, 1], rtol=1e-5)
     turned = np.radians(constants.complexity) * size[:, 1] / constants.outer
-    arm = points.y * (
-        points.x[:, 2] * np.cos(turned) + points.x[:, 3] * np.sin(turned)
-    )  # rotate back onto the axis
+    arm = points.y * (points.x[:, 2] * np.cos(turned) + points.x[:, 3] * np.sin(turned))  # rotate back onto the axis
     np.testing.assert_allclose(arm, radius, rtol=1e-4, atol=1e-6)
 
 

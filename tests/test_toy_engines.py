@@ -50,9 +50,7 @@ METHODS = {
     "odd width": lsam(0.7, data=SMALL, epochs=3, width=13),
     "noise": lsam(
         0.7,
-        data=ToyConstants(
-            training_points=60, test_points=100, gaussian_noise=0.5, label_noise=0.1, dropout=0.2
-        ),
+        data=ToyConstants(training_points=60, test_points=100, gaussian_noise=0.5, label_noise=0.1, dropout=0.2),
         epochs=3,
     ),
 }
@@ -111,9 +109,7 @@ def test_an_ensemble_member_is_the_toy_net_trained_with_the_optimizer(rho):
     result = train([setting], [5], keep_nets=True)
     np.testing.assert_allclose(result.heads[0, 0, -1], net.head.weight.detach()[0], atol=2e-5)
     probe = sample(SMALL, 5, "test").x
-    ours = np.stack(
-        [features(result.nets[0][0, -1, i], probe[:, 2 * i : 2 * i + 2]) for i in range(2)], axis=1
-    )
+    ours = np.stack([features(result.nets[0][0, -1, i], probe[:, 2 * i : 2 * i + 2]) for i in range(2)], axis=1)
     np.testing.assert_allclose(ours, net.features(torch.from_numpy(probe)).detach(), atol=5e-5)
 
 
@@ -160,16 +156,12 @@ def test_methods_of_one_seed_start_alike_and_see_the_same_batches():
 
 
 @budget(max_examples=15, deadline=None)
-@given(
-    rho=st.floats(1e-3, 3), batch_size=st.integers(1, 60), width=st.integers(1, 40), seed=st.integers(0, 50)
-)
+@given(rho=st.floats(1e-3, 3), batch_size=st.integers(1, 60), width=st.integers(1, 40), seed=st.integers(0, 50))
 def test_phantom_head_is_at_distance_rho(rho, batch_size, width, seed):
-    trace = train(
-        [lsam(rho, data=SMALL, epochs=1, batch_size=batch_size, width=width)], [seed], trace_every=1
-    ).traces[0]
-    np.testing.assert_allclose(
-        np.linalg.norm(trace[..., 2:] - trace[..., :2], axis=-1), rho, rtol=1e-3, atol=1e-6
-    )
+    trace = train([lsam(rho, data=SMALL, epochs=1, batch_size=batch_size, width=width)], [seed], trace_every=1).traces[
+        0
+    ]
+    np.testing.assert_allclose(np.linalg.norm(trace[..., 2:] - trace[..., :2], axis=-1), rho, rtol=1e-3, atol=1e-6)
 
 
 def test_initial_weights_are_within_pytorchs_default_bound():
@@ -221,8 +213,7 @@ def test_errors_are_those_of_the_recorded_nets():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 def test_torch_engine_gives_the_same_on_cuda():
     cpu, cuda = (
-        train([METHODS["lsam"]], range(2), engine="torch", device=device, keep_nets=True)
-        for device in ("cpu", "cuda")
+        train([METHODS["lsam"]], range(2), engine="torch", device=device, keep_nets=True) for device in ("cpu", "cuda")
     )
     np.testing.assert_allclose(cpu.nets[0], cuda.nets[0], atol=2e-5)
 

@@ -97,10 +97,7 @@ def test_net_of_a_stack_is_the_toy_net_trained_with_the_optimizer(method, others
 
 @pytest.mark.parametrize(
     "ours, theirs",
-    [
-        (VariantSetting("sgd", **SHORT), sgd(**SHORT)),
-        (VariantSetting("lsam", 0.7, **SHORT), lsam(0.7, **SHORT)),
-    ],
+    [(VariantSetting("sgd", **SHORT), sgd(**SHORT)), (VariantSetting("lsam", 0.7, **SHORT), lsam(0.7, **SHORT))],
 )
 def test_stack_agrees_with_the_ensembles_engine(ours, theirs) -> None:
     stack = train([ours], range(3), progress=False)
@@ -209,9 +206,7 @@ def test_esam_perturbs_its_share_of_the_weights() -> None:
     moved = (phantom - theta) != 0
     assert moved.float().mean().item() == pytest.approx(CONSTANTS.esam_beta, abs=0.05)
     length = 0.5 / CONSTANTS.esam_beta / theta[0].numel() ** 0.5
-    torch.testing.assert_close(
-        (phantom - theta)[moved], torch.full((int(moved.sum()),), length), rtol=1e-3, atol=1e-6
-    )
+    torch.testing.assert_close((phantom - theta)[moved], torch.full((int(moved.sum()),), length), rtol=1e-3, atol=1e-6)
     assert weights[0].tolist() == pytest.approx([0, 0, 5 / 3, 5 / 3, 5 / 3])  # of 5, half and rounded up
 
 
@@ -267,9 +262,7 @@ def test_group_dro_weights_are_those_of_the_definition() -> None:
         weights = dro.weights(torch.tensor(losses), torch.tensor(chosen)).numpy()
         for net, step_size in enumerate((0.5, 2.0)):
             member = group(points[net], "easy")[chosen[net]]
-            means = np.array(
-                [losses[net][member == g].mean() if (member == g).any() else 0.0 for g in range(2 * BINS)]
-            )
+            means = np.array([losses[net][member == g].mean() if (member == g).any() else 0.0 for g in range(2 * BINS)])
             q[net] *= np.exp(step_size * means)
             q[net] /= q[net].sum()
             assert (weights[net] * losses[net]).mean() == pytest.approx((q[net] * means).sum(), rel=1e-5)

@@ -100,9 +100,7 @@ def test_learning_rate_falls_as_a_cosine_from_step_to_step(monkeypatch):
     monkeypatch.setattr(
         training,
         "take_step",
-        lambda model, optimizer, inputs, labels: (
-            rates.append(optimizer.param_groups[0]["lr"]) or torch.zeros(())
-        ),
+        lambda model, optimizer, inputs, labels: rates.append(optimizer.param_groups[0]["lr"]) or torch.zeros(()),
     )
     trained("sgd", lr=0.1)
     assert rates == pytest.approx([0.05 * (1 + math.cos(math.pi * step / 14)) for step in range(14)])

@@ -49,12 +49,7 @@ def test_record_holds_the_errors_and_ascents_of_the_training(tmp_path) -> None:
 def test_identity_follows_what_is_computed_and_not_its_name(monkeypatch) -> None:
     one = trial(0.1, 0.4)
     assert one.identity == trial(0.1, 0.4, name="other").identity
-    others = [
-        trial(0.1, 0.5),
-        trial(0.1, 0.4, seeds=4),
-        trial(0.1, 0.4, first_seed=6),
-        trial(0.1, 0.4, method="asam"),
-    ]
+    others = [trial(0.1, 0.5), trial(0.1, 0.4, seeds=4), trial(0.1, 0.4, first_seed=6), trial(0.1, 0.4, method="asam")]
     assert len({one.identity, *(other.identity for other in others)}) == 5
     assert trial(1).identity == trial(1.0).identity
     before = one.identity
@@ -63,9 +58,7 @@ def test_identity_follows_what_is_computed_and_not_its_name(monkeypatch) -> None
 
 
 def test_net_that_diverged_is_stored_as_missing() -> None:
-    wild = VariantTrial(
-        (VariantSetting("sgd", learning_rate=1e4, **SHORT), VariantSetting("sgd", **SHORT)), 2
-    )
+    wild = VariantTrial((VariantSetting("sgd", learning_rate=1e4, **SHORT), VariantSetting("sgd", **SHORT)), 2)
     record = json.loads(json.dumps(wild.run(HERE), allow_nan=False))
     hard = errors(record, "hard")
     assert np.isnan(hard[0]).all() and np.isfinite(hard[1]).all()
@@ -208,11 +201,7 @@ def test_reach_is_that_of_the_settings_that_fit_and_keep_the_easy_feature() -> N
     wrong["test"]["easy"] = [[0, 0, 0], [0, 0, 0], [50, 50, 50]]
     metrics = {
         "wrong": wrong,
-        "ascents": [
-            [[1, 0.5, 0.8, 0.8, 0.3, 0.2]] * 3,
-            [[1, 1, 1, 1, 0.1, 0.1]] * 3,
-            [[1, 1, 1, 1, 0.1, 0.1]] * 3,
-        ],
+        "ascents": [[[1, 0.5, 0.8, 0.8, 0.3, 0.2]] * 3, [[1, 1, 1, 1, 0.1, 0.1]] * 3, [[1, 1, 1, 1, 0.1, 0.1]] * 3],
     }
     found = variants.reach({"configuration": one.configuration, "metrics": metrics})
     values = found.shift, found.phantom, found.real, found.share, found.head_length, found.hard

@@ -28,11 +28,7 @@ class SmallNet(FeatureNet):
     def __init__(self, dropout: float = 0.0) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(1, 4, 3, stride=2, padding=1),
-            nn.BatchNorm2d(4),
-            nn.ReLU(),
-            nn.Flatten(),
-            nn.Dropout(dropout),
+            nn.Conv2d(1, 4, 3, stride=2, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(dropout)
         )
         self.head = nn.Linear(36, 3)
 
@@ -47,10 +43,7 @@ def net(seed: int = 0, dropout: float = 0.0) -> SmallNet:
 
 def batches(count: int, n: int = 12) -> list[tuple[Tensor, Tensor]]:
     draw = torch.Generator().manual_seed(1)
-    return [
-        (torch.randn(n, 1, 6, 6, generator=draw), torch.randint(3, (n,), generator=draw))
-        for _ in range(count)
-    ]
+    return [(torch.randn(n, 1, 6, 6, generator=draw), torch.randint(3, (n,), generator=draw)) for _ in range(count)]
 
 
 def closure_of(model: nn.Module, batch: tuple[Tensor, Tensor], optimizer: Optimizer) -> Callable[..., Tensor]:
@@ -160,9 +153,7 @@ def test_friendly_ascent_is_along_the_gradient_less_its_moving_average() -> None
         g = flat(gradient(model, batch))
         average = 0.7 * average + 0.3 * g
         noise = g - 0.8 * average
-        torch.testing.assert_close(
-            offsets(optimizer, model, batch), 0.3 * noise / noise.norm(), rtol=1e-3, atol=1e-5
-        )
+        torch.testing.assert_close(offsets(optimizer, model, batch), 0.3 * noise / noise.norm(), rtol=1e-3, atol=1e-5)
         advance(optimizer, model, [batch])
 
 
@@ -375,9 +366,7 @@ def test_batch_norm_statistics_advance_once_per_step_at_the_unperturbed_point(va
 
 @pytest.mark.parametrize("variant", CLASSES)
 @pytest.mark.parametrize("base, arguments", [(SGD, MOMENTUM), (Adam, {"lr": 0.01}), (RMSprop, {"lr": 0.01})])
-def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(
-    variant: type[SAM], base: type, arguments: dict
-) -> None:
+def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(variant: type[SAM], base: type, arguments: dict) -> None:
     data = batches(8)
 
     def start(seed: int) -> tuple[SmallNet, SAM]:

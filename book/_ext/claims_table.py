@@ -84,9 +84,7 @@ def not_run(scores: list[Score], link: Link) -> str:
 
 def _missing(score: Score, link: Link) -> str:
     parts = [link(f"chapters/{chapter}", "", chapter) for chapter in score.not_run]
-    parts += [
-        escape(check.words) for record in score.records for check in record.checks if check.holds is None
-    ]
+    parts += [escape(check.words) for record in score.records for check in record.checks if check.holds is None]
     return f"Not run here: {'; '.join(parts)}." if parts else ""
 
 
@@ -97,9 +95,7 @@ def _record(record: ClaimRecord, link: Link) -> str:
     more = (
         ""
         if len(leading) == len(record.checks)
-        else (
-            f"<details><summary>All {len(record.checks)} checks</summary>{_checks(record.checks)}</details>"
-        )
+        else (f"<details><summary>All {len(record.checks)} checks</summary>{_checks(record.checks)}</details>")
     )
     return (
         f'<div class="record"><p>{link(page, "", escape(record.title))}, '

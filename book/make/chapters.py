@@ -100,8 +100,7 @@ def execute(notebook: Path, parameters: dict) -> NotebookNode | None:
         known = declared(fingerprint.code_cells(notebook))
         for name in parameters.keys() - known:
             raise PapermillException(
-                f"book/parameters.yml gives it an unknown parameter {name}; "
-                f"it takes {', '.join(sorted(known))}"
+                f"book/parameters.yml gives it an unknown parameter {name}; it takes {', '.join(sorted(known))}"
             )
         bar = {"desc": notebook.stem, "leave": False} if sys.stderr.isatty() else False
         result = papermill.execute_notebook(
@@ -117,14 +116,11 @@ def execute(notebook: Path, parameters: dict) -> NotebookNode | None:
     except PapermillExecutionError as error:
         reason = " ".join(f"{error.ename}: {error.evalue}".split())
         print(
-            f"{notebook.stem}: cell {error.exec_count}, {_beginning(error.source)}, failed: {reason}",
-            file=sys.stderr,
+            f"{notebook.stem}: cell {error.exec_count}, {_beginning(error.source)}, failed: {reason}", file=sys.stderr
         )
         return None
     except DeadKernelError:
-        print(
-            f"{notebook.stem}: the kernel died in the cell {_beginning(started[-1].source)}", file=sys.stderr
-        )
+        print(f"{notebook.stem}: the kernel died in the cell {_beginning(started[-1].source)}", file=sys.stderr)
         return None
     except PapermillException as error:
         print(f"{notebook.stem}: {' '.join(str(error).split())}", file=sys.stderr)

@@ -82,9 +82,7 @@ def _module_files(module: str) -> set[Path]:
 
 def trial_files() -> list[Path]:
     """The stored results of trials, less what is only now being written."""
-    return sorted(
-        path for path in RESULTS.rglob("*.json") if path != CLAIMS and not path.name.startswith(".")
-    )
+    return sorted(path for path in RESULTS.rglob("*.json") if path != CLAIMS and not path.name.startswith("."))
 
 
 def _watched(library: list[Path]) -> list[str]:

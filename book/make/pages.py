@@ -31,19 +31,10 @@ HEADLINE_BYTES = 100_000
 def inputs() -> str:
     """The hash of everything that the pages are made from, the library of the book's own code included."""
     files = [path for path in BOOK.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
-    library = fingerprint.library_files(
-        [path.read_text(encoding="utf-8") for path in files if path.suffix == ".py"]
-    )
+    library = fingerprint.library_files([path.read_text(encoding="utf-8") for path in files if path.suffix == ".py"])
     claims = [path for path in [fingerprint.CLAIMS] if path.exists()]
     return fingerprint.of_files(
-        [
-            *files,
-            ROOT / "_config.yml",
-            *fingerprint.ENVIRONMENT,
-            *library,
-            *fingerprint.trial_files(),
-            *claims,
-        ]
+        [*files, ROOT / "_config.yml", *fingerprint.ENVIRONMENT, *library, *fingerprint.trial_files(), *claims]
     )
 
 

@@ -84,9 +84,7 @@ def _birds(name: str, folder: Path, root: Path) -> tuple[pd.DataFrame, Path]:
     path = folder / "metadata.csv"
     table = _table(name, path, root, BIRD_COLUMNS)
     allowed = {"split": range(SPLITS), "y": range(2), "place": range(2)}
-    numbers = pd.DataFrame(
-        {column: _numbers(name, path, table[column], values) for column, values in allowed.items()}
-    )
+    numbers = pd.DataFrame({column: _numbers(name, path, table[column], values) for column, values in allowed.items()})
     return numbers.rename(columns={"y": "label", "place": "other"}), folder
 
 
@@ -101,10 +99,7 @@ def _celeba(name: str, folder: Path, root: Path) -> tuple[pd.DataFrame, Path]:
     odd = attributes.index.symmetric_difference(split.index)
     if len(odd):
         raise sources.damaged(
-            name,
-            split_path,
-            f"and {attributes_path.name} differ in {len(odd):,} images, one of them {odd[0]}",
-            root,
+            name, split_path, f"and {attributes_path.name} differ in {len(odd):,} images, one of them {odd[0]}", root
         )
     images = folder / "img_align_celeba"
     nested = images / "img_align_celeba"

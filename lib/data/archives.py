@@ -94,13 +94,7 @@ def fetch(address: str, path: Path) -> None:
             with (
                 part.open("ab" if have else "wb") as file,
                 tqdm(
-                    total=total,
-                    initial=have,
-                    desc=path.name,
-                    unit="B",
-                    unit_scale=True,
-                    leave=False,
-                    disable=None,
+                    total=total, initial=have, desc=path.name, unit="B", unit_scale=True, leave=False, disable=None
                 ) as bar,
             ):
                 while block := reply.read(CHUNK):
@@ -149,9 +143,7 @@ def _unpack_tar(file: Path, folder: str) -> None:
 
 def _unpack_zip(file: Path, folder: str) -> None:
     with zipfile.ZipFile(file) as archive:
-        for member in tqdm(
-            archive.infolist(), desc=f"unpacking {file.name}", unit="file", leave=False, disable=None
-        ):
+        for member in tqdm(archive.infolist(), desc=f"unpacking {file.name}", unit="file", leave=False, disable=None):
             path = PurePosixPath(member.filename.replace("\\", "/"))
             if path.is_absolute() or ".." in path.parts:
                 raise DataError(f"{file} is not safe to unpack: {member.filename!r} leads out of its folder")

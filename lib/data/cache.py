@@ -39,9 +39,7 @@ def check_size(size: int) -> None:
         raise ValueError(f"size must be a whole number from {SIZES[0]} to {SIZES[-1]}, not {size!r}")
 
 
-def decoded(
-    name: str, folder: Path, files: Sequence[str], size: int, cache: Path | str | None = None
-) -> Tensor:
+def decoded(name: str, folder: Path, files: Sequence[str], size: int, cache: Path | str | None = None) -> Tensor:
     """The images uint8 (n, 3, size, size) of the set `name`, in the order of `files` (relative to `folder`).
 
     Every image is turned into RGB and scaled to `size` by `size` pixels (bilinear, with antialiasing, without
@@ -130,9 +128,7 @@ def _decode_all(name: str, folder: Path, files: Sequence[str], size: int) -> Ite
     """The images in order, decoded in threads (Pillow lets go of the interpreter), with a progress bar."""
     tasks = (joblib.delayed(_decode)(name, folder / file, size) for file in files)
     images = joblib.Parallel(n_jobs=-1, prefer="threads", return_as="generator")(tasks)
-    yield from tqdm(
-        images, total=len(files), desc=f"decoding {name}", unit="image", leave=False, disable=None
-    )
+    yield from tqdm(images, total=len(files), desc=f"decoding {name}", unit="image", leave=False, disable=None)
 
 
 def _decode(name: str, path: Path, size: int) -> np.ndarray:

@@ -20,8 +20,7 @@ MODULES = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command: get what is asked for, list every set; 1 where something failed or is damaged."""
     parser = argparse.ArgumentParser(
-        prog="python -m lib.data.sources",
-        description="Which image data are there, whole, and how to get them.",
+        prog="python -m lib.data.sources", description="Which image data are there, whole, and how to get them."
     )
     parser.add_argument("--root", type=Path, help="else SAM_DATA_ROOT, else data/ in the repository")
     parser.add_argument(

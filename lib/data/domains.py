@@ -60,10 +60,7 @@ BENCHMARKS = {
         (2427, 4365, 4439, 4357),
         65,
         Archive(
-            "office_home.zip",
-            "OfficeHomeDataset_10072016",
-            "office_home",
-            f"{DRIVE}1uY0pj7oFsjMxRwaD3Sxy0jgel0fsYXLC",
+            "office_home.zip", "OfficeHomeDataset_10072016", "office_home", f"{DRIVE}1uY0pj7oFsjMxRwaD3Sxy0jgel0fsYXLC"
         ),
     ),
 }
@@ -210,9 +207,7 @@ def _list(benchmark: str, root: Path) -> _Listing:
         place = next(filter(Path.is_dir, places), None)
         if place is None:
             raise sources.missing(benchmark, places[0], root)
-        found = tuple(
-            sorted(path.name for path in place.iterdir() if path.is_dir() and not path.name.startswith("."))
-        )
+        found = tuple(sorted(path.name for path in place.iterdir() if path.is_dir() and not path.name.startswith(".")))
         classes = classes or found
         if odd := sorted(set(found) ^ set(classes)):
             raise sources.damaged(

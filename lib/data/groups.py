@@ -127,8 +127,7 @@ def load(name: str, size: int, seed: int = 0, root: Path | str | None = None) ->
     for split, found, least in zip(SPLIT_NAMES, counts, (1, 2, 1), strict=True):
         if lacking := [kind for kind, count in zip(definition.groups, found) if count < least]:
             raise DataError(
-                f"{name}: the {split} images must have {least} or more of every group, and lack: "
-                f"{'; '.join(lacking)}"
+                f"{name}: the {split} images must have {least} or more of every group, and lack: {'; '.join(lacking)}"
             )
     images = cache.decoded(name, table.folder, table.files, size)
 

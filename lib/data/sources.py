@@ -86,8 +86,7 @@ class Labelled:
             )
         if labels.shape != images.shape[:1] or labels.is_floating_point() or labels.is_complex():
             raise ValueError(
-                f"labels must be integers of shape ({len(images)},), "
-                f"not {labels.dtype} of shape {tuple(labels.shape)}"
+                f"labels must be integers of shape ({len(images)},), not {labels.dtype} of shape {tuple(labels.shape)}"
             )
         object.__setattr__(self, "images", images)
         object.__setattr__(self, "labels", labels.long())
@@ -107,9 +106,7 @@ def is_present(name: str, root: Path | str | None = None) -> bool:
     return any(folder.is_dir() for folder in _folders(name, data_root(root)))
 
 
-def read(
-    name: str, split: str, classes: Sequence[int] | None = None, root: Path | str | None = None
-) -> Labelled:
+def read(name: str, split: str, classes: Sequence[int] | None = None, root: Path | str | None = None) -> Labelled:
     """The images of `classes` (numbers 0 to 9; all ten where None) in one official split of a source.
 
     `name` is one of SOURCES and `split` one of SPLITS. Labels are positions in `classes`. CIFAR-10 comes in
@@ -202,9 +199,7 @@ def command(name: str, root: Path) -> str:
 def missing(name: str, path: Path, root: Path) -> MissingData:
     """The error of a file that is not there."""
     otherwise = "" if name in UNPUBLISHED else f", or get it with: {command(name, root)}"
-    return MissingData(
-        f"{name}: {path} is missing; set SAM_DATA_ROOT to the folder of the data sets{otherwise}"
-    )
+    return MissingData(f"{name}: {path} is missing; set SAM_DATA_ROOT to the folder of the data sets{otherwise}")
 
 
 def damaged(name: str, path: Path, problem: str, root: Path) -> DataError:

@@ -71,9 +71,7 @@ def augment(images: Tensor, crops: Crops) -> Tensor:
     columns = (left + width * steps).clamp(left + 0.5, left + width - 0.5)
     columns = torch.where(crops.flips[:, None], columns.flip(1), columns)
     grid = torch.stack(torch.broadcast_tensors(columns[:, None, :], rows[:, :, None]), dim=-1)
-    pixels = F.grid_sample(
-        _to_float(images), grid * (2 / size) - 1, padding_mode="border", align_corners=False
-    )
+    pixels = F.grid_sample(_to_float(images), grid * (2 / size) - 1, padding_mode="border", align_corners=False)
     return pixels.contiguous(memory_format=torch.channels_last)
 
 

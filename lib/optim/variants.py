@@ -70,9 +70,7 @@ def take_step(model: nn.Module, optimizer: Optimizer, inputs: Tensor, labels: Te
     if isinstance(optimizer, LSAM):
         return optimizer.step_fused(inputs, lambda logits: F.cross_entropy(logits, labels))
     if isinstance(optimizer, ESAM):
-        return optimizer.step(
-            lambda which: F.cross_entropy(model(inputs[which]), labels[which], reduction="none")
-        )
+        return optimizer.step(lambda which: F.cross_entropy(model(inputs[which]), labels[which], reduction="none"))
 
     def closure() -> Tensor:
         optimizer.zero_grad()

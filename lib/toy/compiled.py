@@ -35,9 +35,7 @@ class CompiledEngine:
         for start in range(0, len(ordered), MODELS_PER_CALL):
             yield ordered[start : start + MODELS_PER_CALL]
 
-    def run(
-        self, models: Sequence[Model], checkpoints: Sequence[float], trace_every: int, keep_nets: bool
-    ) -> Record:
+    def run(self, models: Sequence[Model], checkpoints: Sequence[float], trace_every: int, keep_nets: bool) -> Record:
         """Train `models` from start to end."""
         width = models[0].setting.width
         wide = kernel.padded(width)
@@ -54,14 +52,8 @@ class CompiledEngine:
             head_importance = s.importance if s.head_importance is None else s.head_importance
             for name in ("rho", "learning_rate", "ratio", "memory", "batch_size", "epochs"):
                 config[name] = getattr(s, name)
-            config["importance"], config["effective"] = (
-                FACTORS.index(s.importance),
-                FACTORS.index(s.effective),
-            )
-            config["head_importance"], config["anchor"] = (
-                FACTORS.index(head_importance),
-                ANCHORS.index(s.anchor),
-            )
+            config["importance"], config["effective"] = (FACTORS.index(s.importance), FACTORS.index(s.effective))
+            config["head_importance"], config["anchor"] = (FACTORS.index(head_importance), ANCHORS.index(s.anchor))
             config["data"], config["order"] = data, seeds.index(model.seed)
         longest = max(model.setting.steps for model in models)
         errors = np.empty((count, len(checkpoints), len(SPLITS), 3))

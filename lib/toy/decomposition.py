@@ -53,9 +53,7 @@ def decompose(result: ToyResult, setting: int, checkpoint: int, rho: float) -> D
     for s, seed in enumerate(result.seeds):
         points = sample(config.data, seed)
         net, head = result.nets[setting][s, checkpoint], result.heads[setting, s, checkpoint]
-        phi = np.stack([features(net[i], points.x[:, 2 * i : 2 * i + 2]) for i in range(2)], axis=1).astype(
-            float
-        )
+        phi = np.stack([features(net[i], points.x[:, 2 * i : 2 * i + 2]) for i in range(2)], axis=1).astype(float)
         order = batch_order(seed, n, 1)[0]
         for start in range(0, n, size):
             batch = order[start : start + size]

@@ -104,12 +104,7 @@ def train(
         raise ValueError("settings must be one ToySetting or more")
     if not seeds or min(seeds) < 0:
         raise ValueError(f"seeds must be one whole number or more, none negative, not {seeds!r}")
-    if (
-        not checkpoints
-        or min(checkpoints) < 0
-        or max(checkpoints) > 1
-        or list(checkpoints) != sorted(set(checkpoints))
-    ):
+    if not checkpoints or min(checkpoints) < 0 or max(checkpoints) > 1 or list(checkpoints) != sorted(set(checkpoints)):
         raise ValueError(f"checkpoints must be increasing fractions between 0 and 1, not {checkpoints!r}")
     if trace_every < 0:
         raise ValueError(f"trace_every must be 0 or more steps, not {trace_every!r}")
@@ -126,30 +121,19 @@ def train(
     diverged = np.zeros(count[:2], dtype=bool)
     nets = [np.empty((*count[1:], 2, net_size(s.width)), np.float32) for s in settings] if keep_nets else None
     traces = (
-        [np.empty((count[1], -(-s.steps // trace_every), 4), np.float32) for s in settings]
-        if trace_every
-        else None
+        [np.empty((count[1], -(-s.steps // trace_every), 4), np.float32) for s in settings] if trace_every else None
     )
     total = sum(setting.steps for setting in settings) * len(seeds)
     # disable=None: shown in a terminal only, so that nothing of it reaches an executed page.
     with tqdm(
-        total=total,
-        unit="step",
-        unit_scale=True,
-        desc="toy nets",
-        delay=2,
-        disable=None if progress else True,
+        total=total, unit="step", unit_scale=True, desc="toy nets", delay=2, disable=None if progress else True
     ) as bar:
         for group in _groups(settings, seeds, runner.key):
             for batch in runner.batches(group):
                 record = runner.run(batch, checkpoints, trace_every, keep_nets)
                 for m, model in enumerate(batch):
                     at = model.setting_index, model.seed_index
-                    errors[at], heads[at], diverged[at] = (
-                        record.errors[m],
-                        record.heads[m],
-                        record.diverged[m],
-                    )
+                    errors[at], heads[at], diverged[at] = (record.errors[m], record.heads[m], record.diverged[m])
                     if traces is not None:
                         traces[at[0]][at[1]] = record.traces[m][: traces[at[0]].shape[1]]
                     if nets is not None:

@@ -27,12 +27,7 @@ BLOCK = 5  # the paper's batch size
 REAL, PHANTOM, FIXED = 0, 1, 2  # which head a factor of the gradient is evaluated at
 ANCHOR_EASY, ANCHOR_HARD, ANCHOR_NORM = 0, 1, 2  # what of the real head is held where the ratio is fixed
 EASY, HARD = 0, 1
-MATH = {
-    "reassoc",
-    "contract",
-    "nsz",
-    "arcp",
-}  # sums may be reordered, but NaN and infinity keep their meaning
+MATH = {"reassoc", "contract", "nsz", "arcp"}  # sums may be reordered, but NaN and infinity keep their meaning
 
 CONFIG = np.dtype(
     [
@@ -196,11 +191,7 @@ def _descend(net, width, x, rows, h1, h2, delta, d2, d1):
                 a0, a1, a2, a3, a4 = h1[r, i], h1[r + 1, i], h1[r + 2, i], h1[r + 3, i], h1[r + 4, i]
                 for j in range(width):
                     w[j] -= (
-                        a0 * d2[r, j]
-                        + a1 * d2[r + 1, j]
-                        + a2 * d2[r + 2, j]
-                        + a3 * d2[r + 3, j]
-                        + a4 * d2[r + 4, j]
+                        a0 * d2[r, j] + a1 * d2[r + 1, j] + a2 * d2[r + 2, j] + a3 * d2[r + 3, j] + a4 * d2[r + 4, j]
                     )
             for b in range(blocked, used):
                 a0 = h1[b, i]
@@ -266,20 +257,7 @@ def _errors(nets, width, head, X, Y, x, h1, h2, f, out):
 
 @njit(cache=True, fastmath=MATH)
 def _train_model(
-    nets,
-    width,
-    head,
-    config,
-    X,
-    Y,
-    evaluation,
-    order,
-    stops,
-    errors,
-    head_record,
-    snapshots,
-    trace,
-    trace_every,
+    nets, width, head, config, X, Y, evaluation, order, stops, errors, head_record, snapshots, trace, trace_every
 ):
     """Train one model; at each stop (a step number) note errors and head, and the nets where `snapshots`
     has room.
@@ -303,9 +281,7 @@ def _train_model(
                 _errors(nets, width, head, X, Y, x, h1, h2, f, errors[stop, 0])
                 for split in range(len(evaluation)):
                     points = evaluation[split]
-                    _errors(
-                        nets, width, head, points[:, :4], points[:, 4], x, h1, h2, f, errors[stop, 1 + split]
-                    )
+                    _errors(nets, width, head, points[:, :4], points[:, 4], x, h1, h2, f, errors[stop, 1 + split])
                 head_record[stop, EASY], head_record[stop, HARD] = head[EASY], head[HARD]
                 if len(snapshots) > 0:
                     snapshots[stop] = nets
@@ -338,12 +314,7 @@ def _train_model(
             tilde_easy, tilde_hard = w_easy + mean_easy, w_hard + mean_hard
             if trace_every > 0 and step % trace_every == 0:
                 at = step // trace_every
-                trace[at, 0], trace[at, 1], trace[at, 2], trace[at, 3] = (
-                    w_easy,
-                    w_hard,
-                    tilde_easy,
-                    tilde_hard,
-                )
+                trace[at, 0], trace[at, 1], trace[at, 2], trace[at, 3] = (w_easy, w_hard, tilde_easy, tilde_hard)
             u_easy, u_hard = _choose(
                 config.importance, config.anchor, config.ratio, w_easy, w_hard, tilde_easy, tilde_hard
             )
@@ -358,36 +329,20 @@ def _train_model(
                 slope[b] = -rate * y[b] * weight / rows
                 delta[EASY, b], delta[HARD, b] = slope[b] * g_easy, slope[b] * g_hard
                 if config.head_importance != config.importance:
-                    slope[b] = (
-                        -rate * y[b] * _sigmoid(-y[b] * (v_easy * f[EASY, b] + v_hard * f[HARD, b])) / rows
-                    )
+                    slope[b] = -rate * y[b] * _sigmoid(-y[b] * (v_easy * f[EASY, b] + v_hard * f[HARD, b])) / rows
             for b in range(rows, rows + BLOCK):
                 delta[EASY, b], delta[HARD, b] = 0, 0  # rows that fill up the last block teach nothing
             for b in range(rows):
                 head[EASY] -= slope[b] * f[EASY, b]
                 head[HARD] -= slope[b] * f[HARD, b]
             for feature in range(2):
-                _descend(
-                    nets[feature], width, x[feature], rows, h1[feature], h2[feature], delta[feature], d2, d1
-                )
+                _descend(nets[feature], width, x[feature], rows, h1[feature], h2[feature], delta[feature], d2, d1)
             step += 1
 
 
 @njit(cache=True, parallel=True, nogil=True)
 def train(
-    nets,
-    width,
-    heads,
-    configs,
-    data,
-    evaluation,
-    orders,
-    stops,
-    errors,
-    head_record,
-    snapshots,
-    traces,
-    trace_every,
+    nets, width, heads, configs, data, evaluation, orders, stops, errors, head_record, snapshots, traces, trace_every
 ):
     """Train every model in place, in parallel.
 

@@ -21,14 +21,7 @@ def unpack(net: np.ndarray) -> dict[str, np.ndarray]:
     """Views into flat weights (..., size): W1 (2, H), b1 (H), W2 (H, H), b2 (H), w3 (H), b3 (); weights as
     (input, output)."""
     width = int(round((-5 + np.sqrt(25 + 4 * (net.shape[-1] - 1))) / 2))
-    lengths = {
-        "W1": (2, width),
-        "b1": (width,),
-        "W2": (width, width),
-        "b2": (width,),
-        "w3": (width,),
-        "b3": (),
-    }
+    lengths = {"W1": (2, width), "b1": (width,), "W2": (width, width), "b2": (width,), "w3": (width,), "b3": ()}
     parts, start = {}, 0
     for name, shape in lengths.items():
         stop = start + int(np.prod(shape))
@@ -98,9 +91,7 @@ def points(models: Sequence[Model]) -> tuple[np.ndarray, np.ndarray, list[int]]:
 def _points(constants: ToyConstants, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Training (n, 5) and validation and test (2, points, 5) of one set; kept, since neighbours in a grid
     share it."""
-    columns = [
-        np.column_stack([split.x, split.y]) for split in (sample(constants, seed, name) for name in SPLITS)
-    ]
+    columns = [np.column_stack([split.x, split.y]) for split in (sample(constants, seed, name) for name in SPLITS)]
     return columns[0], np.stack(columns[1:])
 
 

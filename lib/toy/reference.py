@@ -40,9 +40,7 @@ class TorchEngine:
         for start in range(0, len(models), MODELS_AT_ONCE):
             yield list(models[start : start + MODELS_AT_ONCE])
 
-    def run(
-        self, models: Sequence[Model], checkpoints: Sequence[float], trace_every: int, keep_nets: bool
-    ) -> Record:
+    def run(self, models: Sequence[Model], checkpoints: Sequence[float], trace_every: int, keep_nets: bool) -> Record:
         """Train `models` from start to end."""
         first, count = models[0].setting, len(models)
         training, evaluation, data_index = points(models)
@@ -89,9 +87,7 @@ class TorchEngine:
                 for parameter in (*nets.values(), head):
                     parameter -= rate.view(-1, *[1] * (parameter.dim() - 1)) * parameter.grad
                     parameter.grad = None
-        finite = torch.stack([torch.isfinite(p).flatten(1).all(dim=1) for p in (*nets.values(), head)]).all(
-            dim=0
-        )
+        finite = torch.stack([torch.isfinite(p).flatten(1).all(dim=1) for p in (*nets.values(), head)]).all(dim=0)
         return Record(errors, heads, ~finite.cpu().numpy(), traces, snapshots)
 
     def _tensor(self, values) -> Tensor:
@@ -113,15 +109,11 @@ class TorchEngine:
 def features(nets: dict[str, Tensor], x: Tensor) -> Tensor:
     """phi(x) = (f_e, f_h): x (m, n, 4) -> (m, n, 2), for weights with axes (model, feature, ...)."""
     m, n, _ = x.shape
-    hidden = (
-        x.view(m, n, 2, 2).transpose(1, 2).reshape(2 * m, n, 2)
-    )  # each feature's net sees its own two coordinates
+    hidden = x.view(m, n, 2, 2).transpose(1, 2).reshape(2 * m, n, 2)  # each feature's net sees its own two coordinates
     part = {name: weights.flatten(0, 1) for name, weights in nets.items()}
     hidden = torch.baddbmm(part["b1"][:, None], hidden, part["W1"]).relu()
     hidden = torch.baddbmm(part["b2"][:, None], hidden, part["W2"]).relu()
-    return (
-        torch.baddbmm(part["b3"][:, None, None], hidden, part["w3"][..., None]).view(m, 2, n).transpose(1, 2)
-    )
+    return torch.baddbmm(part["b3"][:, None, None], hidden, part["w3"][..., None]).view(m, 2, n).transpose(1, 2)
 
 
 def phantom_head(phi: Tensor, head: Tensor, y: Tensor, rho: Tensor) -> Tensor:
@@ -135,9 +127,7 @@ def phantom_head(phi: Tensor, head: Tensor, y: Tensor, rho: Tensor) -> Tensor:
     return head + rho * torch.where(largest > 0, gradient / gradient.norm(dim=1, keepdim=True), 0.0)
 
 
-def surrogate(
-    phi: Tensor, head: Tensor, phantom: Tensor, y: Tensor, ratio: Tensor, factors: Tensor
-) -> Tensor:
+def surrogate(phi: Tensor, head: Tensor, phantom: Tensor, y: Tensor, ratio: Tensor, factors: Tensor) -> Tensor:
     """A loss a model, (m,), whose gradient is that of `ToySetting`: importance weights and effective heads
     are constants in it.
 
@@ -166,7 +156,4 @@ def candidates(real: Tensor, phantom: Tensor, ratio: Tensor) -> Tensor:
 def factor_indices(setting: ToySetting) -> list[int]:
     """Where in `candidates` the importance, effective and head-importance heads of `setting` stand."""
     sources = setting.importance, setting.effective, setting.head_importance or setting.importance
-    return [
-        2 + ANCHORS.index(setting.anchor) if source == "fixed" else FACTORS.index(source)
-        for source in sources
-    ]
+    return [2 + ANCHORS.index(setting.anchor) if source == "fixed" else FACTORS.index(source) for source in sources]

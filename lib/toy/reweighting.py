@@ -15,9 +15,7 @@ BINS = 4  # of a latent's size |z|; with the label, eight groups
 GROUPS = ("easy", "hard", "conflict")
 
 
-def upsampled(
-    mistakes: Sequence[np.ndarray], upweight: Sequence[int], seeds: Sequence[int], length: int
-) -> np.ndarray:
+def upsampled(mistakes: Sequence[np.ndarray], upweight: Sequence[int], seeds: Sequence[int], length: int) -> np.ndarray:
     """Second stage of Just Train Twice (Liu et al. 2021, Algorithm 1): points in order of use, (m, length).
 
     mistakes: which of its training points (n,) each first model gets wrong, the error sets. The second

@@ -52,9 +52,7 @@ class ToySetting:
             )
         for name, low in {"rho": 0, "learning_rate": 0}.items():
             if not (np.isfinite(getattr(self, name)) and getattr(self, name) >= low):
-                raise ValueError(
-                    f"{name} must be a finite number of at least {low}, not {getattr(self, name)!r}"
-                )
+                raise ValueError(f"{name} must be a finite number of at least {low}, not {getattr(self, name)!r}")
         if not (np.isfinite(self.ratio) and self.ratio > 0):
             raise ValueError(f"ratio must be a positive finite number, not {self.ratio!r}")
         for name in ("width", "epochs", "batch_size", "memory"):

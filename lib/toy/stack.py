@@ -93,10 +93,7 @@ def margins(theta: Tensor, sets: Sequence[ToySample]) -> Iterator[tuple[np.ndarr
 def errors(theta: Tensor, sets: Sequence[ToySample]) -> np.ndarray:
     """Errors (m, 3) of sign(w_e f_e), sign(w_h f_h) and sign(F), each net on its own set of points."""
     return np.array(
-        [
-            [(~(margin > 0)).mean() for margin in (easy, hard, easy + hard)]
-            for easy, hard in margins(theta, sets)
-        ]
+        [[(~(margin > 0)).mean() for margin in (easy, hard, easy + hard)] for easy, hard in margins(theta, sets)]
     )
 
 

@@ -64,10 +64,7 @@ def backward(theta, width, x, first, second, phi, slope, gradient):
             w3 = net[(4 + width) * width : (5 + width) * width]
             gW1, gb1 = g[: 2 * width].reshape(2, width), g[2 * width : 3 * width]
             gW2 = g[3 * width : (3 + width) * width].reshape(width, width)
-            gb2, gw3 = (
-                g[(3 + width) * width : (4 + width) * width],
-                g[(4 + width) * width : (5 + width) * width],
-            )
+            gb2, gw3 = (g[(3 + width) * width : (4 + width) * width], g[(4 + width) * width : (5 + width) * width])
             g[:] = zero
             for b in range(rows):
                 g[(5 + width) * width + 1] += slope[m, b] * phi[m, f, b]

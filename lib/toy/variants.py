@@ -59,13 +59,7 @@ class VariantSetting:
             value = getattr(self, name)
             if isinstance(value, bool) or not np.isfinite(value) or value < 0:
                 raise ValueError(f"{name} must be a finite number of at least 0, not {value!r}")
-        for name, least in (
-            ("upweight", 1),
-            ("identification", 0),
-            ("width", 1),
-            ("epochs", 1),
-            ("batch_size", 1),
-        ):
+        for name, least in (("upweight", 1), ("identification", 0), ("width", 1), ("epochs", 1), ("batch_size", 1)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
                 raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
@@ -75,8 +69,7 @@ class VariantSetting:
             raise ValueError(f"groups must be one of {', '.join(reweighting.GROUPS)}, not {self.groups!r}")
         if self.data.training_points % self.batch_size:
             raise ValueError(
-                f"batch_size must divide the {self.data.training_points} training points, "
-                f"not {self.batch_size!r}"
+                f"batch_size must divide the {self.data.training_points} training points, not {self.batch_size!r}"
             )
 
     @property
@@ -208,11 +201,7 @@ def run(
     state, adam = State(rho, decay, [net.seed for net in nets]), Adam() if method.endswith("adam") else None
     each, ascents = torch.arange(len(nets))[:, None], Ascents(len(nets))
     for step in tqdm(
-        range(rows.shape[1] // size),
-        desc=f"toy {method}",
-        delay=2,
-        unit="step",
-        disable=None if progress else True,
+        range(rows.shape[1] // size), desc=f"toy {method}", delay=2, unit="step", disable=None if progress else True
     ):
         chosen = torch.from_numpy(rows[:, step * size : (step + 1) * size].astype(np.int64))
         batch = x[each, chosen], y[each, chosen]

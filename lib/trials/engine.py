@@ -184,9 +184,7 @@ def _workers(jobs: int, backend: str, scheduler: str | None) -> Iterator[Compute
     elif jobs == 1:
         yield map
     else:
-        parallel = Parallel(
-            jobs, backend="loky", batch_size=1, pre_dispatch="all", return_as="generator_unordered"
-        )
+        parallel = Parallel(jobs, backend="loky", batch_size=1, pre_dispatch="all", return_as="generator_unordered")
         yield lambda worker, batch: parallel(delayed(worker)(trial) for trial in batch)
 
 

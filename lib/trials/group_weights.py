@@ -165,10 +165,7 @@ def _going_with_label(train: GroupedSplit) -> dict[str, Tensor]:
 
 
 def _described(
-    contributions: dict[str, np.ndarray],
-    values: dict[str, np.ndarray],
-    probes: dict[str, Probe],
-    log_ratio: np.ndarray,
+    contributions: dict[str, np.ndarray], values: dict[str, np.ndarray], probes: dict[str, Probe], log_ratio: np.ndarray
 ) -> dict:
     """One reading's part of `measure`."""
     slopes = _slopes(list(contributions.values()), log_ratio)
@@ -224,9 +221,7 @@ def _hand_over(checkpoint: Path, net: Path) -> None:
     checkpoint.unlink(missing_ok=True)
 
 
-def _weights(
-    trial: GroupWeightTrial, model: ResNet18, train: NaturalImages, order: list[torch.Tensor]
-) -> np.ndarray:
+def _weights(trial: GroupWeightTrial, model: ResNet18, train: NaturalImages, order: list[torch.Tensor]) -> np.ndarray:
     """Real and phantom weights (2, n) of the images in the order of the batches; every batch has its own
     perturbation."""
     optimizer = training.make_optimizer("sam", model, trial.rho, lr=trial.of.lr)

@@ -82,13 +82,7 @@ def train(
 ) -> Trained:
     """The trial's net trained on `data`; see `train_model`."""
     return train_model(
-        trial,
-        data.classes,
-        as_images(data.train, device),
-        as_images(data.validation, device),
-        place,
-        checkpoint,
-        until,
+        trial, data.classes, as_images(data.train, device), as_images(data.validation, device), place, checkpoint, until
     )
 
 
@@ -116,8 +110,7 @@ def measure(model: ResNet18, data: GroupedSet, device: torch.device) -> dict:
             "error": groups.weighted_error(test_wrong, data.test.groups, data.group_weights),
             "worst_group_error": groups.worst_group_error(test_wrong, data.test.groups),
             "groups": {
-                name: rate(test_wrong[data.test.groups == group])
-                for group, name in enumerate(data.group_names)
+                name: rate(test_wrong[data.test.groups == group]) for group, name in enumerate(data.group_names)
             },
         },
         "probing_error": {name: probing_rate(probe, len(probed)) for name, probe in found.items()},
@@ -127,9 +120,7 @@ def measure(model: ResNet18, data: GroupedSet, device: torch.device) -> dict:
 
 def fit_probes(model: ResNet18, data: GroupedSet, device: torch.device) -> dict[str, Probe]:
     """A linear probe on the net's features for each attribute, trained and measured on balanced images."""
-    train, test = (
-        training.features(model, as_images(split, device)) for split in (data.probe_train, data.probe_test)
-    )
+    train, test = (training.features(model, as_images(split, device)) for split in (data.probe_train, data.probe_test))
     truth = data.probe_train.attributes, data.probe_test.attributes
     return {name: probes.linear_probe(train, truth[0], test, truth[1], name) for name in data.attributes}
 

@@ -164,20 +164,16 @@ def measure(model: ConvNet, data: PairedSet, device: torch.device) -> dict:
         "validation_error": validation_error,
         "test_error": rate(training.logits(model, test).argmax(1) != test.labels),
         "probing_error": {
-            name: probing_rate(probe, len(probe_test))
-            for name, probe in fit_probes(model, data, device).items()
+            name: probing_rate(probe, len(probe_test)) for name, probe in fit_probes(model, data, device).items()
         },
-        "classifier_error": {
-            name: rate(answers != truth) for name, truth in data.probe_test.attributes.items()
-        },
+        "classifier_error": {name: rate(answers != truth) for name, truth in data.probe_test.attributes.items()},
     }
 
 
 def fit_probes(model: ConvNet, data: PairedSet, device: torch.device) -> dict[str, probes.Probe]:
     """A linear probe on the net's features for each attribute, trained and measured on the balanced pairs."""
     train, test = (
-        training.features(model, as_images(split, data, device))
-        for split in (data.probe_train, data.probe_test)
+        training.features(model, as_images(split, data, device)) for split in (data.probe_train, data.probe_test)
     )
     truth = data.probe_train.attributes, data.probe_test.attributes
     return {name: probes.linear_probe(train, truth[0], test, truth[1], name) for name in data.attributes}

@@ -165,9 +165,7 @@ def lacking(trial: NaturalTrial, name: str, available: bool, published: bool, pl
     if not available:
         command = sources.command(name, sources.data_root(place.root))
         otherwise = (
-            f", or get them with: {command}"
-            if published
-            else "; this set is not published: copy its folder there"
+            f", or get them with: {command}" if published else "; this set is not published: copy its folder there"
         )
         return (
             f"the images of {name} are not under the data root: set SAM_DATA_ROOT to the folder of the "

@@ -32,17 +32,11 @@ def status(experiment: Experiment, seeds: int | None = None) -> Status:
         missing.append(trial) if record is None else stored.append((trial, record))
     diverged = sum(record["status"] == "diverged" for _, record in stored)
     return Status(
-        len(stored) - diverged,
-        diverged,
-        tuple(missing),
-        plan.later,
-        seconds_left(stored, missing, plan.later),
+        len(stored) - diverged, diverged, tuple(missing), plan.later, seconds_left(stored, missing, plan.later)
     )
 
 
-def seconds_left(
-    stored: Sequence[tuple[Trial, dict]], missing: Sequence[Trial], later: int = 0
-) -> float | None:
+def seconds_left(stored: Sequence[tuple[Trial, dict]], missing: Sequence[Trial], later: int = 0) -> float | None:
     """The time of the missing trials, and of `later` ones that each take the mean of all others."""
     times = defaultdict(list)
     for trial, record in stored:

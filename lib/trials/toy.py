@@ -212,8 +212,7 @@ def _plain(setting: ToySetting) -> dict:
     data = values.pop("data")
     defaults = asdict(ToySetting()) | asdict(ToyConstants())
     flat = {
-        name: float(value) if isinstance(defaults[name], float) else value
-        for name, value in (values | data).items()
+        name: float(value) if isinstance(defaults[name], float) else value for name, value in (values | data).items()
     }
     whole = {name: int(value) for name, value in flat.items() if isinstance(defaults[name], int)}
     return flat | whole | {"head": [float(weight) for weight in setting.head]}

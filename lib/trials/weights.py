@@ -80,9 +80,7 @@ class WeightTrial(Trial):
             real, phantom = [], []
             for which in order:
                 inputs, labels = train.batch(which.to(device))
-                pair = real_and_phantom_weights(
-                    model, optimizer, inputs, labels, F.cross_entropy, len(labels)
-                )
+                pair = real_and_phantom_weights(model, optimizer, inputs, labels, F.cross_entropy, len(labels))
                 for weights, batch in zip((real, phantom), pair):
                     weights.append(batch.cpu().numpy())
             metrics = {"real": summary(np.concatenate(real)), "phantom": summary(np.concatenate(phantom))}
