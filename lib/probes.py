@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from statistics import NormalDist
 from typing import TypeAlias
 
 import numpy as np
+from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
@@ -125,7 +125,7 @@ def check_balance(attributes: Attributes) -> None:
     counts = {name: len(rows) for name, rows in _cells(_columns("attributes", attributes)).items()}
     if missing := [name for name, count in counts.items() if not count]:
         raise ValueError(f"attributes must come in every combination; missing: {'; '.join(missing)}")
-    rare, frequent = min(counts, key=counts.get), max(counts, key=counts.get)
+    rare, frequent = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
     if counts[rare] != counts[frequent]:
         raise ValueError(
             f"attributes must be balanced (see balanced_indices): {rare} occurs "
@@ -137,12 +137,8 @@ def wilson_interval(errors: int, examples: int, level: float = 0.95) -> tuple[fl
     """Wilson's score interval for a rate; ValueError unless 0 <= `errors` <= `examples` > 0."""
     if examples < 1 or not 0 <= errors <= examples:
         raise ValueError(f"errors must lie between 0 and examples > 0, not {errors} of {examples}")
-    z = NormalDist().inv_cdf((1 + level) / 2)
-    rate = errors / examples
-    centre = rate + z**2 / (2 * examples)
-    half = z * np.sqrt(rate * (1 - rate) / examples + z**2 / (4 * examples**2))
-    low, high = (centre - half) / (1 + z**2 / examples), (centre + half) / (1 + z**2 / examples)
-    return max(0.0, float(low)), min(1.0, float(high))
+    interval = binomtest(errors, examples).proportion_ci(level, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def _fit(

@@ -5,6 +5,9 @@ import time
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from lib import probes
@@ -307,3 +310,35 @@ def test_result_does_not_depend_on_the_number_of_threads():
         with threadpool_limits(threads):
             found.append(linear_probe(features, train, test_features, test, "hard").weights)
     assert np.array_equal(*found)
+
+
+def test_what_is_held_out_to_choose_the_strength_does_not_standardise_the_features():
+    """Held-out rows that lie far out: a scaler that has seen them shrinks all others and asks for another strength."""
+    train, test = balanced(40), balanced(40, seed=4)
+    features = represent(train, {"easy": 3.0, "hard": 1.5}, seed=1).astype(np.float32)
+    held = probes._held_out(train, seed=0)
+    features[held] *= 1000
+    scaler = StandardScaler().fit(features[~held])
+    scores = []
+    for strength in probes.STRENGTHS:
+        model = LogisticRegression(C=strength, max_iter=2000).fit(
+            scaler.transform(features[~held]), train["hard"][~held]
+        )
+        inputs, truth = scaler.transform(features[held]), train["hard"][held]
+        scores.append((1 - model.score(inputs, truth), log_loss(truth, model.predict_proba(inputs)), strength))
+    probe = linear_probe(features, train, represent(test, {"easy": 3.0, "hard": 1.5}, seed=2), test, "hard")
+    assert probe.regularisation == min(scores)[-1]
+    all_rows = StandardScaler().fit(features)
+    other = min(
+        (
+            log_loss(
+                train["hard"][held],
+                LogisticRegression(C=c, max_iter=2000)
+                .fit(all_rows.transform(features[~held]), train["hard"][~held])
+                .predict_proba(all_rows.transform(features[held])),
+            ),
+            c,
+        )
+        for c in probes.STRENGTHS
+    )[-1]
+    assert other != probe.regularisation  # or the data would tell nothing
