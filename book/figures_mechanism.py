@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from plotly.subplots import make_subplots
 
-from book import figures_maps as maps
 from book import style
 from book.figures_toy import PLOTLY_SCALE
 from book.mechanism import at, head_change, log_ratio_slopes
@@ -62,7 +61,7 @@ def lorenz(real: np.ndarray, phantom: np.ndarray, names: Sequence[str], zoom: fl
         for axis in (panel.xaxis, panel.yaxis, inset.xaxis, inset.yaxis):
             axis.set_major_formatter(PercentFormatter(1, 0, symbol=""))
     axes[0].set_ylabel("share of all importance, %")
-    for label, line in zip(maps.SYMBOLS, (DASHED, "-")):
+    for label, line in zip(style.WEIGHTS, (DASHED, "-")):
         axes[0].plot([], [], color=style.GREY, linestyle=line, label=label)
     axes[0].legend(
         loc="upper right",
@@ -159,20 +158,20 @@ def weight_maps(parts: Decomposition, head: np.ndarray, names: Sequence[str], bi
         len(names), 4, figsize=(style.PAGE_WIDTH, 2.05 * len(names) + 0.9), sharex="row", sharey="row"
     )
     tables = [pooled_maps(at(parts, net), bins) for net in range(len(names))]
-    lightest = min(np.nanmin(maps.shown(table)) for row in tables for table in row[:2])
+    lightest = min(np.nanmin(style.shown(table)) for row in tables for table in row[:2])
     weight = LogNorm(10 ** np.floor(np.log10(lightest)), 1)
-    bound = max(maps.decades(row[2])[1] for row in tables)
+    bound = max(style.decades(row[2])[1] for row in tables)
     most = max(row[2].count.max() for row in tables)
     for net, (real, phantom, ratio) in enumerate(tables):
         row = axes[net]
-        weights = maps.draw(row[0], real, maps.shown(real), weight, "viridis")
-        maps.draw(row[1], phantom, maps.shown(phantom), weight, "viridis")
-        ratios = maps.draw(row[2], ratio, maps.decades(ratio)[0], Normalize(-bound, bound), style.DIVERGING)
-        counts = maps.draw(row[3], ratio, ratio.count.astype(float), LogNorm(1, most), "Greys")
+        weights = style.weight_map(row[0], real, style.shown(real), weight, "viridis")
+        style.weight_map(row[1], phantom, style.shown(phantom), weight, "viridis")
+        ratios = style.weight_map(row[2], ratio, style.decades(ratio)[0], Normalize(-bound, bound), style.DIVERGING)
+        counts = style.weight_map(row[3], ratio, ratio.count.astype(float), LogNorm(1, most), "Greys")
         _level_lines(row[0], real, 1, 1)
         _level_lines(row[1], real, *(1 - head_change(at(parts, net), head[net]).mean(axis=0)))
         row[0].set_ylabel(f"{names[net]}\n" + r"hard, $y\,w_h f_h$")
-    for panel, title in zip(axes[0], (*maps.SYMBOLS, "points")):
+    for panel, title in zip(axes[0], (*style.WEIGHTS, "points")):
         panel.set_title(title, loc="center")
     for panel in axes[-1]:
         panel.set_xlabel(r"easy, $y\,w_e f_e$")
@@ -191,10 +190,10 @@ def maps_through_training(parts: Decomposition, epochs: Sequence[int], bins: int
     fig, axes = plt.subplots(3, len(epochs), figsize=(style.PAGE_WIDTH, 4.3), squeeze=False)
     for c, column in enumerate(axes.T):
         real, phantom, ratio = pooled_maps(at(parts, c), bins)
-        values, bound = maps.decades(ratio)
-        weights = maps.draw(column[0], real, maps.shown(real), LogNorm(floor, 1), "viridis")
-        maps.draw(column[1], phantom, maps.shown(phantom), LogNorm(floor, 1), "viridis")
-        ratios = maps.draw(column[2], ratio, values / bound, Normalize(-1, 1), style.DIVERGING)
+        values, bound = style.decades(ratio)
+        weights = style.weight_map(column[0], real, style.shown(real), LogNorm(floor, 1), "viridis")
+        style.weight_map(column[1], phantom, style.shown(phantom), LogNorm(floor, 1), "viridis")
+        ratios = style.weight_map(column[2], ratio, values / bound, Normalize(-1, 1), style.DIVERGING)
         factor = f"{10**bound:.2g}" if bound < 2 else f"10^{{{bound:.1f}}}"
         column[2].set_xlabel(rf"× or ÷ ${factor}$", fontsize=7.5, labelpad=1)
         for panel in column:
@@ -203,7 +202,7 @@ def maps_through_training(parts: Decomposition, epochs: Sequence[int], bins: int
             panel.yaxis.set_major_locator(MaxNLocator(3))
         for panel in column[:2]:
             panel.set_xticklabels([])
-    for panel, label in zip(axes[:, 0], maps.SYMBOLS):
+    for panel, label in zip(axes[:, 0], style.WEIGHTS):
         panel.set_ylabel(label)
     _epoch_titles(axes[0], epochs)
     bars = [
@@ -353,7 +352,7 @@ def training_slider(parts: Decomposition, epochs: Sequence[int], names: Sequence
 
 def _heatmap(real: WeightMap, phantom: WeightMap, ratio: WeightMap, visible: bool) -> go.Heatmap:
     """A map of ratios whose bins tell their medians and counts."""
-    values, bound = maps.decades(ratio)
+    values, bound = style.decades(ratio)
     centres = [((edges[1:] + edges[:-1]) / 2).round(3).tolist() for edges in (ratio.easy_edges, ratio.hard_edges)]
     texts = [
         [f"real {a:.1e}<br>phantom {b:.1e}<br>{n} points" for a, b, n in zip(*row)]

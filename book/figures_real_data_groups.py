@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from book import figures_maps as maps
 from book import style
 from book.figures_real_data_images import COLOURS, MARKERS, NAMES
 from book.figures_real_data_sweeps import draw_lorenz
@@ -105,13 +104,13 @@ def weight_maps(row: Row, seed: int = 0) -> Figure:
         for epoch in row.moments
     ]
     fig, grid = plt.subplots(3, len(columns), figsize=(style.PAGE_WIDTH, 5.6), squeeze=False)
-    medians = np.concatenate([maps.shown(table).ravel() for *_, tables in columns for table in tables[:2]])
+    medians = np.concatenate([style.shown(table).ravel() for *_, tables in columns for table in tables[:2]])
     weight = LogNorm(10 ** np.floor(np.log10(np.nanmin(medians))), 1)
-    bound = max(maps.decades(tables[2])[1] for *_, tables in columns)
+    bound = max(style.decades(tables[2])[1] for *_, tables in columns)
     for (method, epoch, (real, phantom, ratio)), panels in zip(columns, grid.T):
         for table, ax in ((real, panels[0]), (phantom, panels[1])):
-            weights = maps.draw(ax, table, maps.shown(table), weight, "viridis")
-        ratios = maps.draw(panels[2], ratio, maps.decades(ratio)[0], Normalize(-bound, bound), style.DIVERGING)
+            weights = style.weight_map(ax, table, style.shown(table), weight, "viridis")
+        ratios = style.weight_map(panels[2], ratio, style.decades(ratio)[0], Normalize(-bound, bound), style.DIVERGING)
         panels[0].set_title(f"{NAMES[method]} net,\nepoch {epoch}", loc="center", fontsize=8.5)
         for ax in panels:
             ax.axvline(0, color="black", lw=0.7, ls=(0, (1, 2)))
@@ -120,7 +119,7 @@ def weight_maps(row: Row, seed: int = 0) -> Figure:
             ax.yaxis.set_major_locator(MaxNLocator(4))
         for ax in panels[:2]:
             ax.tick_params(labelbottom=False)
-    for ax, symbol in zip(grid[:, 0], maps.SYMBOLS):
+    for ax, symbol in zip(grid[:, 0], style.WEIGHTS):
         ax.set_ylabel(symbol)
     fig.supxlabel(f"signed contribution of the easy feature, {row.features[0]}", fontsize=9)
     fig.supylabel(f"signed contribution of the hard feature, {row.features[1]}", fontsize=9)

@@ -1,18 +1,24 @@
 """The one style and palette of every figure, colour-blind safe and told apart in grey by lightness, and what they
-share: a line with its band, whiskers, rows."""
+share: a line with its band, whiskers, rows, a map of importance weights."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
+from matplotlib.colors import Normalize
+from matplotlib.ticker import MaxNLocator
 
 from lib.stats import Estimate, bootstrap_band
+
+if TYPE_CHECKING:
+    from lib.importance import WeightMap  # which loads torch
 
 # Okabe and Ito's hues (Color Universal Design, 2008).
 SGD, SAM, LSAM = "#D55E00", "#0072B2", "#009E73"
@@ -20,7 +26,10 @@ EASY, HARD = "#E69F00", "#56438B"
 NEGATIVE, POSITIVE = "#D55E00", "#0072B2"  # labels -1 and +1
 GREY = "#6B6B6B"
 DIVERGING = sns.blend_palette(["#D55E00", "#F7F4EF", "#0072B2"], as_cmap=True)
+PLOTLY_DIVERGING = [[0.0, NEGATIVE], [0.5, "#F7F4EF"], [1.0, POSITIVE]]
 PAGE_WIDTH = 7.4  # inches: the text column of the book
+WEIGHTS = (r"real, $\lambda$", r"phantom, $\tilde\lambda$", r"ratio $\tilde\lambda/\lambda$")
+LEAST = 3  # points that a bin of a weight map needs to be drawn
 
 
 def sequence(count: int) -> list:
@@ -93,3 +102,24 @@ def rows(axes: Axes, names: Sequence[str]) -> None:
     axes.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.4, -0.6))
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
+
+
+def shown(table: WeightMap) -> np.ndarray:
+    """Medians of the bins with enough points, NaN elsewhere."""
+    return np.where(table.count >= LEAST, table.median, np.nan)
+
+
+def decades(ratio: WeightMap) -> tuple[np.ndarray, float]:
+    """Decimal logarithm of a map of ratios, and the size that 95 % of its bins stay within."""
+    values = np.log10(shown(ratio))
+    return values, float(np.nanquantile(np.abs(values), 0.95))
+
+
+def weight_map(axes: Axes, table: WeightMap, values: np.ndarray, norm: Normalize, cmap: Any) -> QuadMesh:
+    """One map of Figures 5 and 8: `values` (easy bin, hard bin), easy contribution to the right."""
+    axes.set_facecolor("#EFEFEF")
+    mesh = axes.pcolormesh(table.easy_edges, table.hard_edges, values.T, norm=norm, cmap=cmap)
+    axes.axhline(0, color="black", linewidth=0.7, linestyle=(0, (1, 2)))
+    axes.xaxis.set_major_locator(MaxNLocator(3))
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    return mesh
