@@ -188,6 +188,12 @@ def text(name: str, value: str) -> None:
     _glue(name, {"text/plain": repr(value), "text/markdown": value}, prefix=HIDDEN)
 
 
+def numbers(prefix: str, values: Mapping[str, Any]) -> None:
+    """Glue every value, a number or a text, as `prefix`_its name, without showing it."""
+    for name, value in values.items():
+        (text if isinstance(value, str) else number)(f"{prefix}_{name}", value)
+
+
 def _glue(name: str, data: dict[str, Any], prefix: str = "") -> None:
     if not re.fullmatch(r"[A-Za-z][\w-]*", name):
         raise ValueError(f"name must be a letter, then letters, digits, _ or -, not {name!r}")

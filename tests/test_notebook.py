@@ -142,6 +142,12 @@ def test_number_and_text_are_glued_out_of_sight(shown):
     assert all(metadata["scrapbook"]["mime_prefix"] == notebook.HIDDEN for _, metadata in shown)
 
 
+def test_numbers_glue_each_value_under_its_prefix(shown):
+    notebook.numbers("celeba", {"gain": np.float64(0.25), "verdict": "partly"})
+    assert [metadata["scrapbook"]["name"] for _, metadata in shown] == ["celeba_gain", "celeba_verdict"]
+    assert [data[notebook.HIDDEN + "text/plain"] for data, _ in shown] == ["0.25", "'partly'"]
+
+
 @pytest.mark.parametrize("wrong", [True, "3", [1.0], None])
 def test_number_refuses_what_is_none(wrong):
     with pytest.raises(ValueError, match="number 'gain' must be one int or float"):
