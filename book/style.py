@@ -1,5 +1,5 @@
 """The one style and palette of every figure, colour-blind safe and told apart in grey by lightness, and what they
-share: a line with its band, whiskers, rows, a map of importance weights."""
+share: a line with its band, whiskers, rows, a map of importance weights, a slider."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from matplotlib.ticker import MaxNLocator
 from lib.stats import Estimate, bootstrap_band
 
 if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
     from lib.importance import WeightMap  # which loads torch
 
 # Okabe and Ito's hues (Color Universal Design, 2008).
@@ -123,3 +125,29 @@ def weight_map(axes: Axes, table: WeightMap, values: np.ndarray, norm: Normalize
     axes.xaxis.set_major_locator(MaxNLocator(3))
     axes.yaxis.set_major_locator(MaxNLocator(4))
     return mesh
+
+
+def slider(fig: go.Figure, labels: Sequence[str], prefix: str, pad: int, titles: Sequence[str] | None = None) -> None:
+    """A slider under a plotly figure that shows the traces of one label at a time, `titles` above them.
+
+    The traces whose `visible` is set belong to the labels, equally many to each and in their order; those after
+    them are always shown.
+    """
+    each = sum(trace.visible is not None for trace in fig.data) // len(labels)
+    rest = [True] * (len(fig.data) - each * len(labels))
+    steps = [
+        {
+            "label": label,
+            "method": "update",
+            "args": [
+                {"visible": [i // each == k for i in range(each * len(labels))] + rest},
+                {"title.text": titles[k]} if titles else {},
+            ],
+        }
+        for k, label in enumerate(labels)
+    ]
+    fig.update_layout(
+        template="plotly_white",
+        margin={"l": 10, "r": 10, "b": 10},
+        sliders=[{"steps": steps, "currentvalue": {"prefix": prefix}, "pad": {"t": pad}}],
+    )
