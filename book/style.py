@@ -3,7 +3,7 @@ share: a line with its band, whiskers, rows, a map of importance weights, a slid
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
@@ -30,6 +30,8 @@ GREY = "#6B6B6B"
 DIVERGING = sns.blend_palette(["#D55E00", "#F7F4EF", "#0072B2"], as_cmap=True)
 PLOTLY_DIVERGING = [[0.0, NEGATIVE], [0.5, "#F7F4EF"], [1.0, POSITIVE]]
 PAGE_WIDTH = 7.4  # inches: the text column of the book
+RADIUS = r"LSAM radius $\rho$ (0: SGD)"
+MARKERS = "osD^vPX*"  # of ordered lines
 WEIGHTS = (r"real, $\lambda$", r"phantom, $\tilde\lambda$", r"ratio $\tilde\lambda/\lambda$")
 LEAST = 3  # points that a bin of a weight map needs to be drawn
 
@@ -72,6 +74,12 @@ def line(
     mean, low, high = bootstrap_band(values)
     band(axes, places, low, high, colour)
     axes.plot(places, mean, color=colour, marker=marker, **{"markersize": 4, **options})
+
+
+def lines(axes: Axes, places: Sequence[float], values: Mapping[str, np.ndarray]) -> None:
+    """An ordered set of lines, name -> (places, seeds), each as by `line`, from dark to light."""
+    for (name, of_line), colour, marker in zip(values.items(), sequence(len(values)), MARKERS * 9):
+        line(axes, places, of_line, colour, marker, label=name)
 
 
 def band(
