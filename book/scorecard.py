@@ -153,7 +153,7 @@ def recorded(executed: Path) -> Iterator[ClaimRecord]:
     for claim, judgements in found.items():
         if executed.stem not in CLAIMS[claim].notebooks:
             raise ValueError(
-                f"{executed.stem} judges {claim}, which lib/claims.py gives to {' and '.join(CLAIMS[claim].notebooks)}"
+                f"{executed.stem} judges {claim}, which book/claims.yml gives to {' and '.join(CLAIMS[claim].notebooks)}"
             )
         yield ClaimRecord(
             claim,

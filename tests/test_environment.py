@@ -55,7 +55,11 @@ def test_installed_version_is_the_pinned_one(name):
 
 
 def test_every_package_of_the_library_is_installed():
-    found = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "lib").rglob("__init__.py")}
+    found = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for room in ("book", "lib")
+        for path in (ROOT / room).rglob("__init__.py")
+    }
     assert set(PROJECT["tool"]["setuptools"]["packages"]) == found
 
 
@@ -67,5 +71,5 @@ def test_library_is_found_from_a_folder_that_holds_another_lib(tmp_path):
 
 
 def test_library_imports_by_full_names_so_that_stale_chapters_are_found():
-    for path in (ROOT / "lib").rglob("*.py"):
+    for path in [*(ROOT / "lib").rglob("*.py"), *(ROOT / "book").rglob("*.py")]:
         assert not re.search(r"^\s*from \.", path.read_text(encoding="utf-8"), re.MULTILINE), path

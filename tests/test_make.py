@@ -35,13 +35,16 @@ def write_chapter(path: Path, code: str) -> None:
 
 @pytest.fixture
 def tree(tmp_path, monkeypatch) -> Path:
-    """A copy of the repository's machinery with one short chapter, `01_trial`, that imports `lib.one`."""
+    """A copy of the repository's machinery with one short chapter, `01_trial`, which imports `book.trial`, and
+    that imports `lib.one`."""
     generated = shutil.ignore_patterns("chapters", "__pycache__")
     shutil.copytree(ROOT / "book", tmp_path / "book", ignore=generated)
     for name in ("Makefile", "_config.yml", "pyproject.toml", "requirements-lock.txt"):
         shutil.copy(ROOT / name, tmp_path)
     (tmp_path / "lib" / "deep").mkdir(parents=True)
     shutil.copytree(ROOT / "lib" / "trials", tmp_path / "lib" / "trials", ignore=generated)
+    shutil.copy(ROOT / "lib" / "files.py", tmp_path / "lib")
+    (tmp_path / "book" / "trial.py").write_text("from lib import one\n")
     files = {
         "__init__": "",
         "one": "from lib.deep import two\n",
@@ -52,7 +55,7 @@ def tree(tmp_path, monkeypatch) -> Path:
     for name, text in files.items():
         (tmp_path / "lib" / f"{name}.py").write_text(text)
     (tmp_path / "notebooks").mkdir()
-    code = "from lib import one\nrho, levels, one.two.VALUE"
+    code = "from book import trial\nrho, levels, trial.one.two.VALUE"
     write_chapter(tmp_path / "notebooks" / "01_trial.ipynb", code)
     (tmp_path / "book" / "parameters.yml").write_text("01_trial:\n  rho: 0.25\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -67,7 +70,7 @@ def tree(tmp_path, monkeypatch) -> Path:
 
 
 def run_chapters(tree: Path) -> subprocess.CompletedProcess:
-    command = [sys.executable, tree / "book" / "chapters.py"]
+    command = [sys.executable, "-m", "book.make.chapters"]
     return subprocess.run(command, cwd=tree, capture_output=True, text=True)
 
 
@@ -83,21 +86,24 @@ def test_hash_follows_cells_parameters_and_imported_files_and_nothing_else(tree)
     stored = json.loads(notebook.read_text())
     stored["cells"][-1]["outputs"] = [{"output_type": "stream", "name": "stdout", "text": "3"}]
     notebook.write_text(json.dumps(stored))
+    (tree / "book" / "make" / "pages.py").write_text("")
     assert of_run(tree) == first, "a file that no chapter imports, or a stored output, must not count"
-    (tree / "lib" / "deep" / "two.py").write_text("VALUE = 4\n")
-    second = of_run(tree)
-    assert second != first
+    seen = {first}
+    for path, text in (("lib/deep/two.py", "VALUE = 4\n"), ("book/trial.py", "from lib import one  # again\n")):
+        (tree / path).write_text(text)
+        seen.add(of_run(tree))
     stored["cells"][-1]["source"] += "\nrho"
     notebook.write_text(json.dumps(stored))
-    assert of_run(tree) != second
+    assert len(seen | {of_run(tree)}) == 4
 
 
 def test_hash_follows_results_and_the_place_of_images_where_a_chapter_reads_them(tree, monkeypatch):
-    (tree / "lib" / "store.py").write_text("")
-    (tree / "lib" / "data").mkdir()
-    (tree / "lib" / "data" / "__init__.py").write_text("")
-    (tree / "lib" / "data" / "sources.py").write_text("")
-    write_chapter(tree / "notebooks" / "01_trial.ipynb", "import lib.store\nfrom lib.data import sources")
+    for path in (fingerprint.STORE, fingerprint.DATA):
+        assert (ROOT / path).is_file()
+        (tree / path).parent.mkdir(exist_ok=True)
+        (tree / path).write_text("")
+    code = "\n".join(f"import {path[:-3].replace('/', '.')}" for path in (fingerprint.STORE, fingerprint.DATA))
+    write_chapter(tree / "notebooks" / "01_trial.ipynb", code)
     seen = {of_run(tree)}
     (tree / "results").mkdir()
     (tree / "results" / "trial.json").write_text("{}")
@@ -113,7 +119,7 @@ def test_hash_follows_results_and_the_place_of_images_where_a_chapter_reads_them
 
 def test_quick_path_imports_neither_torch_nor_papermill():
     code = (
-        "import sys; sys.path.insert(0, 'book'); import fingerprint, pages, regression; "
+        "import sys; from book.make import fingerprint, pages, regression; "
         "[fingerprint.of_run(path, {}) for path in fingerprint.chapters()]; "
         "print({'torch', 'papermill', 'nbformat', 'sphinx', 'pandas'} & sys.modules.keys())"
     )
@@ -231,11 +237,11 @@ def test_built_pages_are_searched_for_every_page_and_figure(tree, inside, proble
 
 def test_pages_are_made_again_after_a_change_of_results_claims_or_the_library_of_the_book(tree):
     seen = {pages.inputs()}
-    for path in ("results/images/trial.json", "results/claims.json", "lib/claims.py", "lib/other.py"):
+    for path in ("results/images/trial.json", "results/claims.json", "book/claims.py", "lib/stats.py", "lib/other.py"):
         (tree / path).parent.mkdir(parents=True, exist_ok=True)
         (tree / path).write_text("{}")
         seen.add(pages.inputs())
-    assert len(seen) == 4, "lib/other.py is imported by no code of the book"
+    assert len(seen) == 5, "lib/other.py is imported by no code of the book"
 
 
 def test_claims_of_the_executed_chapters_are_stored_where_the_pages_read_them(tree):

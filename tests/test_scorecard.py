@@ -81,7 +81,7 @@ def test_a_record_says_where_how_and_in_what_time(executed):
 
 def test_a_record_survives_the_run_of_a_real_notebook(tmp_path):
     code = (
-        "from lib.claims import Check, judge\nfrom lib.stats import estimate\n"
+        "from book.claims import Check, judge\nfrom lib.stats import estimate\n"
         "judge('C1', [Check('a gain', True, estimate([0.25, 0.5]), main=True)], stored_seconds=3)"
     )
     cells = [nbformat.v4.new_markdown_cell("# The toy: more"), nbformat.v4.new_code_cell(code)]
@@ -145,7 +145,7 @@ def test_judgements_of_one_claim_in_one_chapter_are_put_together(tmp_path):
 
 def test_a_chapter_that_judges_another_ones_claim_is_named(tmp_path):
     execute(tmp_path, "03_toy", judge("C12", [GAIN]))
-    with pytest.raises(ValueError, match="03_toy judges C12, which lib/claims.py gives to 11_theory"):
+    with pytest.raises(ValueError, match="03_toy judges C12, which book/claims.yml gives to 11_theory"):
         scorecard.collect(tmp_path)
 
 

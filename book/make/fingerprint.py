@@ -19,6 +19,7 @@ NOTEBOOKS = ROOT / "notebooks"
 PARAMETERS = ROOT / "book" / "parameters.yml"
 RESULTS = ROOT / "results"
 CLAIMS = RESULTS / "claims.json"  # made from the executed chapters
+STORE, DATA = "lib/trials/store.py", "lib/data/sources.py"  # what reads results, and the image data
 ENVIRONMENT = [ROOT / "requirements-lock.txt", ROOT / "pyproject.toml"]
 
 
@@ -46,7 +47,7 @@ def code_cells(notebook: Path) -> list[str]:
 
 
 def library_files(sources: list[str]) -> list[Path]:
-    """The files of `lib` that code with these `sources` imports, directly or through one another."""
+    """The files of `lib` and `book` that code with these `sources` imports, directly or through one another."""
     found: set[Path] = set()
     waiting = list(sources)
     while waiting:
@@ -89,9 +90,9 @@ def _watched(library: list[Path]) -> list[str]:
     """What the library reads at run time: result files, and which image data are there."""
     names = {path.relative_to(ROOT).as_posix() for path in library}
     lines = []
-    if "lib/trials/store.py" in names:
+    if STORE in names:
         lines += _lines(trial_files())
-    if "lib/data/sources.py" in names:
+    if DATA in names:
         data = Path(os.environ.get("SAM_DATA_ROOT") or ROOT / "data")
         there = [*data.glob("*/*"), *data.glob("*/raw/*")]
         lines += [str(data), *sorted(path.relative_to(data).as_posix() for path in there)]
