@@ -1,0 +1,72 @@
+"""Verdicts computed again from stored results, and those in the notebooks, are the ones of the golden file."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from book import domainbed, natural_plans, real_data_report, real_data_rows, real_data_table, real_data_table1
+from book.claims import JUDGEMENT, Judgement, judge
+from lib.trials.store import RESULTS, ROOT, Store
+
+GOLDEN = json.loads((Path(__file__).parent / "golden" / "judgements.json").read_text())
+
+
+def assert_same(judgement: dict, golden: dict) -> None:
+    """Both as of `Judgement.as_json`, but for the seconds: the same checks, effects equal to 1e-9."""
+    assert judgement["claim"] == golden["claim"]
+    for check, known in zip(judgement["checks"], golden["checks"], strict=True):
+        for name in ("what", "holds", "main", "reduced"):
+            assert check.get(name, False) == known[name], (name, check, known)
+        effects = (check["effect"] or {}), (known["effect"] or {})
+        assert effects[0].keys() == effects[1].keys(), (check, known)
+        for name, value in effects[1].items():
+            ours, value = (math.nan if one is None else one for one in (effects[0][name], value))
+            assert ours == pytest.approx(value, rel=1e-9, abs=1e-9, nan_ok=True), (name, check, known)
+
+
+def real_data() -> list[Judgement]:
+    """C7, C3 and C4 on the paired and the natural sets at the chapter's default parameters."""
+    store, names = Store(), {"cifar-mnist": "CIFAR-MNIST", "fmnist-mnist": "FMNIST-MNIST"}
+    settings = {name: real_data_table1.selected(name, store) for name in names}
+    trials = [trial for chosen in settings.values() for trial in real_data_table1.comparison(chosen, 4)]
+    errors = real_data_table.table(store.read(trial.configuration) for trial in trials)
+    rows = real_data_rows.stored("reduced", Store(RESULTS / "natural"), natural_plans.SEEDS).values()
+    return [
+        judge(
+            "C7", real_data_report.checks_of_table(errors, names, list(names)) + real_data_rows.checks_of_table(rows)
+        ),
+        judge("C3", [check for row in rows for check in real_data_rows.checks_of_evenness(row)]),
+        judge("C4", [check for row in rows for check in real_data_rows.checks_of_which(row)]),
+    ]
+
+
+def domains() -> list[Judgement]:
+    """C8 on the reduced runs."""
+    store = Store(RESULTS / "natural")
+    weights = "resnet18_imagenet_to_layer3.pt"
+    trials = domainbed.trials("all", 3, lr=0.01, rho=0.05, epochs=2, size=64, weights=weights)
+    records = [record for trial in trials if (record := store.read(trial.configuration))]
+    return [judge("C8", domainbed.checks(domainbed.found(records), reduced=True))]
+
+
+COMPUTED: dict[str, Callable[[], list[Judgement]]] = {"07_real_data": real_data, "08_domainbed": domains}
+
+
+@pytest.mark.parametrize("chapter", COMPUTED)
+def test_judgements_computed_from_stored_results_are_the_golden_ones(chapter):
+    for judgement, golden in zip(COMPUTED[chapter](), GOLDEN[chapter], strict=True):
+        assert_same(judgement.as_json(), golden)
+
+
+@pytest.mark.parametrize("chapter", GOLDEN)
+def test_judgements_in_the_notebooks_are_the_golden_ones(chapter):
+    cells = json.loads((ROOT / "notebooks" / f"{chapter}.ipynb").read_text())["cells"]
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    found = [output["metadata"][JUDGEMENT] for output in outputs if JUDGEMENT in output.get("metadata", {})]
+    if not found:
+        pytest.skip("the notebook was stored without its outputs")
+    for judgement, golden in zip(found, GOLDEN[chapter], strict=True):
+        assert_same(judgement, golden)

@@ -1,0 +1,18 @@
+"""No stored result loses its trial: every experiment's plan names the trials that it named before the rooms moved."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from book.experiments import experiments
+
+KNOWN = json.loads((Path(__file__).parent / "golden" / "identities.json").read_text())
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_plan_has_the_same_trials_and_as_many_later_ones(name):
+    experiment = experiments()[name]
+    plan = experiment.plan(experiment.store, experiment.seeds)
+    assert sorted({trial.identity for trial in plan.trials}) == KNOWN[name]["trials"]
+    assert plan.later == KNOWN[name]["later"]
