@@ -1,18 +1,32 @@
-"""Which points the update listens to, at the real and the phantom head: what chapter 05 measures."""
+"""Chapter 05: which points the update listens to at the real and the phantom head; the rules of C3, C4 and C9
+(Figures 3, 5, 7 and 8)."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from typing import NamedTuple
 
+import matplotlib.pyplot as plt
 import numpy as np
+import plotly.graph_objects as go
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from plotly.subplots import make_subplots
 from scipy.special import expit
 
-from lib.importance import gini
+from book import style
+from book.claims import Check, weakest
+from lib.importance import WeightMap, gini, lorenz_curve, weight_map, worst_share
 from lib.toy.decomposition import Decomposition, decompose
 from lib.toy.ensemble import ToyResult
 
 PARTS = tuple(field.name for field in fields(Decomposition))
+NETS = {"SGD": (style.SGD, "o"), "LSAM": (style.LSAM, "^")}  # the two nets that are compared
+FEATURES = {"easy": style.EASY, "hard": style.HARD}
+KINDS = {"real": (0, (3, 1.5)), "phantom": "-"}  # weights, and how they are drawn
+SMALL = {"fontsize": 7, "borderpad": 0, "labelspacing": 0.25, "handlelength": 2.4}  # a legend in a panel
+LINE = {"markersize": 3.8, "linewidth": 1.4}
 
 
 def through_training(
@@ -63,11 +77,328 @@ def against_rho(result: ToyResult) -> tuple[dict[str, np.ndarray], np.ndarray]:
     Gini coefficients, real minus phantom, each (rho, seed), and the slopes in the LSAM-trained nets
     (rho, seed, 2)."""
     radii = [(k, setting.rho) for k, setting in enumerate(result.settings)][1:]
-    parts = [at(through_training(result, rho, (0, k))[0], slice(None), -1) for k, rho in radii]
-    real, phantom = (np.array([gini(getattr(part, name)) for part in parts]) for name in ("real", "phantom"))
-    differences = {
-        "SGD-trained": real[:, 0] - phantom[:, 0],
-        "LSAM-trained": real[:, 1] - phantom[:, 1],
-        "SGD real − LSAM phantom": real[:, 0] - phantom[:, 1],
+    found = [effects(at(through_training(result, rho, (0, k))[0], slice(None), -1)) for k, rho in radii]
+    within = np.stack([one.within for one in found], axis=1)
+    differences = {f"{name}-trained": values for name, values in zip(NETS, within)}
+    differences["SGD real − LSAM phantom"] = np.array([one.between for one in found])
+    return differences, np.array([one.slopes[1] for one in found])
+
+
+class Effects(NamedTuple):
+    """What the claims are judged by; `real` and `phantom` come first in all but the slopes."""
+
+    even: np.ndarray  # Gini coefficients of the weights, (2, net, checkpoint, seed)
+    easy: np.ndarray  # share of all importance in the quarter that this feature fits worst, (2, net, checkpoint, seed)
+    hard: np.ndarray
+    slopes: np.ndarray  # see `log_ratio_slopes`, (net, checkpoint, seed, 2)
+
+    @property
+    def within(self) -> np.ndarray:
+        """By how much the real weights of a net are less even than its phantom ones, (net, checkpoint, seed)."""
+        return self.even[0] - self.even[1]
+
+    @property
+    def between(self) -> np.ndarray:
+        """The same of the SGD-trained net's real and the LSAM-trained net's phantom weights, (checkpoint, seed)."""
+        return self.even[0, 0] - self.even[1, 1]
+
+    @property
+    def fits(self) -> dict[str, tuple[np.ndarray, int]]:
+        """What C4 says of each net: the effect (net, checkpoint, seed) and its sign."""
+        return {
+            "share of the easy feature's worst quarter, change below 0": (self.easy[1] - self.easy[0], -1),
+            "share of the hard feature's worst quarter, change above 0": (self.hard[1] - self.hard[0], +1),
+            "slope on the easy contribution above 0": (self.slopes[..., 0], +1),
+            "slope on the hard contribution below 0": (self.slopes[..., 1], -1),
+        }
+
+
+def effects(parts: Decomposition) -> Effects:
+    """The effects of nets (net, checkpoint, seed, n); the axis of checkpoints may be missing."""
+    both = np.array([parts.real, parts.phantom])
+    return Effects(gini(both), worst_share(parts.easy, both), worst_share(parts.hard, both), log_ratio_slopes(parts))
+
+
+def checks_c3(found: Effects) -> list[Check]:
+    """C3 at the last checkpoint: within each net and between the two."""
+    between = "Gini coefficient, SGD-trained real minus LSAM-trained phantom, above 0"
+    within = "-trained: Gini coefficient, real minus phantom, above 0"
+    nets = [weakest(name + within, values[-1], +1) for name, values in zip(NETS, found.within)]
+    return [*nets, weakest(between, found.between[-1], +1)]
+
+
+def checks_c4(found: Effects) -> list[Check]:
+    """C4 at the last checkpoint, in each net, as a group and point by point."""
+    return [
+        weakest(f"{name}-trained: {what}", values[net, -1], sign)
+        for what, (values, sign) in found.fits.items()
+        for net, name in enumerate(NETS)
+    ]
+
+
+def checks_c9(found: Effects, epochs: Sequence[int]) -> list[Check]:
+    """C9: what C3 and C4 say, in both nets at every checkpoint after the first step; `epochs`: of checkpoints."""
+    even = {
+        "Gini coefficient, real minus phantom of a net, above 0": (found.within, +1),
+        "Gini coefficient, SGD-trained real minus LSAM-trained phantom, above 0": (found.between[None], +1),
     }
-    return differences, np.array([log_ratio_slopes(at(part, 1)) for part in parts])
+    began = int(epochs[0] == 0)
+    return [weakest(what, values[:, began:], sign) for what, (values, sign) in (even | found.fits).items()]
+
+
+def _lorenz(axes: Axes, real: np.ndarray, phantom: np.ndarray, colour: str) -> None:
+    """Both curves of one net, mean and band over seeds: weights (seed, n)."""
+    for weights, line, width in zip((real, phantom), KINDS.values(), (1.3, 1.8)):
+        fractions, shares = lorenz_curve(weights)
+        style.line(axes, fractions, shares.T, colour, linestyle=line, linewidth=width)
+    axes.plot([0, 1], [0, 1], color=style.GREY, linewidth=0.7, linestyle=":")
+    axes.set(xlim=(0, 1), ylim=(0, 1.01))
+
+
+def lorenz(parts: Decomposition, names: Sequence[str], zoom: float = 0.1) -> Figure:
+    """Figure 3: Lorenz curves of two nets (net, seed, n), and their Gini coefficients seed by seed.
+
+    Insets enlarge the first `zoom` of the points; the second net's also shows the first net's real weights.
+    """
+    fig, axes = plt.subplots(1, 3, figsize=(style.PAGE_WIDTH, 3.0), width_ratios=[1, 1, 0.95])
+    dashed = KINDS["real"]
+    for net, (panel, name, (colour, _)) in enumerate(zip(axes, names, NETS.values())):
+        inset = panel.inset_axes([0.42, 0.14, 0.55, 0.56])
+        for part in (panel, inset):
+            _lorenz(part, parts.real[net], parts.phantom[net], colour)
+        if net:
+            fractions, shares = lorenz_curve(parts.real[0])
+            inset.plot(fractions, shares.mean(axis=0), color=style.SGD, linestyle=dashed, linewidth=1.1)
+        inset.set(xlim=(0, zoom), xticks=[0, zoom], yticks=[0, 1])
+        inset.tick_params(labelsize=7, length=2, pad=1)
+        panel.set(title=name, xlabel="% of points, heaviest first")
+        for axis in (panel.xaxis, panel.yaxis, inset.xaxis, inset.yaxis):
+            axis.set_major_formatter(PercentFormatter(1, 0, symbol=""))
+    axes[0].set_ylabel("share of all importance, %")
+    for label, line in zip(style.WEIGHTS, KINDS.values()):
+        axes[0].plot([], [], color=style.GREY, linestyle=line, label=label)
+    box = {**SMALL, "fontsize": 7.5, "borderpad": 0.2, "frameon": True, "edgecolor": "none", "framealpha": 1}
+    axes[0].legend(loc="upper right", bbox_to_anchor=(1, 0.97), **box)
+    _gini_by_seed(axes[2], gini(np.stack([parts.real, parts.phantom], axis=1)))
+    return fig
+
+
+def _gini_by_seed(axes: Axes, values: np.ndarray) -> None:
+    """Coefficients (net, real or phantom, seed): a line joins what belongs to one net."""
+    for net, (colour, _) in enumerate(NETS.values()):
+        axes.plot([2 * net, 2 * net + 1], values[net], color="#CFCFCF", linewidth=0.6, zorder=1)
+        for place, seeds, inside in zip((2 * net, 2 * net + 1), values[net], ("white", colour)):
+            dots = {"facecolors": inside, "edgecolors": colour, "linewidths": 0.8}
+            axes.scatter(np.full(seeds.size, place), seeds, s=13, zorder=2, **dots)
+            axes.hlines(seeds.mean(), place - 0.3, place + 0.3, color="black", linewidth=1.6, zorder=3)
+    axes.set(title="Gini coefficient", xlim=(-0.5, 3.5), xticks=range(4), xticklabels=[*KINDS, *KINDS])
+    axes.tick_params(axis="x", length=0, labelsize=7.5)
+
+
+def lorenz_through_training(parts: Decomposition, epochs: Sequence[int], names: Sequence[str]) -> Figure:
+    """Figure 7: Lorenz curves at each checkpoint, a row for each net; `parts` (net, checkpoint, seed, n)."""
+    size = style.PAGE_WIDTH, 1.55 * len(names) + 0.5
+    fig, axes = plt.subplots(len(names), len(epochs), figsize=size, sharex=True, sharey=True, squeeze=False)
+    for net, (row, name, (colour, _)) in enumerate(zip(axes, names, NETS.values())):
+        for panel, real, phantom in zip(row, parts.real[net], parts.phantom[net]):
+            _lorenz(panel, real, phantom, colour)
+            text = f"{gini(real).mean():.2f}\n{gini(phantom).mean():.2f}"
+            corner = {"ha": "right", "va": "bottom", "transform": panel.transAxes}
+            panel.text(0.96, 0.06, text, fontsize=7.5, linespacing=1.3, **corner)
+            panel.set(xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
+            panel.xaxis.set_major_formatter(PercentFormatter(1, 0, symbol=""))
+        row[0].set_ylabel(name)
+        row[0].yaxis.set_major_formatter(PercentFormatter(1, 0))
+    _epoch_titles(axes[0], epochs)
+    fig.supxlabel("% of points, heaviest first", fontsize=9)
+    return fig
+
+
+def _epoch_titles(row: Sequence[Axes], epochs: Sequence[int]) -> None:
+    for panel, epoch in zip(row, epochs):
+        panel.set_title("start" if epoch == 0 else f"epoch {epoch}", loc="center", fontsize=8.5)
+
+
+def pooled_maps(parts: Decomposition, bins: int) -> list[WeightMap]:
+    """Figure 5 of one net (seed, n), pooled over seeds: maps of lambda, of lambda~ and of their ratio.
+
+    The ratio is divided by its median over the points of the same seed. The edges leave out 0.5 % of the
+    points at each end of either contribution.
+    """
+    edges = [np.linspace(*np.quantile(values, [0.005, 0.995]), bins + 1) for values in (parts.easy, parts.hard)]
+    ratio = parts.phantom / parts.real
+    ratio = ratio / np.median(ratio, axis=-1, keepdims=True)
+    places = parts.easy.ravel(), parts.hard.ravel()
+    return [weight_map(*places, weights.ravel(), *edges) for weights in (parts.real, parts.phantom, ratio)]
+
+
+def _level_lines(axes: Axes, table: WeightMap, easy_slope: float, hard_slope: float) -> None:
+    """Lines along which easy_slope y w_e f_e + hard_slope y w_h f_h stays equal."""
+    easy, hard = (edges[[0, -1]] for edges in (table.easy_edges, table.hard_edges))
+    corners = easy_slope * easy[:, None] + hard_slope * hard
+    for level in np.linspace(corners.min(), corners.max(), 6)[1:-1]:
+        line = (level - easy_slope * easy) / hard_slope
+        axes.plot(easy, line, color="white", linewidth=1, scalex=False, scaley=False)
+
+
+def weight_maps(parts: Decomposition, head: np.ndarray, bins: int = 14) -> Figure:
+    """Figure 5: median weight by both contributions, real and phantom, their ratio, and the count of points;
+    a row for each net (net, seed, n), head (net, seed, 2). White lines: equal weight by equation (6)."""
+    size = style.PAGE_WIDTH, 2.05 * len(NETS) + 0.9
+    fig, axes = plt.subplots(len(NETS), 4, figsize=size, sharex="row", sharey="row")
+    tables = [pooled_maps(at(parts, net), bins) for net in range(len(NETS))]
+    lightest = min(np.nanmin(style.shown(table)) for row in tables for table in row[:2])
+    weight = LogNorm(10 ** np.floor(np.log10(lightest)), 1)
+    bound = max(style.decades(row[2])[1] for row in tables)
+    most = max(row[2].count.max() for row in tables)
+    for net, (name, row, (real, phantom, ratio)) in enumerate(zip(NETS, axes, tables)):
+        weights = style.weight_map(row[0], real, style.shown(real), weight, "viridis")
+        style.weight_map(row[1], phantom, style.shown(phantom), weight, "viridis")
+        ratios = style.weight_map(row[2], ratio, style.decades(ratio)[0], Normalize(-bound, bound), style.DIVERGING)
+        counts = style.weight_map(row[3], ratio, ratio.count.astype(float), LogNorm(1, most), "Greys")
+        _level_lines(row[0], real, 1, 1)
+        _level_lines(row[1], real, *(1 - head_change(at(parts, net), head[net]).mean(axis=0)))
+        row[0].set_ylabel(f"{name}\n" + r"hard, $y\,w_h f_h$")
+    for panel, title in zip(axes[0], (*style.WEIGHTS, "points")):
+        panel.set_title(title, loc="center")
+    for panel in axes[-1]:
+        panel.set_xlabel(r"easy, $y\,w_e f_e$")
+    bar = {"orientation": "horizontal", "pad": 0.03, "aspect": 22, "shrink": 0.92}
+    fig.colorbar(weights, ax=axes[:, :2], label="median weight", **{**bar, "aspect": 44, "shrink": 0.7})
+    reach = max(1, int(bound))
+    ticks = fig.colorbar(ratios, ax=axes[:, 2], label="over the typical point's", extend="both", **bar)
+    ticks.set_ticks([-reach, 0, reach], labels=[f"$10^{{-{reach}}}$", "1", f"$10^{{{reach}}}$"])
+    fig.colorbar(counts, ax=axes[:, 3], label="in each bin", **bar)
+    return fig
+
+
+def maps_through_training(parts: Decomposition, epochs: Sequence[int], bins: int = 12, floor: float = 1e-10) -> Figure:
+    """Figure 8 of one net (checkpoint, seed, n): median weights below `floor` share a colour; every map of
+    ratios has a scale of its own, written below it."""
+    fig, axes = plt.subplots(3, len(epochs), figsize=(style.PAGE_WIDTH, 4.3), squeeze=False)
+    for c, column in enumerate(axes.T):
+        real, phantom, ratio = pooled_maps(at(parts, c), bins)
+        values, bound = style.decades(ratio)
+        weights = style.weight_map(column[0], real, style.shown(real), LogNorm(floor, 1), "viridis")
+        style.weight_map(column[1], phantom, style.shown(phantom), LogNorm(floor, 1), "viridis")
+        ratios = style.weight_map(column[2], ratio, values / bound, Normalize(-1, 1), style.DIVERGING)
+        factor = f"{10**bound:.2g}" if bound < 2 else f"10^{{{bound:.1f}}}"
+        column[2].set_xlabel(rf"× or ÷ ${factor}$", fontsize=7.5, labelpad=1)
+        for panel in column:
+            panel.tick_params(labelsize=6.5, length=2, pad=1, labelbottom=panel is column[2])
+            panel.xaxis.set_major_locator(MaxNLocator(2))
+            panel.yaxis.set_major_locator(MaxNLocator(3))
+    for panel, label in zip(axes[:, 0], style.WEIGHTS):
+        panel.set_ylabel(label)
+    _epoch_titles(axes[0], epochs)
+    bar = {"pad": 0.015, "fraction": 0.05}
+    bars = {
+        "median weight": fig.colorbar(weights, ax=axes[:2], extend="min", aspect=30, **bar),
+        "less   more": fig.colorbar(ratios, ax=axes[2], extend="both", aspect=15, ticks=[], **bar),
+    }
+    for label, one in bars.items():
+        one.set_label(label, fontsize=8.5)
+        one.ax.tick_params(labelsize=7.5)
+    fig.supxlabel(r"easy, $y\,w_e f_e$", fontsize=9)
+    fig.supylabel(r"hard, $y\,w_h f_h$", fontsize=9)
+    return fig
+
+
+def effects_through_training(found: Effects, epochs: Sequence[int]) -> Figure:
+    """Gini coefficients, what the worst-fitted quarters gain, and slopes, at each checkpoint. Slopes begin after
+    the start, where both contributions are near zero."""
+    fig, axes = plt.subplots(1, 3, figsize=(style.PAGE_WIDTH, 3.4))
+    began = int(epochs[0] == 0)
+    for net, (name, (colour, marker)) in enumerate(NETS.items()):
+        for values, (kind, line) in zip(found.even, KINDS.items()):
+            style.line(axes[0], epochs, values[net], colour, marker, linestyle=line, label=f"{name}, {kind}", **LINE)
+        for i, (feature, colour) in enumerate(FEATURES.items()):
+            look = {"label": f"{feature}, {name}", "markerfacecolor": colour if net else "white", **LINE}
+            real, phantom = getattr(found, feature)[:, net]
+            style.line(axes[1], epochs, phantom - real, colour, marker, **look)
+            style.line(axes[2], epochs[began:], found.slopes[net, began:, :, i], colour, marker, **look)
+    titles = "Gini coefficient", "share gained by the worst fit", "slope of the log ratio"
+    for panel, title in zip(axes, titles):
+        panel.set_title(title, fontsize=9)
+        panel.set_xscale("symlog", linthresh=1, linscale=0.4)
+        panel.set(xlabel="epoch", xlim=(-0.08, 1.15 * epochs[-1]))
+        panel.set_xticks([0, 1, 10, 100], ["0", "1", "10", "100"])
+        panel.minorticks_off()
+    for panel in axes[1:]:
+        panel.axhline(0, color=style.GREY, linewidth=0.7)
+    for panel in axes[:2]:
+        panel.legend(loc="lower right", **SMALL)
+    return fig
+
+
+def explanations(
+    rhos: Sequence[float], differences: Mapping[str, np.ndarray], slopes: np.ndarray, parts: Decomposition
+) -> Figure:
+    """What hangs on the radius (values of `against_rho`), and Gini coefficients against the mean weight as
+    training goes on; `parts` (net, checkpoint, seed, n)."""
+    fig, axes = plt.subplots(1, 3, figsize=(style.PAGE_WIDTH, 3.1))
+    for (label, values), look in zip(differences.items(), (*NETS.values(), (style.SAM, "s"))):
+        style.line(axes[0], rhos, values, *look, label=label, **LINE)
+    for i, (feature, colour) in enumerate(FEATURES.items()):
+        style.line(axes[1], rhos, slopes[..., i], colour, "o^"[i], label=feature, **LINE)
+    for net, (name, (colour, marker)) in enumerate(NETS.items()):
+        for kind, line in KINDS.items():
+            weights = getattr(parts, kind)[net]
+            mean = np.exp(np.log(weights.mean(axis=-1)).mean(axis=-1))
+            look = {"color": colour, "marker": marker, "linestyle": line, **LINE, "linewidth": 1.3}
+            axes[2].plot(mean, gini(weights).mean(axis=-1), label=f"{name}, {kind}", **look)
+    axes[2].set(xscale="log", xlabel="mean weight")
+    titles = "Gini, real minus phantom", "slopes, LSAM-trained", "Gini coefficient"
+    for panel, title, place in zip(axes, titles, ("upper left", "upper left", "lower left")):
+        panel.set_title(title, fontsize=9)
+        panel.legend(loc=place, **SMALL)
+    for panel in axes[:2]:
+        panel.axhline(0, color=style.GREY, linewidth=0.7)
+        panel.set_xlabel(r"LSAM radius $\rho$")
+    return fig
+
+
+def training_slider(parts: Decomposition, epochs: Sequence[int], bins: int = 12) -> go.Figure:
+    """Lorenz curves of both nets and the second net's map of ratios, with a slider for the epoch; `parts`
+    (net, checkpoint, seed, n)."""
+    titles = "Lorenz curves", f"phantom over real weight, {list(NETS)[1]}"
+    fig = make_subplots(1, 2, horizontal_spacing=0.14, subplot_titles=titles)
+    left, right = {"row": 1, "col": 1}, {"row": 1, "col": 2}
+    told = "%{y:.0f} % of the importance in %{x:.0f} % of the points<extra></extra>"
+    percent = np.linspace(0, 100, 101)
+    for c in range(len(epochs)):
+        for net, (name, (colour, _)) in enumerate(NETS.items()):
+            for kind, dash in zip(KINDS, ("dash", "solid")):
+                x, shares = lorenz_curve(getattr(parts, kind)[net, c])
+                y = (100 * np.interp(percent / 100, x, shares.mean(axis=0))).round(1).tolist()
+                line = {"color": colour, "dash": dash, "width": 2.2}
+                look = {"mode": "lines", "line": line, "name": f"{name}, {kind}", "hovertemplate": told}
+                fig.add_scatter(x=percent.tolist(), y=y, visible=c == 0, **look, **left)
+        fig.add_trace(_heatmap(*pooled_maps(at(parts, 1, c), bins), visible=c == 0), **right)
+    dotted = {"color": style.GREY, "dash": "dot", "width": 1}
+    fig.add_scatter(x=[0, 100], y=[0, 100], mode="lines", hoverinfo="skip", showlegend=False, line=dotted, **left)
+    style.slider(fig, [f"{epoch:g}" for epoch in epochs], "epoch ", pad=70)
+    legend = {"orientation": "h", "x": 0, "y": -0.17, "yanchor": "top", "font": {"size": 11}}
+    fig.update_layout(height=460, margin={"t": 40}, legend=legend)
+    fig.update_annotations(font_size=14)
+    fig.update_xaxes(title={"text": "% of points, heaviest first", "standoff": 4}, range=[0, 100], **left)
+    fig.update_yaxes(title="% of all importance", range=[0, 101], **left)
+    easy = {"text": "easy, y w<sub>e</sub> f<sub>e</sub>", "standoff": 4}
+    fig.update_xaxes(title=easy, showgrid=False, zeroline=False, **right)
+    fig.update_yaxes(title="hard, y w<sub>h</sub> f<sub>h</sub>", showgrid=False, **right)
+    return fig
+
+
+def _heatmap(real: WeightMap, phantom: WeightMap, ratio: WeightMap, visible: bool) -> go.Heatmap:
+    """A map of ratios whose bins tell their medians and counts."""
+    values, bound = style.decades(ratio)
+    x, y = (((edges[1:] + edges[:-1]) / 2).round(3).tolist() for edges in (ratio.easy_edges, ratio.hard_edges))
+    texts = [
+        [f"real {a:.1e}<br>phantom {b:.1e}<br>{n} points" for a, b, n in zip(*row)]
+        for row in zip(real.median.T, phantom.median.T, ratio.count.T)
+    ]
+    cells = [[None if np.isnan(value) else round(float(value), 3) for value in row] for row in values.T]
+    scale = {"colorscale": style.PLOTLY_DIVERGING, "zmin": -bound, "zmax": bound}
+    bar = {"title": "log<sub>10</sub>", "thickness": 10, "len": 0.85}
+    told = {"text": texts, "hovertemplate": "%{text}<extra></extra>"}
+    return go.Heatmap(x=x, y=y, z=cells, visible=visible, colorbar=bar, **scale, **told)

@@ -115,22 +115,14 @@ def contour_slider(
     seed's nets."""
     fig = go.Figure()
     bound = float(np.quantile(np.abs(surfaces), 0.97))
+    bar = {"title": "w<sub>h</sub> f<sub>h</sub>", "thickness": 12, "len": 0.8}
+    levels = {"start": -bound, "end": bound, "size": bound / 10}
+    scale = {"colorscale": style.PLOTLY_DIVERGING, "zmin": -bound, "zmax": bound, "contours": levels, "colorbar": bar}
     # Plotly stores a float32 array as base64, a list as text three times as long.
-    rounded = ticks.astype(np.float32)
+    x = y = ticks.astype(np.float32)
     for index, surface in enumerate(np.clip(surfaces, -bound, bound).astype(np.float32)):
-        fig.add_contour(
-            x=rounded,
-            y=rounded,
-            z=surface.reshape(len(ticks), -1),
-            visible=index == 0,
-            colorscale=style.PLOTLY_DIVERGING,
-            zmin=-bound,
-            zmax=bound,
-            contours={"start": -bound, "end": bound, "size": bound / 10},
-            line={"width": 0},
-            hoverinfo="skip",
-            colorbar={"title": "w<sub>h</sub> f<sub>h</sub>", "thickness": 12, "len": 0.8},
-        )
+        z = surface.reshape(len(x), -1)
+        fig.add_contour(x=x, y=y, z=z, visible=index == 0, line={"width": 0}, hoverinfo="skip", **scale)
     for label, colour, _, symbol in LABELS:
         x, y = sample.x[sample.y == label, 2:].T
         marker = {"color": colour, "symbol": symbol, "size": 6, "line": {"color": "white", "width": 0.6}}
