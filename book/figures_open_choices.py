@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, PercentFormatter
 
 from book import style
-from book.figures_interventions import whiskers
+from book.style import whiskers
 from book.open_choices import CHOICES, OURS
 from book.open_choices_shares import Explanation, Share
 from lib.stats import Estimate

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from book import style
-from book.figures_rebalancing import line
+from book.style import line
 from book.variants import Reach
 from book.variants_cost import Passes
 from lib.stats import Estimate
@@ -151,8 +151,8 @@ def every_radius(
     fig, axes = plt.subplots(count, columns, figsize=(style.PAGE_WIDTH, 0.5 + 1.75 * count), sharey=True, squeeze=False)
     for panel, (name, (radii, hard, easy)) in zip(axes.flat, curves.items()):
         panel.axhline(sgd, color=style.SGD, linestyle=":", linewidth=1.1, label="hard, SGD")
-        line(panel, radii, hard, style.HARD, "o", "hard")
-        line(panel, radii, easy, style.EASY, "s", "easy")
+        line(panel, radii, hard, style.HARD, "o", label="hard")
+        line(panel, radii, easy, style.EASY, "s", label="easy")
         panel.set(title=name, ylim=(-0.02, 0.56), xlim=(0, None))
         panel.tick_params(labelsize=8)
     for panel in list(axes.flat)[len(curves) :]:
