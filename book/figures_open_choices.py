@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, PercentFormatter
 
 from book import style
-from book.style import whiskers
 from book.open_choices import CHOICES, OURS
 from book.open_choices_shares import Explanation, Share
+from book.style import whiskers
 from lib.stats import Estimate
 
 SYMBOLS = {choice.name: choice.symbol for choice in CHOICES}

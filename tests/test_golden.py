@@ -5,13 +5,26 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from book import domainbed, natural_plans, real_data_report, real_data_rows, real_data_table, real_data_table1
+from book import (
+    domainbed,
+    interventions,
+    mechanism,
+    natural_plans,
+    real_data_report,
+    real_data_rows,
+    real_data_table,
+    real_data_table1,
+    rebalancing,
+    toy,
+)
 from book.claims import JUDGEMENT, Judgement, judge
 from lib.trials.store import RESULTS, ROOT, Store
 
-GOLDEN = json.loads((Path(__file__).parent / "golden" / "judgements.json").read_text())
+FOLDER = Path(__file__).parent / "golden"
+GOLDEN = json.loads((FOLDER / "judgements.json").read_text())
 
 
 def assert_same(judgement: dict, golden: dict) -> None:
@@ -52,7 +65,43 @@ def domains() -> list[Judgement]:
     return [judge("C8", domainbed.checks(domainbed.found(records), reduced=True))]
 
 
-COMPUTED: dict[str, Callable[[], list[Judgement]]] = {"07_real_data": real_data, "08_domainbed": domains}
+def arrays(chapter: str) -> dict:
+    """What the rules of a toy chapter took in its run with default parameters."""
+    values = json.loads((FOLDER / f"{chapter}.json").read_text())
+    return {name: np.array(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+def rebalanced() -> list[Judgement]:
+    """C2 and C5."""
+    given = arrays("04_rebalancing")
+    c5 = rebalancing.checks_c5(given["rho"], given.pop("easy"), given.pop("hard"))
+    return [judge("C2", rebalancing.checks_c2(**given)), judge("C5", c5)]
+
+
+def heard() -> list[Judgement]:
+    """C3, C4 and C9 on the toy."""
+    given = arrays("05_mechanism")
+    epochs, found = given.pop("epochs"), mechanism.Effects(**given)
+    c9 = mechanism.checks_c9(found, epochs)
+    return [judge("C3", mechanism.checks_c3(found)), judge("C4", mechanism.checks_c4(found)), judge("C9", c9)]
+
+
+def intervened() -> list[Judgement]:
+    """C6."""
+    ratios, curves, lsam_ratio, lsam = arrays("06_interventions").values()
+    curves, places = {effect: np.array(curve) for effect, curve in curves.items()}, lsam_ratio.mean(axis=1)
+    gain = interventions.gains(ratios, curves, lsam[0], places[0])
+    return [judge("C6", interventions.checks(gain, interventions.apart(ratios, curves["both"], places[1:], lsam[1:])))]
+
+
+COMPUTED: dict[str, Callable[[], list[Judgement]]] = {
+    "03_toy": lambda: [judge("C1", toy.checks(**arrays("03_toy")))],
+    "04_rebalancing": rebalanced,
+    "05_mechanism": heard,
+    "06_interventions": intervened,
+    "07_real_data": real_data,
+    "08_domainbed": domains,
+}
 
 
 @pytest.mark.parametrize("chapter", COMPUTED)
