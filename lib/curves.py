@@ -3,7 +3,7 @@
 A curve is straight between its points on a logarithmic axis and constant beyond the first and the last.
 """
 
-from __future__ import annotations
+import math
 
 import numpy as np
 
@@ -34,39 +34,31 @@ def mean_height(ratios: np.ndarray, curves: np.ndarray, low: float, high: float)
     return np.trapezoid(at(ratios, curves, knots), np.log(knots), axis=0) / np.log(high / low)
 
 
-def distance(first: np.ndarray, second: np.ndarray, seed: int = 0, level: float = LEVEL) -> Estimate:
+def distance(first: np.ndarray, second: np.ndarray) -> Estimate:
     """How far two curves (points, seeds) are apart: the mean over points of |difference of means|.
 
     The interval is the bootstrap's over seeds, paired. Noise alone keeps a distance above 0: that it is
     small can be a finding, that its interval leaves 0 out cannot. The spread is that of each seed's
     signed mean difference. Raises ValueError where the shapes differ.
     """
-    first, second = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
-    if first.shape != second.shape or first.ndim != 2:
-        shapes = f"{first.shape} and {second.shape}"
-        raise ValueError(f"first and second must share their (points, seeds), not have shapes {shapes}")
-    gaps = first - second
-    low, high = _interval(np.abs(bootstrap_means(gaps, seed)).mean(axis=0), level)
-    mean = float(np.abs(gaps.mean(axis=1)).mean())
-    return Estimate(gaps.shape[1], mean, spread(gaps.mean(axis=0)), low, high)
+    gaps = np.subtract(*_alike(2, first=first, second=second))
+    mean, interval = np.abs(gaps.mean(axis=1)).mean(), _interval(np.abs(bootstrap_means(gaps)).mean(axis=0))
+    return Estimate(gaps.shape[1], float(mean), spread(gaps.mean(axis=0)), *interval)
 
 
-def quotient(first: np.ndarray, second: np.ndarray, seed: int = 0, level: float = LEVEL) -> Estimate:
-    """The mean of `first` over that of `second`, both (seeds,), paired; spread: of the seeds' quotients.
+def quotient(first: np.ndarray, second: np.ndarray) -> Estimate:
+    """The mean of `first` over that of `second`, both (seeds,), paired; the spread is of the seeds' quotients.
 
     Raises ValueError where the shapes differ.
     """
-    first, second = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
-    if first.shape != second.shape or first.ndim != 1:
-        shapes = f"{first.shape} and {second.shape}"
-        raise ValueError(f"first and second must share their seeds, not have shapes {shapes}")
-    above, below = bootstrap_means(np.stack([first, second]), seed)
+    first, second = _alike(1, first=first, second=second)
+    above, below = bootstrap_means(np.stack([first, second]))
     with np.errstate(divide="ignore", invalid="ignore"):
-        low, high = _interval(above / below, level)
-        return Estimate(len(first), float(first.mean() / second.mean()), spread(first / second), low, high)
+        mean, interval = first.mean() / second.mean(), _interval(above / below)
+        return Estimate(len(first), float(mean), spread(first / second), *interval)
 
 
-def falls_to(ratios: np.ndarray, curves: np.ndarray, goal: np.ndarray, seed: int = 0, level: float = LEVEL) -> Estimate:
+def falls_to(ratios: np.ndarray, curves: np.ndarray, goal: np.ndarray) -> Estimate:
     """From which ratio on the mean curve stays at or below the mean of `goal` (seeds,).
 
     The first ratio where the whole curve does, infinite where its end does not. The interval is the
@@ -74,30 +66,25 @@ def falls_to(ratios: np.ndarray, curves: np.ndarray, goal: np.ndarray, seed: int
     Raises ValueError where curves and goal do not share their seeds, and as `at`.
     """
     ratios, curves = _measured(ratios, curves)
-    goal = np.asarray(goal, dtype=float)
-    if goal.shape != curves.shape[1:]:
-        raise ValueError(f"goal must have the curves' {curves.shape[1]} seeds, not shape {goal.shape}")
-    together = np.vstack([curves, goal])
-    draws, means = bootstrap_means(together, seed).T, together.mean(axis=1)
-    crossings = [_crossing(np.log(ratios), draw[:-1], draw[-1]) for draw in draws]
-    mean = float(np.exp(_crossing(np.log(ratios), means[:-1], means[-1])))
-    return Estimate(len(goal), mean, float("nan"), *_interval(np.exp(crossings), level))
+    together = np.vstack([curves, _alike(1, curve=curves[0], goal=goal)[1]])
+    draws = np.vstack([together.mean(axis=1), bootstrap_means(together).T])
+    crossings = np.exp([_crossing(np.log(ratios), draw[:-1], draw[-1]) for draw in draws])
+    return Estimate(together.shape[1], float(crossings[0]), math.nan, *_interval(crossings[1:]))
 
 
 def _crossing(places: np.ndarray, heights: np.ndarray, goal: float) -> float:
-    above = np.flatnonzero(heights > goal)
-    if not len(above):
+    """Where straight lines between the heights stay at or below the goal."""
+    if not np.any(heights > goal):
         return places[0]
-    last = above[-1]
+    last = np.flatnonzero(heights > goal)[-1]
     if last == len(places) - 1:
-        return np.inf
-    fraction = (heights[last] - goal) / (heights[last] - heights[last + 1])
-    return places[last] + fraction * (places[last + 1] - places[last])
+        return math.inf
+    return np.interp(goal, heights[[last + 1, last]], places[[last + 1, last]])
 
 
-def _interval(values: np.ndarray, level: float) -> tuple[float, float]:
+def _interval(drawn: np.ndarray) -> tuple[float, float]:
     """Percentiles that are themselves drawn values, so that an infinite one does no harm."""
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf")
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="inverted_cdf")
     return float(low), float(high)
 
 
@@ -108,3 +95,11 @@ def _measured(ratios: np.ndarray, curves: np.ndarray) -> tuple[np.ndarray, np.nd
     if curves.ndim != 2 or len(curves) != len(ratios):
         raise ValueError(f"curves must have shape ({len(ratios)} points, seeds), not {curves.shape}")
     return ratios, curves
+
+
+def _alike(axes: int, **arrays: np.ndarray) -> list[np.ndarray]:
+    found = [np.asarray(array, dtype=float) for array in arrays.values()]
+    if found[0].ndim != axes or any(array.shape != found[0].shape for array in found):
+        shapes = ", ".join(str(array.shape) for array in found)
+        raise ValueError(f"{' and '.join(arrays)} must share one shape of {axes} axes, not {shapes}")
+    return found
