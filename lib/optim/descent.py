@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Mapping
-from types import MappingProxyType
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.amp import GradScaler
+from torch import Tensor, distributed
 from torch.nn.utils import get_total_norm
-from torch.optim import SGD, Optimizer
+from torch.optim import SGD
 
-from lib.optim.ascent import check
-from lib.optim.constants import CONSTANTS
-from lib.optim.sam import SAM, unit
+from lib import check
+from lib.optim.constants import CONSTANTS as C
+from lib.optim.sam import SAM, Base, Kept, Params, unit
 
 
 class _TwoGradients(SAM):
-    """SAM that still has the gradient at w when it descends."""
+    """SAM that still has the gradient at w, as averaged over processes, when it descends."""
 
-    _first: Mapping[Tensor, Tensor] = MappingProxyType({})
+    def _offsets(self, kept: Kept) -> Iterator[tuple[Tensor, Tensor]]:
+        kept.update({p: p.grad.to_dense().clone() for p in self._parameters() if p.grad is not None})
+        if self.per_rank:  # each process has the gradient of its own examples
+            for g in kept.values():
+                distributed.all_reduce(g)
+                g.div_(distributed.get_world_size())
+        return super()._offsets(kept)
 
-    def _offsets(self) -> Iterator[tuple[Tensor, Tensor]]:
-        self._first = {p: p.grad.to_dense().clone() for p in self._parameters() if p.grad is not None}
-        return super()._offsets()
-
-    def _both(self) -> tuple[Mapping[Tensor, Tensor], list[Tensor]]:
-        """The gradients at w, which are then let go, and the parameters that have one at the phantom too."""
-        first, self._first = self._first, {}
-        return first, [p for p in first if p.grad is not None]
+    @staticmethod
+    def _both(kept: Kept) -> dict[Tensor, Tensor]:
+        """The dense gradients at hand of the parameters that had one at w too."""
+        return {p: p.grad.to_dense() for p in kept if p.grad is not None}
 
 
 class GSAM(_TwoGradients):
@@ -44,26 +43,20 @@ class GSAM(_TwoGradients):
     arguments: SAM's.
     """
 
-    def __init__(
-        self,
-        params: Iterable[Any],
-        base: type[Optimizer] = SGD,
-        rho: float = 0.05,
-        alpha: float = CONSTANTS.gsam_alpha,
-        perturb: Iterable[Tensor] | None = None,
-        clip_norm: float | None = None,
-        **base_kwargs: Any,
-    ) -> None:
-        check("alpha", alpha, 0, math.inf)
-        super().__init__(params, base, rho, perturb, clip_norm, **base_kwargs)
-        self.defaults["alpha"] = float(alpha)
+    own = ("alpha",)
 
-    def _descend(self, scaler: GradScaler | None) -> None:
-        first, both = self._both()
-        rejected = orthogonal([first[p] for p in both], [p.grad for p in both])
-        for p, part in zip(both, rejected):
-            p.grad = p.grad.to_dense().sub_(part, alpha=self.defaults["alpha"])
-        super()._descend(scaler)
+    def __init__(
+        self, params: Params, base: Base = SGD, rho: float = 0.05, alpha: float = C.gsam_alpha, **others: Any
+    ) -> None:
+        self.alpha = check.number("alpha", alpha, 0)
+        super().__init__(params, base, rho, **others)
+
+    def _redirect(self, kept: Kept) -> dict[str, Kept]:
+        phantom = self._both(kept)
+        rejected = orthogonal([kept[p] for p in phantom], list(phantom.values()))
+        for (p, g), part in zip(phantom.items(), rejected):
+            _set_gradient(p, g.sub(part, alpha=self.alpha))
+        return {}
 
 
 class LookSAM(_TwoGradients):
@@ -72,47 +65,48 @@ class LookSAM(_TwoGradients):
         at steps 0, k, 2k, ...:   descent along g~;   g_v = g~ - (<g~, g> / ||g||^2) g is kept
         between:                  descent along g + alpha ||g|| g_v / ||g_v||, with one evaluation
 
-    Norms run over all parameters. The step's number and g_v's direction are part of `state_dict`. Between,
+    Norms run over all parameters. The number of steps taken and g_v's direction are part of `state_dict`. Between,
     nothing is perturbed: `phantom_norm` is 0. Other arguments: SAM's.
     """
 
+    own = ("k", "alpha")
+
     def __init__(
         self,
-        params: Iterable[Any],
-        base: type[Optimizer] = SGD,
+        params: Params,
+        base: Base = SGD,
         rho: float = 0.05,
-        k: int = CONSTANTS.looksam_period,
-        alpha: float = CONSTANTS.looksam_alpha,
-        perturb: Iterable[Tensor] | None = None,
-        clip_norm: float | None = None,
-        **base_kwargs: Any,
+        k: int = C.looksam_period,
+        alpha: float = C.looksam_alpha,
+        **others: Any,
     ) -> None:
-        if not isinstance(k, int) or isinstance(k, bool) or k < 1:
-            raise ValueError(f"k must be a whole number of at least 1, not {k!r}")
-        check("alpha", alpha, 0, math.inf)
-        super().__init__(params, base, rho, perturb, clip_norm, **base_kwargs)
-        self.defaults |= {"k": k, "alpha": float(alpha)}
+        self.k, self.alpha = check.whole("k", k, 1), check.number("alpha", alpha, 0)
+        super().__init__(params, base, rho, **others)
 
     def _movable(self) -> list[tuple[float, Tensor]]:
-        return [] if self.param_groups[0].get("steps", 0) % self.defaults["k"] else super()._movable()
+        return [] if self.steps % self.k else super()._movable()
 
-    def _descend(self, scaler: GradScaler | None) -> None:
-        first, both = self._both()
-        directions = unit(orthogonal([p.grad for p in both], [first[p] for p in both]))
-        if not first:
-            kept = [p for p in self._parameters() if p.grad is not None and "g_v" in self.state.get(p, {})]
-            length = self.defaults["alpha"] * get_total_norm([p.grad for p in kept])
-            for p in kept:
-                p.grad = p.grad.to_dense().add_(length * self.state[p]["g_v"])
-        super()._descend(scaler)
-        # After the base optimizer's step: Adam takes a state that is not empty for one of its own.
-        for p, direction in zip(both, directions):
-            self.state[p]["g_v"] = direction.to(p.dtype)
-        self.param_groups[0]["steps"] = self.param_groups[0].get("steps", 0) + 1
+    def _redirect(self, kept: Kept) -> dict[str, Kept]:
+        if kept:
+            phantom = self._both(kept)
+            directions = unit(orthogonal(list(phantom.values()), [kept[p] for p in phantom]))
+            return {"g_v": {p: direction.to(p.dtype) for p, direction in zip(phantom, directions)}}
+        steered = {p: p.grad.to_dense() for p in self._parameters() if p.grad is not None and "g_v" in self.memory[p]}
+        length = self.alpha * get_total_norm(list(steered.values())) if steered else 0.0
+        for p, g in steered.items():
+            _set_gradient(p, g + length * self.memory[p]["g_v"])
+        return {}
 
 
 def orthogonal(vectors: list[Tensor], to: list[Tensor]) -> list[Tensor]:
-    """The part of `vectors`, taken as one vector, that is orthogonal to `to`."""
+    """The part of `vectors`, taken as one real vector, that is orthogonal to `to`."""
     along = unit(to)
-    component = sum(torch.sum(v * u) for v, u in zip(vectors, along))
+    component: Tensor | float = sum((torch.sum(v * u.conj()).real for v, u in zip(vectors, along)), 0.0)
     return [v - component * u for v, u in zip(vectors, along)]
+
+
+def _set_gradient(p: Tensor, gradient: Tensor) -> None:
+    """Give p this gradient, sparse where it had a sparse one: some base optimizers take no other."""
+    if p.grad is not None and p.grad.is_sparse:
+        gradient = gradient.to_sparse(p.grad.sparse_dim())
+    p.grad = gradient

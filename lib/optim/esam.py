@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.amp import GradScaler
-from torch.optim import SGD, Optimizer
+from torch.optim import SGD
 
-from lib.optim.ascent import check
-from lib.optim.constants import CONSTANTS
-from lib.optim.sam import SAM
+from lib import check
+from lib.optim.constants import CONSTANTS as C
+from lib.optim.sam import SAM, Base, Closure, Kept, Params
 
 
 class ESAM(SAM):
@@ -25,40 +25,31 @@ class ESAM(SAM):
                                           a share gamma of the batch (rounded up)
 
     so that the mean of epsilon is SAM's. The second backward pass saves the share 1 - gamma of the batch;
-    finding those examples costs a forward pass of all of it. `seed` and the step's number, which is part of
+    finding those examples costs a forward pass of all of it. `seed` and the number of steps taken, which is part of
     `state_dict`, decide the masks. Other arguments: SAM's.
+
+    The closure of `step` differs from SAM's: given which examples of the batch (indices, or a slice of all), it returns
+    their losses (n,) and leaves the backward pass, and a scaler's scaling, to this optimizer. `step` returns the
+    batch's mean loss at w, detached.
     """
+
+    own = ("beta", "gamma", "seed")
 
     def __init__(
         self,
-        params: Iterable[Any],
-        base: type[Optimizer] = SGD,
+        params: Params,
+        base: Base = SGD,
         rho: float = 0.05,
-        beta: float = CONSTANTS.esam_beta,
-        gamma: float = CONSTANTS.esam_gamma,
+        beta: float = C.esam_beta,
+        gamma: float = C.esam_gamma,
         seed: int = 0,
-        perturb: Iterable[Tensor] | None = None,
-        clip_norm: float | None = None,
-        **base_kwargs: Any,
+        **others: Any,
     ) -> None:
-        check("beta", beta, 0, 1, above=True)
-        check("gamma", gamma, 0, 1, above=True)
-        if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-            raise ValueError(f"seed must be a whole number of at least 0, not {seed!r}")
-        super().__init__(params, base, rho, perturb, clip_norm, **base_kwargs)
-        self.defaults |= {"beta": float(beta), "gamma": float(gamma), "seed": seed}
+        self.beta, self.gamma = (check.number(n, v, 0, 1, above=True) for n, v in (("beta", beta), ("gamma", gamma)))
+        self.seed = check.whole("seed", seed)
+        super().__init__(params, base, rho, **others)
 
-    def step(
-        self, closure: Callable[[Tensor | slice], Tensor] | None = None, scaler: GradScaler | None = None
-    ) -> Tensor:
-        """One step; returns the batch's mean loss at w, detached.
-
-        `closure` differs from SAM's: given which examples of the batch (indices, or a slice of all), it
-        returns their losses (n,) and leaves the backward pass, and a scaler's scaling, to this method.
-        Raises ValueError where there is no closure.
-        """
-        if not callable(closure):
-            raise ValueError(f"closure must be a function of which examples, not {closure!r}")
+    def _evaluations(self, closure: Closure, at_phantom: Closure, scaler: GradScaler | None) -> tuple[Closure, Closure]:
         at_weights: list[Tensor] = []
 
         def descend_on(losses: Tensor) -> Tensor:
@@ -71,30 +62,26 @@ class ESAM(SAM):
             at_weights.append(losses.detach())
             return descend_on(losses)
 
-        def second() -> None:
-            descend_on(closure(self._selected(closure, at_weights[0])))
+        def second() -> Tensor:
+            return descend_on(at_phantom(self._selected(at_phantom, at_weights[0])))
 
-        loss = super().step(first, scaler, second)
-        self.param_groups[0]["steps"] = self.param_groups[0].get("steps", 0) + 1
-        return loss
+        return first, second
 
-    def _selected(self, closure: Callable[[Tensor | slice], Tensor], before: Tensor) -> Tensor | slice:
+    def _selected(self, closure: Callable[..., Any], before: Tensor) -> Tensor | slice:
         """Which examples' losses rose most from `before` to where the weights are now."""
-        count = math.ceil(self.defaults["gamma"] * len(before))
+        count = math.ceil(self.gamma * len(before))
         if count == len(before):
             return slice(None)
         with torch.no_grad():
             return (closure(slice(None)) - before).topk(count).indices
 
-    def _offsets(self) -> Iterator[tuple[Tensor, Tensor]]:
-        beta = self.defaults["beta"]
-        steps = [self.defaults["seed"], self.param_groups[0].get("steps", 0)]
-        number = int(np.random.SeedSequence(steps).generate_state(1)[0])
+    def _offsets(self, kept: Kept) -> Iterator[tuple[Tensor, Tensor]]:
+        number = int(np.random.SeedSequence([self.seed, self.steps]).generate_state(1)[0])
         draws: dict[torch.device, torch.Generator] = {}
-        for p, offset in super()._offsets():
-            if beta < 1:
+        for p, offset in super()._offsets(kept):
+            if self.beta < 1:
                 if p.device not in draws:
                     draws[p.device] = torch.Generator(p.device).manual_seed(number)
-                mask = torch.empty_like(offset).bernoulli_(beta, generator=draws[p.device])
-                offset.mul_(mask).div_(beta)
+                mask = torch.empty_like(offset).bernoulli_(self.beta, generator=draws[p.device])
+                offset.mul_(mask).div_(self.beta)
             yield p, offset

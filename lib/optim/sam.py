@@ -7,19 +7,27 @@ affair: neither enters the ascent direction g.
 
 from __future__ import annotations
 
+import copy
+import inspect
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from numbers import Real
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.amp import GradScaler
 from torch.nn.utils import clip_grad_norm_, get_total_norm
-from torch.optim import LBFGS, SGD, Optimizer
+from torch.optim import SGD, Optimizer
 
-from lib.optim.side_effects import kept_statistics, random_states, replayed
+from lib import check
+from lib.optim.side_effects import kept_buffers, random_states, replayed
+
+Params = Iterable[Any]  # parameters or groups of them
+Base = type[Optimizer]
+Closure = Callable[..., Any]  # computes a loss, calls backward, returns the loss
+Kept = dict[Tensor, Tensor]  # what one part of a step tells the next, by parameter
 
 
 class SAM(Optimizer):
@@ -30,46 +38,154 @@ class SAM(Optimizer):
     `rho`        length of the ascent; 0 is the base optimizer, bit for bit and with one evaluation
     `perturb`    the parameters that the ascent may move, by default all
     `clip_norm`  clips the norm of the descent gradient over all parameters; the ascent has length rho anyway
+    `model`      the module whose buffers (batch-norm statistics, ...) a step changes once; without it they are found by
+                 the calls of modules, see `side_effects.kept_buffers` for what that cannot see
+    `per_rank`   of a `model` in DistributedDataParallel: the ascent of each process follows the gradient of its own
+                 examples (m-sharpness), and only descent gradients are averaged over the processes
 
     The norm ||g|| runs over exactly the parameters that move: those of `perturb` that have a gradient and a
     positive rho. Groups of equal rho share one norm, so that splitting parameters into groups for the sake of
     weight decay changes nothing; groups of different rho have a norm each. Either way ||w~ - w|| = rho over
     the parameters of that rho.
 
-    Groups and state are the base optimizer's own: schedulers act on it, and `state_dict` holds its momentum.
-    Raises ValueError for an argument that makes no sense.
+    `param_groups` and `state` are the base optimizer's own, whoever changes them: schedulers act on it, and
+    `state_dict` is its, with one entry more for what a variant remembers. Raises ValueError for an argument or a group
+    that makes no sense, and for a base that has a ``rho`` of its own.
     """
+
+    own: tuple[str, ...] = ()  # a variant's settings besides rho: of the whole optimizer, never of a group
+    _step_supports_amp_scaling = True  # so that `GradScaler.step` tells `step` that it is the caller
 
     def __init__(
         self,
-        params: Iterable[Any],
-        base: type[Optimizer] = SGD,
+        params: Params,
+        base: Base = SGD,
         rho: float = 0.05,
         perturb: Iterable[Tensor] | None = None,
         clip_norm: float | None = None,
+        model: nn.Module | None = None,
+        per_rank: bool = False,
         **base_kwargs: Any,
     ) -> None:
-        _check_rho(rho)
-        if not (isinstance(base, type) and issubclass(base, Optimizer)) or issubclass(base, (SAM, LBFGS)):
+        check.number("rho", rho, 0)
+        if (
+            not (isinstance(base, type) and issubclass(base, Optimizer))
+            or issubclass(base, SAM)
+            or _needs_closure(base)
+        ):
             raise ValueError(f"base must be an optimizer class that steps without a closure, not {base!r}")
-        if clip_norm is not None and not (_is_finite_number(clip_norm) and clip_norm > 0):
-            raise ValueError(f"clip_norm must be None or a positive number, not {clip_norm!r}")
-        if base_kwargs.get("maximize"):
-            raise ValueError("maximize must be False, not True: the ascent and the descent would be one")
-        self.clip_norm = clip_norm
+        if clip_norm is not None:
+            check.number("clip_norm", clip_norm, 0, above=True)
+        if per_rank and not callable(getattr(model, "no_sync", None)):
+            raise ValueError(
+                f"model must be in DistributedDataParallel where per_rank is True, not {type(model).__name__}"
+            )
+        self.clip_norm, self.model, self.per_rank = clip_norm, model, per_rank
+        self.steps = 0  # taken, by the base optimizer: a skipped one is none
+        self.memory: defaultdict[Tensor, dict[str, Tensor]] = defaultdict(dict)
         self._phantom_norm: float | Tensor = 0.0
-        super().__init__(params, {"rho": float(rho)})
+        params = params if isinstance(params, Tensor) else list(params)
         try:
-            self.base = base(self.param_groups, **base_kwargs)
+            self.base = base(params, **base_kwargs)
         except TypeError as error:
             raise ValueError(f"base refuses its arguments {sorted(base_kwargs)}: {error}") from None
-        self.defaults = {**self.base.defaults, "rho": float(rho)}
-        self.param_groups, self.state = self.base.param_groups, self.base.state
+        if "rho" in self.base.defaults:
+            raise ValueError(f"base must have no option called rho, which is SAM's radius, as {base.__name__} has")
+        for group in self.base.param_groups:
+            group.setdefault("rho", float(rho))
+            self._check_group(group)
+        self._building = True  # Optimizer.__init__ begins state and groups anew; ours are those of the base
+        super().__init__(self.base.param_groups, {**self.base.defaults, "rho": float(rho)})
+        self._building = False
         self.perturb = None if perturb is None else list(perturb)
         if self.perturb is not None:
             given = {id(p) for p in self._parameters()}
             if not self.perturb or any(id(p) not in given for p in self.perturb):
                 raise ValueError("perturb must be None or a non-empty list of tensors that are among params")
+
+    # Groups and state: views of the base optimizer's.
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The base optimizer's groups."""
+        return self.base.param_groups
+
+    @param_groups.setter
+    def param_groups(self, groups: list[dict[str, Any]]) -> None:
+        if not self._building:
+            for group in groups:
+                self._check_group(group)
+            self.base.param_groups = groups
+
+    @property
+    def state(self) -> Any:
+        """The base optimizer's state."""
+        return self.base.state
+
+    @state.setter
+    def state(self, state: Any) -> None:
+        if not self._building:
+            self.base.state = state
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group; its ``rho`` defaults to the optimizer's. Raises ValueError as the constructor."""
+        if not self._building:
+            if isinstance(param_group, dict):
+                param_group.setdefault("rho", self.defaults["rho"])
+                self._check_group(param_group)
+            self.base.add_param_group(param_group)
+
+    def _check_group(self, group: dict[str, Any]) -> None:
+        check.number("rho", group.get("rho", 0), 0)
+        if group.get("maximize"):
+            raise ValueError("maximize must be False, not True: the ascent and the descent would be one")
+        for name in self.own:
+            if name in group and name not in self.base.defaults:
+                raise ValueError(f"{name} must be given to {type(self).__name__}, not to a group")
+
+    def __getattr__(self, name: str) -> Any:
+        """What only the base optimizer has, as the modes of schedule-free ones: ``eval()``, ``train()``."""
+        if name.startswith("_") or "base" not in self.__dict__:
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        return getattr(self.base, name)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The base optimizer's; under ``sam`` the number of steps and what a variant remembers of each parameter."""
+        numbers = {p: number for number, p in enumerate(self._parameters())}
+        memory = {numbers[p]: dict(kept) for p, kept in self.memory.items() if kept}
+        return {**self.base.state_dict(), "sam": {"steps": self.steps, "memory": memory}}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what `state_dict` gave, or the base optimizer's own checkpoint.
+
+        Raises ValueError, and changes nothing, where it is one of another base optimizer or other groups.
+        """
+        state_dict = dict(state_dict)
+        own = state_dict.pop("sam", {"steps": 0, "memory": {}})
+        like = copy.copy(self.base)  # its __setstate__ fills in the options that older versions of it had not
+        like.__setstate__({"state": {}, "param_groups": [dict(group) for group in state_dict["param_groups"]]})
+        for group in like.param_groups:
+            group.setdefault("rho", self.defaults["rho"])
+            self._check_group(group)
+            if lacking := self.base.defaults.keys() - group.keys():
+                names = ", ".join(sorted(lacking))
+                raise ValueError(f"state_dict must be of {type(self.base).__name__}, but its groups lack {names}")
+        self.base.load_state_dict(state_dict)
+        for group in self.param_groups:
+            group.setdefault("rho", self.defaults["rho"])
+        params = self._parameters()
+        self.steps, self.memory = own["steps"], defaultdict(dict)
+        for number, kept in own["memory"].items():
+            p = params[number]
+            self.memory[p] = {name: value.to(p.device, copy=True) for name, value in kept.items()}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Hooks, and the step that a scheduler wraps, belong to this very object.
+        left_out = ("step", "found_inf", "grad_scale")
+        own = {name: value for name, value in self.__dict__.items() if not name.startswith("_optimizer_")}
+        return {name: value for name, value in own.items() if name not in left_out}
+
+    # The step.
 
     @property
     def phantom_norm(self) -> float:
@@ -78,79 +194,124 @@ class SAM(Optimizer):
 
     @torch.no_grad()
     def step(
-        self,
-        closure: Callable[[], Any] | None = None,
-        scaler: GradScaler | None = None,
-        phantom_closure: Callable[[], Any] | None = None,
+        self, closure: Closure | None = None, scaler: GradScaler | None = None, phantom_closure: Closure | None = None
     ) -> Any:
         """One step; returns what `closure` returned at w, the loss at the unperturbed point.
 
         `closure` computes the loss, calls backward (several times to accumulate gradients) and returns the
-        loss; gradients are zeroed here, before each evaluation. It is called at w and again at w~, where
-        `phantom_closure` may stand in for it. The second evaluation draws the same random numbers from torch
-        as the first: dropout masks both alike, and L_B is one function. Random state and batch-norm
-        statistics advance once. Where an evaluation raises, w is what it was.
+        loss; gradients are zeroed here, before each evaluation, so that what was accumulated before the step is lost.
+        It is called at w and again at w~, where `phantom_closure` may stand in for it. The second evaluation draws the
+        same random numbers from torch as the first: dropout masks both alike, and L_B is one function. Random state
+        and buffers advance once. Where an evaluation raises, w and all that is remembered is what it was.
 
         With a `scaler` the closure scales the loss for backward and returns it unscaled; this method calls
         the scaler's step, the caller its update. Where either evaluation overflows, the update is skipped.
 
-        Raises ValueError where there is no closure.
+        Raises ValueError where there is no closure, or where it is the scaler that calls.
         """
         if not callable(closure):
             raise ValueError(f"closure must be a function that calls backward, not {closure!r}")
-        params = self._parameters()
+        if "found_inf" in self.__dict__:
+            raise ValueError(
+                "scaler must be given to step(closure, scaler): scaler.step(optimizer) scales one pass only"
+            )
+        for group in self.param_groups:
+            self._check_group(group)
+        first, second = self._evaluations(closure, phantom_closure or closure, scaler)
+        params, ascends = self._parameters(), bool(self._movable())
         noise = random_states(params)
         self._phantom_norm = 0.0
-        self.zero_grad()
-        with torch.enable_grad():
-            loss = closure()
+        kept: Kept = {}
+        no_sync: Any = getattr(self.model, "no_sync", nullcontext) if self.per_rank and ascends else nullcontext
+        with no_sync(), torch.enable_grad():
+            self.zero_grad()
+            loss = first()
         # A first pass that overflowed gives no direction: the scaler sees its gradients and skips the update.
-        if self._movable() and (scaler is None or _all_finite(params)):
-            with self.at_phantom(), replayed(noise, params), torch.enable_grad():
+        if ascends and (scaler is None or self._all_finite()):
+            with self._moved(self._offsets(kept)), replayed(noise, params), torch.enable_grad():
                 self.zero_grad()
-                (phantom_closure or closure)()
-        self._descend(scaler)
+                second()
+        remembered = self._redirect(kept)
+        if self._descend(scaler):
+            self.steps += 1
+            for name, values in remembered.items():
+                for p, value in values.items():
+                    self.memory[p][name] = value
         return loss
 
     @contextmanager
     def at_phantom(self) -> Iterator[None]:
         """Within this context w is w~, by the gradients that the parameters carry on entering.
 
-        On leaving, weights and batch-norm statistics are exactly what they were, also after an error.
+        On leaving, weights and buffers are exactly what they were, also after an error.
         """
-        moved = [(p, offset, p.detach().clone()) for p, offset in self._offsets()]
-        with kept_statistics():
+        with self._moved(self._offsets({})):
+            yield
+
+    @contextmanager
+    def _moved(self, offsets: Iterable[tuple[Tensor, Tensor]]) -> Iterator[None]:
+        with torch.no_grad():
+            moved = [(p, offset, p.detach().clone()) for p, offset in offsets]
+        with kept_buffers(self.model):
             try:
                 with torch.no_grad():
                     for p, offset, _ in moved:
                         p.add_(offset)
-                    self._phantom_norm = get_total_norm([p - before for p, _, before in moved])
+                    self._phantom_norm = get_total_norm([p - before for p, _, before in moved]) if moved else 0.0
+                torch.clear_autocast_cache()  # autocast keeps casts of the weights that were
                 yield
             finally:
                 with torch.no_grad():
                     for p, _, before in moved:
                         p.copy_(before)
+                torch.clear_autocast_cache()
 
-    def _offsets(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """(p, rho g/||g||) for every parameter p to be moved, with one norm for each distinct rho."""
-        by_rho: dict[float, list[Tensor]] = {}
-        for rho, p in self._movable():
-            if p.grad is not None:
-                by_rho.setdefault(rho, []).append(p)
-        for rho, params in by_rho.items():
-            for p, direction in zip(params, unit([p.grad for p in params])):
+    # What a variant changes: how the loss is evaluated, where the ascent goes, what the descent makes of it.
+
+    def _evaluations(self, closure: Closure, at_phantom: Closure, scaler: GradScaler | None) -> tuple[Closure, Closure]:
+        """What is called at w and at w~, each of which leaves a gradient."""
+        return closure, at_phantom
+
+    def _offsets(self, kept: Kept) -> Iterator[tuple[Tensor, Tensor]]:
+        """(p, rho g/||g||) for every parameter p to be moved, with one norm for each distinct rho; into `kept` goes
+        what `_redirect` is to find."""
+        for rho, gradients in self._by_rho():
+            for p, direction in zip(gradients, unit(list(gradients.values()))):
                 yield p, direction.mul_(rho)
 
-    def _descend(self, scaler: GradScaler | None) -> None:
-        """The base optimizer's step with the gradients at hand, clipped."""
+    def _redirect(self, kept: Kept) -> dict[str, Kept]:
+        """Make the descent direction of the gradients at hand; returns what is to be remembered, by name, where the
+        base optimizer takes its step."""
+        return {}
+
+    def _descend(self, scaler: GradScaler | None) -> bool:
+        """The base optimizer's step with the gradients at hand, clipped; whether it was taken."""
         if self.clip_norm is not None:
             if scaler is not None:
                 scaler.unscale_(self.base)
             clip_grad_norm_(self._parameters(), self.clip_norm)
-        if scaler is not None:
-            scaler.step(self.base)
-        else:
+        if scaler is None:
             self.base.step()
+            return True
+        taken: list[bool] = []
+        # A base that unscales by itself is always called, and told whether to do nothing.
+        hook = self.base.register_step_post_hook(lambda base, *_: taken.append(not getattr(base, "found_inf", False)))
+        try:
+            scaler.step(self.base)
+        finally:
+            hook.remove()
+        return any(taken)
+
+    def _all_finite(self) -> bool:
+        """Whether every gradient at hand is finite, in all processes where each has its own: they must agree on what
+        they do next. Where only another's is not, ours are spoilt, so that the scaler skips the update here too."""
+        gradients = [p.grad for p in self._parameters() if p.grad is not None and p.numel()]
+        finite = get_total_norm(gradients, math.inf).isfinite().float()
+        if self.per_rank:
+            distributed.all_reduce(finite, distributed.ReduceOp.MIN)
+            if not finite:
+                gradients[0].fill_(math.inf)
+        return bool(finite)
 
     def _parameters(self) -> list[Tensor]:
         return [p for group in self.param_groups for p in group["params"]]
@@ -165,22 +326,13 @@ class SAM(Optimizer):
             if group["rho"] > 0 and p.requires_grad and p.numel() and id(p) in allowed
         ]
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group; its ``rho`` defaults to the optimizer's. Raises ValueError for a negative ``rho``."""
-        if isinstance(param_group, dict) and "rho" in param_group:
-            _check_rho(param_group["rho"])
-        super().add_param_group(param_group)
-
-    def __getstate__(self) -> dict[str, Any]:
-        own = {name: getattr(self, name) for name in ("base", "perturb", "clip_norm", "_phantom_norm")}
-        return {**super().__getstate__(), **own}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        # load_state_dict comes here with new groups and state: the base optimizer must hold the same objects.
-        super().__setstate__(state)
-        for group in self.param_groups:
-            group.setdefault("rho", self.defaults["rho"])  # a checkpoint of the base optimizer alone has none
-        self.base.__setstate__({"param_groups": self.param_groups, "state": self.state})
+    def _by_rho(self) -> list[tuple[float, Kept]]:
+        """The dense gradients of the parameters to be moved, together where they share their rho and so one norm."""
+        groups: dict[float, Kept] = {}
+        for rho, p in self._movable():
+            if p.grad is not None:
+                groups.setdefault(rho, {})[p] = p.grad.to_dense()
+        return list(groups.items())
 
 
 class LSAM(SAM):
@@ -190,19 +342,13 @@ class LSAM(SAM):
     are SAM's.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        base: type[Optimizer] = SGD,
-        rho: float = 0.05,
-        clip_norm: float | None = None,
-        **base_kwargs: Any,
-    ) -> None:
+    model: nn.Module
+
+    def __init__(self, model: nn.Module, base: Base = SGD, rho: float = 0.05, **others: Any) -> None:
         head = getattr(model, "head", None)
         if not (isinstance(head, nn.Module) and callable(getattr(model, "features", None))):
             raise ValueError(f"model must have features(x) and a module head; {type(model).__name__} has not")
-        super().__init__(model.parameters(), base, rho, head.parameters(), clip_norm, **base_kwargs)
-        self.model = model
+        super().__init__(model.parameters(), base, rho, head.parameters(), model=model, **others)
 
     def step_fused(
         self, inputs: Tensor, loss_function: Callable[[Tensor], Tensor], scaler: GradScaler | None = None
@@ -211,20 +357,24 @@ class LSAM(SAM):
 
         `loss_function` takes the logits of `inputs` to a scalar. The body is the same at w and w~, so one set
         of features serves both, and the ascent needs the head's gradient only. A `scaler` scales the loss
-        here. Otherwise as `step`.
+        here. Otherwise as `step`. Raises ValueError where body and head share a parameter: the body is another at w~.
         """
-        features = self.model.features(inputs)
+        head = self.model.head
+        assert isinstance(head, nn.Module)
+        of_head, parts = {id(p) for p in head.parameters()}, set(head.modules())
+        of_body = {id(p) for part in self.model.modules() if part not in parts for p in part._parameters.values()}
+        if of_head & of_body:
+            raise ValueError("model must not share parameters between body and head in step_fused; take step")
+        with torch.enable_grad():
+            features = self.model.features(inputs)  # type: ignore[operator]  # checked in the constructor
 
         def evaluate(phi: Tensor) -> Tensor:
-            loss = loss_function(self.model.head(phi))
+            loss = loss_function(head(phi))
             (loss if scaler is None else scaler.scale(loss)).backward()
             return loss.detach()
 
         at_weights = features.detach() if self._movable() else features
         return self.step(lambda: evaluate(at_weights), scaler, lambda: evaluate(features))
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "model": self.model}
 
 
 def unit(gradients: list[Tensor]) -> list[Tensor]:
@@ -241,16 +391,6 @@ def unit(gradients: list[Tensor]) -> list[Tensor]:
     return [g.div_(norm.to(g.device)) for g in scaled]
 
 
-def _all_finite(params: list[Tensor]) -> bool:
-    """Whether every gradient that the parameters carry is finite."""
-    gradients = [p.grad for p in params if p.grad is not None and p.numel()]
-    return bool(get_total_norm(gradients, math.inf).isfinite())
-
-
-def _is_finite_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _check_rho(rho: object) -> None:
-    if not (_is_finite_number(rho) and rho >= 0):
-        raise ValueError(f"rho must be a finite number of at least 0, not {rho!r}")
+def _needs_closure(base: Base) -> bool:
+    closure = inspect.signature(base.step).parameters.get("closure")
+    return closure is not None and closure.default is inspect.Parameter.empty

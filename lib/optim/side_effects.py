@@ -1,4 +1,4 @@
-"""What a forward pass leaves behind, and a step must leave only once: batch-norm statistics, random state."""
+"""What a forward pass leaves behind, and a step must leave only once: buffers, random state, autocast's copies."""
 
 from __future__ import annotations
 
@@ -9,39 +9,46 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 
 @contextmanager
-def kept_statistics() -> Iterator[None]:
-    """Within this context batch norm may move its statistics and counters; on leaving they are what they
-    were.
+def kept_buffers(model: nn.Module | None = None) -> Iterator[None]:
+    """Within this context a forward pass may change the buffers of `model` (batch norm's statistics, spectral norm's
+    vectors, moving averages, observers); on leaving they are what they were on entering.
 
-    A hook on the call of any module finds the layers inside it, so that no model need be named, and a
-    compiled or replicated one is covered too. Modules called by other threads are not ours to undo.
+    Without a `model` a hook on the call of any module finds those that are called, with all modules inside them. It
+    cannot see a module that is called past its hooks: in a compiled function or a TorchScript module; and a model that
+    is compiled with ``fullgraph=True`` takes no such hook. Modules called by other threads are not ours to undo.
     """
-    thread = threading.get_ident()
+    kept: dict[int, tuple[nn.Module, str, Tensor, Tensor]] = {}
     seen: set[nn.Module] = set()
-    kept: list[tuple[nn.Module, str, Tensor]] = []
+    thread = threading.get_ident()
 
-    def keep(module: nn.Module, _inputs: Any) -> None:
+    def keep(module: nn.Module, _inputs: Any = None) -> None:
         if module in seen or threading.get_ident() != thread:
             return
         for part in module.modules():
-            if isinstance(part, _NormBase) and part not in seen:
+            if part not in seen:
+                seen.add(part)
                 for name, buffer in part.named_buffers(recurse=False):
-                    kept.append((part, name, buffer.clone()))
-            seen.add(part)
+                    kept.setdefault(id(buffer), (part, name, buffer, buffer.clone()))
 
-    handle = register_module_forward_pre_hook(keep)
+    handle = None
+    if model is None:
+        handle = register_module_forward_pre_hook(keep)
+    else:
+        keep(model)
     try:
         yield
     finally:
-        handle.remove()
+        if handle is not None:
+            handle.remove()
         with torch.no_grad():
-            for part, name, before in kept:
-                part.get_buffer(name).copy_(before)
+            for part, name, buffer, before in kept.values():
+                buffer.copy_(before)
+                if getattr(part, name) is not buffer and not isinstance(part, torch.jit.ScriptModule):
+                    setattr(part, name, buffer)  # the pass put another tensor in its place
 
 
 def random_states(params: Iterable[Tensor]) -> dict[torch.device, Tensor]:

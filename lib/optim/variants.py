@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -18,7 +18,7 @@ Builder = Callable[[nn.Module, float, Mapping[str, Any]], Optimizer]
 
 
 def _around_sgd(variant: type[SAM]) -> Builder:
-    return lambda model, rho, settings: variant(model.parameters(), rho=rho, **settings)
+    return lambda model, rho, settings: variant(model.parameters(), rho=rho, model=model, **settings)
 
 
 def _sgd(model: nn.Module, rho: float, settings: Mapping[str, Any]) -> Optimizer:
@@ -31,7 +31,7 @@ def _lsam(model: nn.Module, rho: float, settings: Mapping[str, Any]) -> Optimize
 
 def _decay_inside(model: nn.Module, rho: float, settings: Mapping[str, Any]) -> Optimizer:
     others = {name: value for name, value in settings.items() if name != "weight_decay"}
-    return DecayedSAM(model.parameters(), rho=rho, decay=settings.get("weight_decay", 0.0), **others)
+    return DecayedSAM(model.parameters(), rho=rho, decay=settings.get("weight_decay", 0.0), model=model, **others)
 
 
 def _adam(model: nn.Module, rho: float, settings: Mapping[str, Any]) -> Optimizer:
@@ -39,7 +39,7 @@ def _adam(model: nn.Module, rho: float, settings: Mapping[str, Any]) -> Optimize
 
 
 def _sam_adam(model: nn.Module, rho: float, settings: Mapping[str, Any]) -> Optimizer:
-    return SAM(model.parameters(), Adam, rho, **_without_momentum(settings))
+    return SAM(model.parameters(), Adam, rho, model=model, **_without_momentum(settings))
 
 
 def _without_momentum(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,4 +78,4 @@ def take_step(model: nn.Module, optimizer: Optimizer, inputs: Tensor, labels: Te
         loss.backward()
         return loss
 
-    return optimizer.step(closure)
+    return cast(Tensor, optimizer.step(cast(Any, closure)))  # what the closure returned
