@@ -1,7 +1,5 @@
 """Heights, distances and crossings of curves over seeds."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

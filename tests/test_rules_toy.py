@@ -152,6 +152,7 @@ def c6(importance: np.ndarray, rate: np.ndarray, mean: float = 0.01, high: float
         (same(1)[0], same(2)[0], [True, True, False]),  # twice exactly
         (same(2)[0], same(1)[0], [True, True, False]),
         (same(1)[0], 1.8 - SPREAD, [True, True, False]),  # 0.4 in the mean, its interval reaches below 0
+        (same(1)[0], np.array([1.5, 0.3, 1.5, 0.3]), [True, True, False]),  # the smaller is so in the mean
         (SPREAD, same(0.2)[0], [False, True, False]),
         (same(0.2)[0], SPREAD, [True, False, False]),
         (same(0)[0], same(0)[0], [False, False, False]),
