@@ -15,7 +15,9 @@ import torch
 from scipy.stats import binned_statistic_2d
 from torch import Tensor
 
+from lib import check
 from lib.optim import SAM
+from lib.optim.side_effects import kept_buffers
 from lib.probes import Probe
 
 
@@ -48,11 +50,10 @@ def real_and_phantom_weights(
     """Importance weights lambda at w and lambda~ at w~, each (n,), batch by batch: every batch has its own
     perturbation.
 
-    `optimizer` says what is perturbed and how far; no step is taken: weights, gradients and batch-norm
-    statistics stay as they were. Raises ValueError where `batch_size` is not positive.
+    `optimizer` says what is perturbed and how far; no step is taken: weights, gradients and buffers (batch-norm
+    statistics) stay as they were, in training mode too. Raises ValueError where `batch_size` is not positive.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, not {batch_size!r}")
+    check.whole("batch_size", batch_size, 1)
     parameters = list(model.parameters())
     gradients = [p.grad for p in parameters]
     real, phantom = [], []
@@ -60,8 +61,9 @@ def real_and_phantom_weights(
         for x, y in zip(inputs.split(batch_size), labels.split(batch_size), strict=True):
             for p in parameters:
                 p.grad = None
-            logits = model(x)
-            loss(logits, y).backward()
+            with kept_buffers(model):
+                logits = model(x)
+                loss(logits, y).backward()
             real.append(importance_weights(logits.detach(), y))
             with optimizer.at_phantom(), torch.no_grad():
                 phantom.append(importance_weights(model(x), y))

@@ -72,6 +72,14 @@ def test_phantom_weights_are_those_of_the_perturbed_net_and_nothing_stays_change
         torch.testing.assert_close(phantom[5:10], torch.sigmoid(-y[5:10] * net(x[5:10])), rtol=1e-4, atol=1e-6)
 
 
+def test_measuring_weights_in_training_mode_leaves_batch_norm_as_it_was():
+    net = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.BatchNorm1d(3))
+    before = [buffer.clone() for buffer in net.buffers()]
+    x, y = torch.randn(12, 4), torch.arange(12) % 3
+    real_and_phantom_weights(net, SAM(net.parameters()), x, y, torch.nn.functional.cross_entropy, batch_size=5)
+    assert net.training and all(torch.equal(a, b) for a, b in zip(net.buffers(), before, strict=True))
+
+
 def test_gini_of_equal_weights_is_zero_and_of_a_single_point_is_largest():
     assert gini(np.full(50, 0.3)) == pytest.approx(0)
     assert gini(np.eye(50)[7]) == pytest.approx(49 / 50)
