@@ -1,0 +1,79 @@
+"""The page on SAM in one's own training: every piece of its code runs and trains."""
+
+from __future__ import annotations
+
+import re
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lib.models import FeatureNet
+
+PAGE = Path(__file__).resolve().parents[1] / "book" / "own_training.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.S)
+
+
+class Net(FeatureNet):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU())
+        self.head = nn.Linear(16, 3)
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.body(x)
+
+
+def surroundings() -> dict:
+    torch.manual_seed(0)
+    inputs = torch.randn(256, 6)
+    labels = inputs[:, :3].argmax(1)
+    return {
+        "torch": torch,
+        "model": Net(),
+        "device": "cpu",
+        "loss_function": nn.functional.cross_entropy,
+        "loader": list(zip(inputs.split(16), labels.split(16))) * 3,
+    }
+
+
+@pytest.mark.parametrize("block", [block for block in BLOCKS if "lightning" not in block])
+def test_code_on_the_page_trains(block: str) -> None:
+    names = surroundings()
+    inputs, labels = (torch.cat(part) for part in zip(*names["loader"]))
+
+    def loss() -> float:
+        with torch.no_grad():
+            return names["loss_function"](names["model"].eval()(inputs), labels).item()
+
+    before = loss()
+    names["model"].train()
+    distributed = "DistributedDataParallel" in block
+    if distributed:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+        torch.distributed.init_process_group("gloo", init_method=address, rank=0, world_size=1)
+    try:
+        exec("from lib.optim import SAM\n" + block, names)
+    finally:
+        if distributed:
+            torch.distributed.destroy_process_group()
+    evaluations = 4 if "chunk(4)" in block else 1
+    assert loss() < 0.8 * before
+    assert int(names["model"].body[1].num_batches_tracked) == evaluations * len(names["loader"])
+
+
+def test_lightning_trains_with_the_code_on_the_page() -> None:
+    lightning = pytest.importorskip("lightning", reason="Lightning is not installed")
+    (block,) = (block for block in BLOCKS if "lightning" in block)
+    names = surroundings() | {"lightning": lightning}
+    exec("from lib.optim import SAM\n" + block, names)
+    module = names["Classifier"](names["model"])
+    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    lightning.Trainer(max_epochs=1, accelerator="cpu", **options).fit(
+        module, torch.utils.data.DataLoader(names["loader"], batch_size=None)
+    )
+    assert int(names["model"].body[1].num_batches_tracked) == len(names["loader"])
