@@ -1,0 +1,422 @@
+"""SGD, SAM and LSAM side by side (chapter 01): walks on a surface, what holds in every step, what a step costs."""
+
+import copy
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle
+from scipy.optimize import brentq
+from scipy.special import expit
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+
+from book import style
+from lib import check
+from lib.device import threads as torch_threads
+from lib.models import ConvNet, FeatureNet, SingleLogit
+from lib.optim.variants import VARIANTS, take_step
+
+METHODS = ("SGD", "SAM", "LSAM")
+
+
+# A loss surface one can see.
+
+
+class ProductNet(FeatureNet):
+    """logit(x) = w theta x of `x`, shape (n,): theta x is the feature phi, and w the last layer."""
+
+    def __init__(self, theta: float, w: float) -> None:
+        super().__init__()
+        self.body, self.head = nn.Linear(1, 1, bias=False), SingleLogit(1)
+        nn.init.constant_(self.body.weight, theta)
+        nn.init.constant_(self.head.weight, w)
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.body(x[:, None])
+
+
+@dataclass(frozen=True)
+class Surface:
+    """The logistic loss of `ProductNet`, Example 2 of Appendix D in one dimension; all of it chosen here.
+
+    It depends on the product w theta only, so its minima form the hyperbola w theta = `valley`, along which the
+    sharpness varies. Points of the surface, `weights`, are (theta, w), shape (..., 2).
+    """
+
+    points: int = 200  # x ~ N(y, 1), y = -1 or +1: the classes overlap, so the loss has a finite minimum
+    batch_size: int = 20
+    learning_rate: float = 0.2
+    start: tuple[float, float] = (3.0, 0.3)  # (theta, w): a large feature and a small last layer
+    data_seed: int = 0
+
+    @cached_property
+    def sample(self) -> tuple[Tensor, Tensor]:
+        """(x, y), each of shape (points,); the labels y are -1 or +1, half each."""
+        draw = torch.Generator().manual_seed(self.data_seed)
+        y = torch.ones(self.points)
+        y[::2] = -1
+        return y + torch.randn(self.points, generator=draw), y
+
+    def loss(self, weights: np.ndarray) -> np.ndarray:
+        """Mean logistic loss over all points."""
+        return np.logaddexp(0, -weights.prod(-1)[..., None] * self._margins).mean(-1)
+
+    def gradient(self, weights: np.ndarray) -> np.ndarray:
+        """The loss's gradient, (..., 2)."""
+        return self._derivatives(weights.prod(-1))[0][..., None] * weights[..., ::-1]
+
+    def sharpness(self, weights: np.ndarray) -> np.ndarray:
+        """Largest eigenvalue of the loss's Hessian."""
+        slope, curvature = self._derivatives(weights.prod(-1))
+        theta, w = weights[..., 0], weights[..., 1]
+        mixed = curvature * theta * w + slope
+        hessian = np.stack([curvature * w**2, mixed, mixed, curvature * theta**2], axis=-1)
+        return np.linalg.eigvalsh(hessian.reshape(*theta.shape, 2, 2))[..., -1]
+
+    @cached_property
+    def valley(self) -> float:
+        """The product w theta at which the loss, convex in it, is least."""
+        return brentq(lambda product: self._derivatives(np.array(product))[0], 0, 10, xtol=1e-14)
+
+    @cached_property
+    def _margins(self) -> np.ndarray:
+        """y x of every point, shape (points,)."""
+        x, y = self.sample
+        return (x * y).numpy().astype(float)
+
+    def _derivatives(self, product: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """First and second derivative of the loss by the product w theta."""
+        importance = expit(-product[..., None] * self._margins)
+        second = importance * (1 - importance) * self._margins**2
+        return -(importance * self._margins).mean(-1), second.mean(-1)
+
+
+@dataclass(frozen=True)
+class Walk:
+    """One run as (theta, w): `weights`, (steps + 1, 2), and each step's phantom in `phantoms`, (steps, 2)."""
+
+    weights: np.ndarray
+    phantoms: np.ndarray
+
+
+def walk(method: str, rho: float, steps: int, seed: int, surface: Surface = Surface()) -> Walk:
+    """`steps` steps of one of `METHODS` from the surface's start; `seed` draws the batches, for all methods the same.
+
+    Raises ValueError for an unknown method.
+    """
+    check.choice("method", method, METHODS)
+    model, (x, y) = ProductNet(*surface.start), surface.sample
+    optimizer = VARIANTS[method.lower()](model, rho, {"lr": surface.learning_rate})
+    draw = torch.Generator().manual_seed(seed)
+    visited: list[list[list[float]]] = []  # in each step: w, and w~ where there is one
+
+    def closure(batch: Tensor) -> Tensor:
+        visited[-1].append([p.item() for p in model.parameters()])
+        optimizer.zero_grad()
+        loss = F.softplus(-y[batch] * model(x[batch])).mean()
+        loss.backward()
+        return loss
+
+    for _ in range(steps):
+        visited.append([])
+        optimizer.step(partial(closure, torch.randint(surface.points, (surface.batch_size,), generator=draw)))
+    last = [p.item() for p in model.parameters()]
+    return Walk(np.array([*(points[0] for points in visited), last]), np.array([points[-1] for points in visited]))
+
+
+def walks(method: str, rho: float, steps: int, seeds: int, surface: Surface = Surface()) -> np.ndarray:
+    """The weights of walks with seeds 0, 1, ...: shape (seeds, steps + 1, 2)."""
+    return np.stack([walk(method, rho, steps, seed, surface).weights for seed in range(seeds)])
+
+
+# What holds in every step, measured on a small conv net with batch norm.
+
+STEPS, IMAGES, CLASSES = 10, 16, 3
+BASE = {"lr": 0.05, "momentum": 0.9, "weight_decay": 1e-3}
+
+Run = tuple[nn.Module, Optimizer]
+
+
+@dataclass(frozen=True)
+class Invariants:
+    """Largest absolute deviations over ten steps of one method; a deviation of nothing at all is 0."""
+
+    distance: float  # of ||w~ - w|| from rho, as a fraction of rho
+    restoration: float  # of the weights after a step of learning rate 0 from those before
+    rho_zero: float  # of weights, batch-norm buffers and momentum at rho = 0 from those of torch.optim.SGD
+    resumed: float  # of the same in a run that was saved, loaded and went on, from a run without a break
+    batch_norm_steps: int  # steps that batch norm has counted, of ten
+    fused: float | None  # of LSAM's fused steps from steps that evaluate twice; None for SAM
+
+    @property
+    def hold(self) -> bool:
+        """Whether each is exact, but for the distance, which single precision rounds."""
+        return self.distance < 1e-5 and self.restoration == self.rho_zero == self.resumed == 0
+
+
+class BatchNormNet(FeatureNet):
+    """Images (n, 1, 16, 16) to logits: a convolution, batch norm, ReLU, and a linear head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(1, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten())
+        self.head = nn.Linear(8 * 8 * 8, CLASSES)
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.body(x)
+
+
+@torch_threads(1)  # on so small a net more would only wait for each other
+def measure(method: str, rho: float, seed: int = 0) -> Invariants:
+    """The invariants of ``"SAM"`` or ``"LSAM"`` (fused), radius `rho`, on noise images drawn by `seed`."""
+    torch.manual_seed(seed)
+    start = BatchNormNet()
+    data = [(torch.randn(IMAGES, 1, 16, 16), torch.randint(CLASSES, (IMAGES,))) for _ in range(STEPS)]
+    run, half = partial(_run, start, method), STEPS // 2
+    whole, plain = run(rho, data), _run(start, "SGD", 0.0, data)
+    norms = [run(rho, data[: number + 1])[1].phantom_norm for number in range(STEPS)]
+    resumed = _run(BatchNormNet(), method, rho, data[half:], saved=run(rho, data[:half]))
+    twice = _difference(_weights(whole), _weights(run(rho, data, fused=False)))
+    return Invariants(
+        distance=max(abs(norm - rho) for norm in norms) / (rho or 1),
+        restoration=_difference(_weights(run(rho, data, lr=0.0)), start.parameters()),
+        rho_zero=_difference(_everything(run(0.0, data)), _everything(plain)),
+        resumed=_difference(_everything(resumed), _everything(whole)),
+        batch_norm_steps=int(whole[0].body[1].num_batches_tracked),
+        fused=twice if method == "LSAM" else None,
+    )
+
+
+def _run(start: nn.Module, method: str, rho: float, data: list, saved=None, fused: bool = True, **settings) -> Run:
+    """A copy of the net and its optimizer after a step on each batch, on from where a `saved` run ended."""
+    model = copy.deepcopy(start)
+    optimizer = VARIANTS[method.lower()](model, rho, {**BASE, **settings})
+    for own, others in zip((model, optimizer), saved or ()):
+        own.load_state_dict(copy.deepcopy(others.state_dict()))
+
+    def closure(images: Tensor, labels: Tensor) -> Tensor:
+        loss = F.cross_entropy(model(images), labels)
+        loss.backward()
+        return loss
+
+    for batch in data:
+        take_step(model, optimizer, *batch) if fused else optimizer.step(partial(closure, *batch))
+    return model, optimizer
+
+
+def _weights(run: Run) -> Iterable[Tensor]:
+    return run[0].parameters()
+
+
+def _everything(run: Run) -> Iterable[Tensor]:
+    """Weights, buffers and momentum."""
+    momentum = [value for state in run[1].state_dict()["state"].values() for value in state.values()]
+    return [*run[0].state_dict().values(), *momentum]
+
+
+def _difference(first: Iterable[Tensor], second: Iterable[Tensor]) -> float:
+    return max((a.double() - b.double()).abs().max().item() for a, b in zip(first, second, strict=True))
+
+
+# What a step costs, side by side on the conv net, as ratios to SGD.
+
+GOALS = {"LSAM": 1.10, "SAM": 2.10}  # at most this many times SGD's step: goals set here, not the paper's
+WARM_UP, LEAST_ROUNDS = 2, 8
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """Seconds of a step, and its ratio to the reference's of the same round: medians over rounds."""
+
+    seconds: float
+    ratio: float
+    low: float  # 95 % bootstrap interval of the median ratio
+    high: float
+    ratios: np.ndarray  # shape (rounds,)
+
+
+def step_costs(
+    seconds: float, batch_size: int = 100, threads: int = 1, device: torch.device | str = "cpu"
+) -> dict[str, StepCost]:
+    """The cost of a step of SGD, LSAM (fused) and SAM on `ConvNet`, measured for about `seconds`.
+
+    Each method has a net of its own from one seed, in channels_last; all see one batch of noise images of
+    64 by 32 pixels. With one thread on the CPU the clock is the process's own, which leaves out what other
+    programs take; elsewhere it is the wall's. Raises ValueError for a number out of range.
+    """
+    check.number("seconds", seconds, 0)
+    check.whole("batch_size", batch_size, 1)
+    check.whole("threads", threads, 1)
+    draw = torch.Generator().manual_seed(0)
+    images = torch.randn(batch_size, 3, 64, 32, generator=draw).to(device, memory_format=torch.channels_last)
+    labels = torch.randint(2, (batch_size,), generator=draw).to(device)
+    steps = {}
+    for method in ("SGD", "LSAM", "SAM"):
+        torch.manual_seed(0)
+        model = ConvNet().to(images.device, memory_format=torch.channels_last)
+        optimizer = VARIANTS[method.lower()](model, 0.05, {"lr": 0.01, "momentum": 0.9})
+        steps[method] = partial(take_step, model, optimizer, images, labels)
+    alone = images.device.type == "cpu" and threads == 1
+    with torch_threads(threads):
+        times = interleaved_seconds(steps, seconds, images.device, time.process_time if alone else time.perf_counter)
+    return {method: median_ratio(own, times["SGD"]) for method, own in times.items()}
+
+
+def interleaved_seconds(
+    steps: Mapping[str, Callable[[], object]],
+    seconds: float,
+    device: torch.device = torch.device("cpu"),
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, np.ndarray]:
+    """Seconds of each of `steps` in each round, shape (rounds,), in about `seconds` by the clock, eight at least.
+
+    A round runs every step once, each round beginning with another, so that whatever else the machine does
+    meanwhile falls on all alike. A few rounds before the first do not count.
+    """
+    names = list(steps)
+    times: dict[str, list[float]] = {name: [] for name in names}
+    begin, number = clock(), 0
+    while number < WARM_UP + LEAST_ROUNDS or clock() - begin < seconds:
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
+            start = clock()
+            steps[name]()
+            if device.type != "cpu":
+                torch.accelerator.synchronize()
+            times[name].append(clock() - start)
+        number += 1
+    return {name: np.array(values[WARM_UP:]) for name, values in times.items()}
+
+
+def median_ratio(own: np.ndarray, reference: np.ndarray) -> StepCost:
+    """The cost of a step that took `own` seconds in each round, (rounds,), against `reference` in the same rounds."""
+    ratios = own / reference
+    draws = np.random.default_rng(0).choice(ratios, size=(4000, len(ratios)))
+    low, high = np.quantile(np.median(draws, axis=1), [0.025, 0.975])
+    return StepCost(float(np.median(own)), float(np.median(ratios)), float(low), float(high), ratios)
+
+
+def verdict(method: str, cost: StepCost) -> str:
+    """``"met"`` where the interval is within the goal, ``"missed"`` where beyond it, else ``"undecided"``."""
+    if cost.high <= GOALS[method]:
+        return "met"
+    return "missed" if cost.low > GOALS[method] else "undecided"
+
+
+# Figures.
+
+COLOURS = {"SGD": style.SGD, "SAM": style.SAM, "LSAM": style.LSAM}
+INK = "#22272E"
+SHADES = sns.light_palette("#5A6675", 12)[:9]  # flat is light
+ABOVE_LEAST = np.array([0, 0.004, 0.015, 0.035, 0.07, 0.12, 0.2, 0.32, 0.5, 50])  # loss above its minimum
+
+
+def anatomy(weights: tuple[float, float], rho: float, rate: float = 2.0, surface: Surface = Surface()) -> Figure:
+    """One step of each method from `weights`, (theta, w), on the loss of all points; learning rate `rate`."""
+    fig, axes = _panels()
+    start, half_width = np.array(weights), max(0.9, 1.4 * rho)
+    upward = surface.gradient(start)
+    directions = np.zeros(2), upward / np.linalg.norm(upward), np.array([0, np.sign(upward[1])])
+    for ax, method, direction in zip(axes, METHODS, directions):
+        colour, phantom = COLOURS[method], start + rho * direction
+        descent = -rate * surface.gradient(phantom)
+        _draw(ax, method, start[:, None] + half_width * np.array([-1, 1]), surface)
+        if method == "SAM":
+            ax.add_patch(Circle(start, rho, fill=False, ec=colour, lw=0.9, ls=":"))
+        elif method == "LSAM":
+            ax.plot([start[0]] * 2, start[1] + np.array([-rho, rho]), color=colour, lw=0.9, ls=":")
+        if method != "SGD" and rho > 0:
+            _arrow(ax, start, phantom, colour, ls=(0, (3, 1.5)), lw=1.2)
+            _arrow(ax, phantom, phantom + descent, colour, alpha=0.4)
+            ax.plot(*phantom, "o", ms=5, mfc="white", mec=colour, mew=1.2)
+            ax.annotate("phantom", phantom, (6, 2), textcoords="offset points", color=INK, fontsize=9)
+        _arrow(ax, start, start + descent, colour)
+        ax.plot(*start, "o", ms=5, color=INK)
+        ax.annotate("real", start, (6, -4), textcoords="offset points", color=INK, fontsize=9)
+    return fig
+
+
+def trajectories(walks: Mapping[str, Walk], every: int = 10, surface: Surface = Surface()) -> Figure:
+    """One walk of each method over the loss surface, with the phantom of every `every`-th step."""
+    fig, axes = _panels()
+    for ax, (method, walk) in zip(axes, walks.items()):
+        colour = COLOURS[method]
+        _draw(ax, method, np.array([[0, 3.6]] * 2), surface)
+        ax.plot([0, 3.6], [0, 3.6], color="white", lw=0.8, alpha=0.8)
+        for weights, phantom in zip(walk.weights[:-1:every], walk.phantoms[::every]):
+            ax.plot(*zip(weights, phantom), color=colour, lw=0.6, alpha=0.55)
+        ax.plot(*walk.phantoms[::every].T, "o", ms=2.6, mfc="white", mec=colour, mew=0.7, ls="")
+        ax.plot(*walk.weights.T, color="white", lw=2.6)
+        ax.plot(*walk.weights.T, color=colour, lw=1.4)
+        ax.plot(*walk.weights[0], "s", ms=5, color=INK)
+        ax.plot(*walk.weights[-1], "o", ms=6.5, color=colour, mec="white", mew=1.2)
+        ax.set(xticks=range(4), yticks=range(4))
+    return fig
+
+
+def drift(weights: Mapping[str, np.ndarray], surface: Surface = Surface()) -> Figure:
+    """Feature size and sharpness at every step, mean over seeds; `weights` is (seeds, steps + 1, 2)."""
+    fig, axes = plt.subplots(1, 2, figsize=(style.PAGE_WIDTH, 2.6))
+    for method, runs in weights.items():
+        for ax, values in zip(axes, (runs[..., 0], surface.sharpness(runs))):
+            style.line(ax, range(values.shape[1]), values.T, COLOURS[method], lw=1.5, label=method)
+    balanced = np.full(2, surface.valley**0.5)
+    for ax, value in zip(axes, (balanced[0], surface.sharpness(balanced))):
+        ax.axhline(value, color=style.GREY, lw=0.8, ls=":")
+        ax.set(xlabel="step", xlim=(0, None))
+    axes[0].set(title="size of the feature", ylabel=r"body $\theta$", ylim=0)
+    axes[1].set(title="sharpness", ylabel="largest Hessian eigenvalue", yscale="log")
+    axes[1].set_yticks([0.25, 0.5, 1, 2], ["0.25", "0.5", "1", "2"])
+    axes[1].minorticks_off()
+    axes[0].legend(loc="lower left")
+    return fig
+
+
+def cost(costs: Mapping[str, StepCost]) -> Figure:
+    """Every round's ratio to SGD's step, with the median, its 95 % interval and the goal."""
+    fig, ax = plt.subplots(figsize=(style.PAGE_WIDTH, 1.7))
+    shown = [method for method in costs if method != "SGD"]
+    for row, method in enumerate(shown):
+        own, colour = costs[method], COLOURS[method]
+        jitter = np.random.default_rng(0).uniform(-0.16, 0.16, len(own.ratios))
+        ax.scatter(own.ratios, row + jitter, s=13, color=colour, alpha=0.45, lw=0)
+        ax.plot([own.low, own.high], [row, row], color=INK, lw=2, solid_capstyle="butt")
+        ax.plot(own.ratio, row, "o", ms=5, color=INK)
+        ax.plot([GOALS[method]] * 2, [row - 0.36, row + 0.36], color=style.GREY, lw=1.2, ls=(0, (3, 2)))
+    ax.set_yticks(range(len(shown)), shown)
+    ax.axvline(1, color=COLOURS["SGD"], lw=1.2, zorder=0)
+    ax.text(0.99, -0.5, "SGD", color=COLOURS["SGD"], ha="right", va="top", fontsize=9)
+    ax.set(ylim=(len(shown) - 0.45, -0.55), xlabel="time of a step, as a multiple of SGD's")
+    ax.tick_params(axis="y", length=0)
+    return fig
+
+
+def _panels() -> tuple[Figure, Sequence[Axes]]:
+    fig, axes = plt.subplots(1, len(METHODS), figsize=(style.PAGE_WIDTH, 2.85), sharey=True)
+    axes[0].set_ylabel("last layer $w$")
+    return fig, axes
+
+
+def _draw(ax: Axes, method: str, window: np.ndarray, surface: Surface) -> None:
+    """Shade the loss over a window, [[theta from, to], [w from, to]]; the dashed line is the valley."""
+    grid = np.stack(np.meshgrid(*(np.linspace(*sides, 200) for sides in window)), axis=-1)
+    least = surface.loss(np.array([surface.valley, 1.0]))
+    ax.contourf(grid[..., 0], grid[..., 1], surface.loss(grid), least + ABOVE_LEAST, colors=SHADES)
+    along = np.linspace(max(window[0, 0], surface.valley / window[1, 1]), window[0, 1], 200)
+    ax.plot(along, surface.valley / along, color="white", lw=1.1, ls=(0, (5, 3)))
+    ax.set(xlim=window[0], ylim=window[1], aspect="equal", xlabel=r"body $\theta$")
+    ax.set_title(method, color=COLOURS[method])
+
+
+def _arrow(ax: Axes, tail: np.ndarray, head: np.ndarray, colour: str, **settings) -> None:
+    arrow = {"arrowstyle": "-|>", "color": colour, "lw": 1.6, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 9}
+    ax.annotate("", head, tail, arrowprops=arrow | settings)
