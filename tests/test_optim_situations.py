@@ -559,3 +559,25 @@ def test_per_rank_asks_for_a_distributed_model() -> None:
 
 def test_every_optimizer_is_an_optimizer() -> None:
     assert all(isinstance(build(name, net()), Optimizer) for name in NAMES)
+
+
+def test_a_base_that_spreads_its_state_over_processes_keeps_it() -> None:
+    from torch.distributed.optim import ZeroRedundancyOptimizer
+
+    store = torch.distributed.HashStore()
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        found = []
+        for base, others in ((SGD, {}), (ZeroRedundancyOptimizer, {"optimizer_class": SGD})):
+            model = net()
+            optimizer = SAM(model.parameters(), base, rho=0.3, lr=0.1, momentum=0.9, **others)
+            scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
+            for batch in batches(3):
+                advance(optimizer, model, batch)
+                scheduler.step()
+            optimizer.consolidate_state_dict() if others else None
+            assert len(optimizer.state_dict()["state"]) == len(list(model.parameters()))
+            found.append(weights(model))
+        assert_equal(*found)
+    finally:
+        torch.distributed.destroy_process_group()

@@ -68,18 +68,12 @@ class SAM(Optimizer):
         **base_kwargs: Any,
     ) -> None:
         check.number("rho", rho, 0)
-        if (
-            not (isinstance(base, type) and issubclass(base, Optimizer))
-            or issubclass(base, SAM)
-            or _needs_closure(base)
-        ):
+        if not _steps_alone(base):
             raise ValueError(f"base must be an optimizer class that steps without a closure, not {base!r}")
         if clip_norm is not None:
             check.number("clip_norm", clip_norm, 0, above=True)
         if per_rank and not callable(getattr(model, "no_sync", None)):
-            raise ValueError(
-                f"model must be in DistributedDataParallel where per_rank is True, not {type(model).__name__}"
-            )
+            raise ValueError(f"model must be in DistributedDataParallel where per_rank is True, not {model!r}")
         self.clip_norm, self.model, self.per_rank = clip_norm, model, per_rank
         self.steps = 0  # taken, by the base optimizer: a skipped one is none
         self.memory: defaultdict[Tensor, dict[str, Tensor]] = defaultdict(dict)
@@ -98,10 +92,9 @@ class SAM(Optimizer):
         super().__init__(self.base.param_groups, {**self.base.defaults, "rho": float(rho)})
         self._building = False
         self.perturb = None if perturb is None else list(perturb)
-        if self.perturb is not None:
-            given = {id(p) for p in self._parameters()}
-            if not self.perturb or any(id(p) not in given for p in self.perturb):
-                raise ValueError("perturb must be None or a non-empty list of tensors that are among params")
+        given = {id(p) for p in self._parameters()}
+        if self.perturb is not None and (not self.perturb or any(id(p) not in given for p in self.perturb)):
+            raise ValueError("perturb must be None or a non-empty list of tensors that are among params")
 
     # Groups and state: views of the base optimizer's.
 
@@ -181,9 +174,7 @@ class SAM(Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         # Hooks, and the step that a scheduler wraps, belong to this very object.
-        left_out = ("step", "found_inf", "grad_scale")
-        own = {name: value for name, value in self.__dict__.items() if not name.startswith("_optimizer_")}
-        return {name: value for name, value in own.items() if name not in left_out}
+        return {n: v for n, v in self.__dict__.items() if n != "step" and not n.startswith("_optimizer_")}
 
     # The step.
 
@@ -391,6 +382,9 @@ def unit(gradients: list[Tensor]) -> list[Tensor]:
     return [g.div_(norm.to(g.device)) for g in scaled]
 
 
-def _needs_closure(base: Base) -> bool:
+def _steps_alone(base: object) -> bool:
+    """Whether `base` is an optimizer class, none of ours, whose step asks for no closure."""
+    if not (isinstance(base, type) and issubclass(base, Optimizer)) or issubclass(base, SAM):
+        return False
     closure = inspect.signature(base.step).parameters.get("closure")
-    return closure is not None and closure.default is inspect.Parameter.empty
+    return closure is None or closure.default is not inspect.Parameter.empty

@@ -34,16 +34,14 @@ def kept_buffers(model: nn.Module | None = None) -> Iterator[None]:
                 for name, buffer in part.named_buffers(recurse=False):
                     kept.setdefault(id(buffer), (part, name, buffer, buffer.clone()))
 
-    handle = None
-    if model is None:
-        handle = register_module_forward_pre_hook(keep)
-    else:
+    hook = register_module_forward_pre_hook(keep) if model is None else None
+    if model is not None:
         keep(model)
     try:
         yield
     finally:
-        if handle is not None:
-            handle.remove()
+        if hook is not None:
+            hook.remove()
         with torch.no_grad():
             for part, name, buffer, before in kept.values():
                 buffer.copy_(before)

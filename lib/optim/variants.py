@@ -14,52 +14,39 @@ from lib.optim.descent import GSAM, LookSAM
 from lib.optim.esam import ESAM
 from lib.optim.sam import LSAM, SAM
 
-Builder = Callable[[nn.Module, float, Mapping[str, Any]], Optimizer]
+Settings = Mapping[str, Any]  # the base optimizer's: lr, momentum, weight_decay
+Builder = Callable[[nn.Module, float, Settings], Optimizer]
 
 
 def _around_sgd(variant: type[SAM]) -> Builder:
     return lambda model, rho, settings: variant(model.parameters(), rho=rho, model=model, **settings)
 
 
-def _sgd(model: nn.Module, rho: float, settings: Mapping[str, Any]) -> Optimizer:
-    return SGD(model.parameters(), **settings)
+def _decay_inside(model: nn.Module, rho: float, settings: Settings) -> Optimizer:
+    decay = settings.get("weight_decay", 0.0)
+    return DecayedSAM(model.parameters(), rho=rho, decay=decay, model=model, **_without(settings, "weight_decay"))
 
 
-def _lsam(model: nn.Module, rho: float, settings: Mapping[str, Any]) -> Optimizer:
-    return LSAM(model, rho=rho, **settings)
+def _sam_adam(model: nn.Module, rho: float, settings: Settings) -> Optimizer:
+    return SAM(model.parameters(), Adam, rho, model=model, **_without(settings, "momentum"))
 
 
-def _decay_inside(model: nn.Module, rho: float, settings: Mapping[str, Any]) -> Optimizer:
-    others = {name: value for name, value in settings.items() if name != "weight_decay"}
-    return DecayedSAM(model.parameters(), rho=rho, decay=settings.get("weight_decay", 0.0), model=model, **others)
+def _without(settings: Settings, left_out: str) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name != left_out}
 
 
-def _adam(model: nn.Module, rho: float, settings: Mapping[str, Any]) -> Optimizer:
-    return Adam(model.parameters(), **_without_momentum(settings))
-
-
-def _sam_adam(model: nn.Module, rho: float, settings: Mapping[str, Any]) -> Optimizer:
-    return SAM(model.parameters(), Adam, rho, model=model, **_without_momentum(settings))
-
-
-def _without_momentum(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Adam has moments of its own."""
-    return {name: value for name, value in settings.items() if name != "momentum"}
-
-
-# `settings` are the base optimizer's: lr, momentum, weight_decay. Weight decay is the base optimizer's affair
-# (outside the ascent) but for "sam_decay_inside".
+# Weight decay is the base optimizer's affair (outside the ascent) but for "sam_decay_inside".
 VARIANTS: dict[str, Builder] = {
-    "sgd": _sgd,
+    "sgd": lambda model, rho, settings: SGD(model.parameters(), **settings),
     "sam": _around_sgd(SAM),
-    "lsam": _lsam,
+    "lsam": lambda model, rho, settings: LSAM(model, rho=rho, **settings),
     "asam": _around_sgd(ASAM),
     "gsam": _around_sgd(GSAM),
     "esam": _around_sgd(ESAM),
     "looksam": _around_sgd(LookSAM),
     "friendly": _around_sgd(FriendlySAM),
     "sam_decay_inside": _decay_inside,
-    "adam": _adam,
+    "adam": lambda model, rho, settings: Adam(model.parameters(), **_without(settings, "momentum")),
     "sam_adam": _sam_adam,
 }
 WITHOUT_RADIUS = ("sgd", "adam")  # methods that have no rho: it is 0
@@ -72,10 +59,10 @@ def take_step(model: nn.Module, optimizer: Optimizer, inputs: Tensor, labels: Te
     if isinstance(optimizer, ESAM):
         return optimizer.step(lambda which: F.cross_entropy(model(inputs[which]), labels[which], reduction="none"))
 
-    def closure() -> Tensor:
+    def closure() -> Any:
         optimizer.zero_grad()
         loss = F.cross_entropy(model(inputs), labels)
         loss.backward()
         return loss
 
-    return cast(Tensor, optimizer.step(cast(Any, closure)))  # what the closure returned
+    return cast(Tensor, optimizer.step(closure))
