@@ -1,24 +1,31 @@
-"""Chapter 10's trials: LSAM at every batch size (Appendix H.2, Figure 10), and what is asked of them."""
+"""Chapter 10: LSAM at every batch size (Appendix H.2): grid, rule of C11, Figure 10."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.pyplot import subplots
+from matplotlib.ticker import FuncFormatter, NullLocator
 
+from book import style
+from book.claims import Check, weakest
+from lib import check
 from lib.data.toy import ToyConstants
-from lib.selection import whole_seeds
-from lib.stats import LEVEL, Estimate, bootstrap_means
+from lib.selection import at_choice, choose, whole_seeds
+from lib.stats import LEVEL, Estimate, bootstrap_band, bootstrap_means, estimate
 from lib.toy.ensemble import lsam
-from lib.trials.toy import ToyTrial, errors
+from lib.trials import toy
 
 SIZES = (1, 2, 5, 10, 20, 50, 100, 300)  # 300 is the whole training set: gradient descent
+PAPER = 5  # the paper's size of a batch
 RADII = (0.0, 0.7, 1.4, 2.0, 2.8, 4.0)  # 0 is SGD
-BUDGETS = ("epochs", "steps")
-EPOCHS = 200  # where the epochs are fixed: the book's
-STEPS = 12_000  # where the steps are: what 200 epochs of batch 5, the paper's, come to
+BUDGETS = {"epochs": 200, "steps": 12_000}  # the book's epochs, and the steps that they are at the paper's size
 SEEDS = 20
 NAME = "batch-size"
+SPREAD = 2  # best radii are much the same where the largest is at most so many times the smallest,
+TOLERANCE = 0.05  # and one for all costs at most this much in hard probing error
+Errors = Mapping[str, np.ndarray]  # title of a budget -> (size, radius, seed)
 
 
 def epochs_of(budget: str, size: int, amount: int, points: int = ToyConstants().training_points) -> int:
@@ -26,15 +33,12 @@ def epochs_of(budget: str, size: int, amount: int, points: int = ToyConstants().
 
     Raises ValueError for an unknown budget, or where that many steps are no whole number of epochs.
     """
-    if budget not in BUDGETS:
-        raise ValueError(f"budget must be one of {', '.join(BUDGETS)}, not {budget!r}")
-    if budget == "epochs":
+    if check.choice("budget", budget, BUDGETS) == "epochs":
         return amount
     of_an_epoch = -(-points // size)
     if amount < 1 or amount % of_an_epoch:
-        raise ValueError(
-            f"steps must be a multiple of the {of_an_epoch} of an epoch at batch size {size}, not {amount}"
-        )
+        needs = f"a multiple of the {of_an_epoch} of an epoch at batch size {size}"
+        raise ValueError(f"steps must be {needs}, not {amount}")
     return amount // of_an_epoch
 
 
@@ -45,15 +49,12 @@ def plan(
     sizes: Sequence[int] = SIZES,
     seeds: int = SEEDS,
     first_seed: int = 100,
-) -> list[ToyTrial]:
+) -> list[toy.ToyTrial]:
     """One trial for every batch size and radius, the radius running fastest; `amount` of epochs or steps."""
-    amount = (EPOCHS if budget == "epochs" else STEPS) if amount is None else amount
+    amount = BUDGETS.get(budget, 0) if amount is None else amount
     epochs = {size: epochs_of(budget, size, amount) for size in sizes}
-    return [
-        ToyTrial((lsam(radius, batch_size=size, epochs=epochs[size]),), seeds, first_seed, name=NAME)
-        for size in sizes
-        for radius in radii
-    ]
+    settings = [lsam(radius, batch_size=size, epochs=epochs[size]) for size in sizes for radius in radii]
+    return [toy.ToyTrial((setting,), seeds, first_seed, name=NAME) for setting in settings]
 
 
 def by_size(records: Sequence[dict], radii: Sequence[float], feature: str, split: str) -> np.ndarray:
@@ -61,55 +62,169 @@ def by_size(records: Sequence[dict], radii: Sequence[float], feature: str, split
 
     A seed of which some net diverged is left out everywhere.
     """
-    found = whole_seeds(np.stack([errors(record, feature, split)[0] for record in records]))
+    found = whole_seeds(np.stack([toy.errors(record, feature, split)[0] for record in records]))
     return found.reshape(-1, len(radii), found.shape[-1])
 
 
-def best_draws(validation: np.ndarray, seed: int = 0) -> np.ndarray:
-    """The setting of the lowest mean validation error in each bootstrap draw of the seeds.
+def tuned(hard: np.ndarray, validation: np.ndarray) -> np.ndarray:
+    """Hard probing error on test data at the radius above 0 that is best on the validation data of the other
+    seeds: (size, seed) of (size, radius, seed), the first radius 0."""
+    return at_choice(hard[:, 1:], choose(validation[:, 1:]))
 
-    validation: (..., setting, seed); returns indices (..., draw). Leading axes share their draws.
+
+def has_gain(gain: np.ndarray) -> np.ndarray:
+    """At which sizes LSAM gains over SGD, beyond the interval, and so has a best radius: (size,) of (size, seed)."""
+    return bootstrap_band(gain)[1] > 0
+
+
+def best(means: np.ndarray) -> np.ndarray:
+    """The radius of the lowest validation error, by its index: (size, ...) of mean errors (size, radius, ...).
+
+    Rounded, so that a tie stays one, of which the first is taken, whatever the order of the sum.
     """
-    return np.round(bootstrap_means(validation, seed), 9).argmin(axis=-2)
+    return np.round(means, 9).argmin(axis=1)
 
 
-def largest_over_smallest(radii: np.ndarray, validation: np.ndarray, seed: int = 0, level: float = LEVEL) -> Estimate:
-    """The largest of the sizes' best radii over the smallest, with its bootstrap interval over seeds.
+def largest_over_smallest(radii: Sequence[float], validation: np.ndarray) -> Estimate:
+    """The largest of the sizes' best radii over the smallest.
 
-    radii: (radius,), above 0; validation: (size, radius, seed). A single seed's ratio is mostly noise: no
-    spread is given (NaN).
+    radii: (radius,), above 0; validation: (size, radius, seed).
     """
 
-    def ratio(best: np.ndarray) -> np.ndarray:
-        return np.asarray(radii)[best].max(axis=0) / np.asarray(radii)[best].min(axis=0)
+    def ratio(means: np.ndarray) -> np.ndarray:
+        found = np.asarray(radii)[best(means)]
+        return found.max(axis=0) / found.min(axis=0)
 
-    drawn = ratio(best_draws(validation, seed))
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf")
-    point = ratio(np.round(validation.mean(axis=-1), 9).argmin(axis=-1))
-    return Estimate(validation.shape[-1], float(point), float("nan"), float(low), float(high))
+    return _of_means(ratio, validation, "inverted_cdf")
 
 
-def sensitivity(errors: np.ndarray) -> np.ndarray:
-    """How far the batch size moves the error: standard deviation over sizes of errors (size, ...)."""
-    return np.std(errors, axis=0, ddof=1)
+def price_of_one(hard: np.ndarray, validation: np.ndarray) -> Estimate:
+    """What one radius for all costs at the size where it costs most, by the interval: hard probing error at the
+    radius that is best in the mean over sizes, less that of `tuned`. Both (size, radius, seed), the first radius 0."""
+    one = choose(validation[:, 1:].mean(axis=0))
+    costs = at_choice(hard[:, 1:], np.tile(one, (len(hard), 1))) - tuned(hard, validation)
+    return max(map(estimate, costs), key=lambda effect: effect.high)
 
 
-def more_sensitive(errors: np.ndarray, large: np.ndarray, seed: int = 0, level: float = LEVEL) -> Estimate:
-    """Mean sensitivity at the `large` radii less that at the others, of the mean error over seeds.
+def sensitivity(means: np.ndarray) -> np.ndarray:
+    """How far the batch size moves the error: standard deviation over sizes of mean errors (size, ...)."""
+    return np.std(means, axis=0, ddof=1)
 
-    errors: (size, radius, seed); large: (radius,) of booleans. The interval is the bootstrap's over seeds; a
-    single seed's sensitivity holds its noise too: no spread is given (NaN).
+
+def more_sensitive(hard: np.ndarray, large: Sequence[bool]) -> Estimate:
+    """Mean sensitivity at the `large` radii (radius,) less that at the others, of errors (size, radius, seed).
+
     Raises ValueError where all radii are large, or none is.
     """
-    large = np.asarray(large, dtype=bool)
-    if large.all() or not large.any():
-        raise ValueError(f"large must name some of the radii, but not all, not {large.tolist()}")
+    chosen = np.asarray(large, dtype=bool)
+    if chosen.all() or not chosen.any():
+        raise ValueError(f"large must name some of the radii, but not all, not {chosen.tolist()}")
 
     def difference(means: np.ndarray) -> np.ndarray:
-        spread = sensitivity(means)  # (radius, ...)
-        return spread[large].mean(axis=0) - spread[~large].mean(axis=0)
+        moved = sensitivity(means)  # (radius, ...)
+        return moved[chosen].mean(axis=0) - moved[~chosen].mean(axis=0)
 
-    drawn = difference(bootstrap_means(errors, seed))
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    point = difference(errors.mean(axis=-1))
-    return Estimate(errors.shape[-1], float(point), float("nan"), float(low), float(high))
+    return _of_means(difference, hard)
+
+
+def _of_means(statistic: Callable[[np.ndarray], np.ndarray], values: np.ndarray, method: str = "linear") -> Estimate:
+    """A statistic of the means over seeds of `values` (..., seed), with its bootstrap interval. That of a single
+    seed would hold its noise too: no spread is given (NaN)."""
+    drawn = statistic(bootstrap_means(values))
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method=method)
+    return Estimate(values.shape[-1], float(statistic(values.mean(axis=-1))), float("nan"), float(low), float(high))
+
+
+def checks(sizes: Sequence[int], radii: Sequence[float], rho: float, hard: Errors, validation: Errors) -> list[Check]:
+    """C11 from hard probing errors on test and on validation data, the first radius 0; those above `rho` are large.
+    The first part needs a size at which LSAM gains; the gain under the first budget stands for the claim."""
+    found = []
+    for budget, errors in hard.items():
+        known, main = validation[budget], budget == next(iter(hard))
+        gain = errors[:, 0] - tuned(errors, known)
+        if (judged := has_gain(gain)).any():
+            ratio = largest_over_smallest(radii[1:], known[judged, 1:])
+            price = price_of_one(errors[judged], known[judged])
+            much = f"{budget}: largest best radius over the smallest at most {SPREAD}"
+            one = f"{budget}: one radius for all costs at most {TOLERANCE:g} (largest)"
+            found += [Check(much, ratio.high <= SPREAD, ratio), Check(one, price.high <= TOLERANCE, price)]
+        shrinks = f"{budget}: gain at batch {PAPER} minus gain at full batch above 0"
+        moves = f"{budget}: sensitivity at large radii minus that at small ones above 0"
+        more = more_sensitive(errors, np.asarray(radii) > rho)
+        found += [weakest(shrinks, gain[sizes.index(PAPER)] - gain[-1], +1, main), Check(moves, more.low > 0, more)]
+    return found
+
+
+def against_radius(radii: Sequence[float], sizes: Sequence[int], rows: Mapping[str, Errors]) -> Figure:
+    """Figure 10: one row an entry of `rows`, its title -> column title -> (size, radius, seed).
+
+    One line a batch size, darker for smaller ones: mean over seeds with 95 % bootstrap band.
+    """
+    columns = list(next(iter(rows.values())))
+    size = style.PAGE_WIDTH, 0.9 + 2.3 * len(rows)
+    fig, axes = subplots(len(rows), len(columns), figsize=size, sharex=True, sharey="row", squeeze=False)
+    for panels, (title, of_budget) in zip(axes, rows.items()):
+        for panel, errors in zip(panels, of_budget.values()):
+            style.lines(panel, radii, dict(zip(map(str, sizes), errors)))
+        panels[0].set(ylabel=title, ylim=(-0.015, 0.53))
+    for top, bottom, column in zip(axes[0], axes[-1], columns):
+        top.set_title(column)
+        bottom.set_xlabel(style.RADIUS)
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), title="batch size", loc="outside right upper")
+    return fig
+
+
+def summary(radii: Sequence[float], sizes: Sequence[int], rho: float, hard: Errors, validation: Errors) -> Figure:
+    """One row a budget: best radius and gain against the batch size, sensitivity against the radius.
+
+    Hard probing errors on test and on validation data; the first radius is 0, those above `rho`, of which there
+    must be some, are the large ones and shaded.
+    """
+    size = style.PAGE_WIDTH, 0.4 + 2.5 * len(hard)
+    fig, axes = subplots(len(hard), 3, figsize=size, squeeze=False, sharey="col", sharex="col")
+    beyond = [radius for radius in radii if radius > rho]
+    for (of_best, gain, sensitive), (title, errors) in zip(axes, hard.items()):
+        chosen, fixed = tuned(errors, validation[title]), errors[:, list(radii).index(rho)]
+        best_radii(of_best, radii[1:], sizes, validation[title][:, 1:], has_gain(errors[:, 0] - chosen))
+        of_best.annotate(title, (0, 1.04), xycoords="axes fraction", fontweight="bold")
+        style.line(gain, sizes, errors[:, 0] - chosen, style.SAM, "s", label="chosen ρ")
+        style.line(gain, sizes, errors[:, 0] - fixed, style.LSAM, "D", label=f"ρ = {rho:g}")
+        gain.axhline(0, color="black", linewidth=0.6)
+        gain.set(xscale="log", ylabel="gain over SGD")
+        _sensitivities(sensitive, radii, errors)
+        sensitive.axvspan((rho + beyond[0]) / 2, beyond[-1] * 1.03, color="black", alpha=0.05, linewidth=0)
+    for panel in axes[:, :2].flat:
+        panel.set_xticks(sizes, [f"{b}" for b in sizes], fontsize=7.5)
+        panel.xaxis.set_minor_locator(NullLocator())
+    for panel, label in zip(axes[-1], ("batch size", "batch size", style.RADIUS)):
+        panel.set_xlabel(label)
+    small = {"fontsize": 8, "title_fontsize": 8}
+    axes[-1, 1].legend(title="LSAM", loc=(0.08, 0.22), **small)
+    axes[-1, 2].legend(title="over", loc="upper left", handlelength=1.5, **small)
+    return fig
+
+
+def best_radii(
+    axes: Axes, radii: Sequence[float], sizes: Sequence[int], validation: np.ndarray, judged: np.ndarray
+) -> None:
+    """A dot for every radius that is best in some bootstrap draw, its area the share of draws; hollow where
+    LSAM has no gain. The line joins the radii that are best in the mean. validation: (size, radius, seed)."""
+    for b, drawn, gains in zip(sizes, best(bootstrap_means(validation)), judged):
+        share = np.bincount(drawn, minlength=len(radii)) / len(drawn)
+        shown = {"linewidths": (share > 0).astype(float), "facecolors": style.SAM if gains else "none"}
+        axes.scatter(np.full(len(radii), b), radii, s=110 * share, edgecolors=style.SAM, alpha=0.75, **shown)
+    axes.plot(sizes, np.asarray(radii)[best(validation.mean(axis=-1))], color=style.SAM, linewidth=0.8)
+    axes.set(xscale="log", yscale="log", ylabel=r"best radius $\rho$", yticks=radii)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
+
+
+def _sensitivities(axes: Axes, radii: Sequence[float], hard: np.ndarray) -> None:
+    """Standard deviations of the error (size, radius, seed): over batch sizes, of the mean over seeds, with
+    its bootstrap band; and over seeds, in the mean over batch sizes."""
+    band = np.quantile(sensitivity(bootstrap_means(hard)), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=-1)
+    over_seeds = np.std(hard, axis=-1, ddof=1).mean(axis=0)
+    style.band(axes, radii, *band, style.HARD)
+    axes.plot(radii, sensitivity(hard.mean(axis=-1)), "o-", color=style.HARD, markersize=4, label="batch sizes")
+    axes.plot(radii, over_seeds, "v--", color=style.GREY, markersize=4, label="seeds")
+    axes.set(ylabel="standard deviation", ylim=(0, None))

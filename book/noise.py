@@ -1,13 +1,19 @@
-"""Chapter 09's trials: LSAM where the training features are noisy (Appendix H.1, Figure 9)."""
-
-from __future__ import annotations
+"""Chapter 09: LSAM where the training features are noisy (Appendix H.1): grid, rule of C10, Figure 9."""
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.pyplot import subplots
+from matplotlib.ticker import FuncFormatter
 
+from book import style
+from book.claims import Check, weakest
+from lib import check
 from lib.data.toy import NOISY, ToyConstants
-from lib.selection import whole_seeds
+from lib.selection import at_choice, choose, whole_seeds
 from lib.toy.ensemble import lsam
 from lib.trials.toy import ToyTrial, errors
 
@@ -19,58 +25,131 @@ LEVELS = {  # of each kind of noise, above 0 (the ranges are the paper's)
 RADII = (0.0, 0.4, 0.7, 1.0, 1.4, 2.0, 2.8)  # 0 is SGD
 SEEDS = 20
 NAME = "noise"
+KINDS = {  # in words, and what its level is
+    "label_noise": ("feature-label noise", "probability $p$ of a flip"),
+    "gaussian_noise": ("Gaussian noise", "standard deviation $s$"),
+    "dropout": ("dropout", "probability $q$ of a zero"),
+}
+TARGETS = {"both": "both features", "hard": "hard feature only"}
+Levels = Mapping[str, Sequence[float]]  # kind -> levels
+Errors = Mapping[str, np.ndarray]  # kind -> (target, level, ..., seed), the first level the clean data
+LOOKS = ((style.SGD, "o"), (style.LSAM, "D"), (style.SAM, "s"))  # SGD, fixed rho, chosen rho
 
 
-def conditions(levels: Mapping[str, Sequence[float]] = LEVELS) -> list[ToyConstants]:
+def conditions(levels: Levels = LEVELS) -> list[ToyConstants]:
     """The clean data, then every kind, target and level of noise, the level running fastest.
 
-    Raises ValueError for a kind that is not in `LEVELS`, or a level of 0: that is the clean data.
+    Raises ValueError for an unknown kind, or a level of 0: that is the clean data.
     """
+    found = [ToyConstants()]
     for kind, values in levels.items():
-        if kind not in LEVELS:
-            raise ValueError(f"levels must be of {', '.join(LEVELS)}, not of {kind!r}")
-        if not all(value > 0 for value in values):
-            raise ValueError(f"levels of {kind} must be above 0, not {tuple(values)!r}")
-    return [
-        ToyConstants(),
-        *(
-            ToyConstants(noisy=target, **{kind: level})
-            for kind, values in levels.items()
-            for target in NOISY
-            for level in values
-        ),
-    ]
+        check.choice("levels", kind, LEVELS)
+        values = [check.number(f"levels of {kind}", value, 0, above=True) for value in values]
+        found += [ToyConstants(noisy=target, **{kind: level}) for target in NOISY for level in values]
+    return found
 
 
 def plan(
-    radii: Sequence[float] = RADII,
-    levels: Mapping[str, Sequence[float]] = LEVELS,
-    seeds: int = SEEDS,
-    first_seed: int = 100,
+    radii: Sequence[float] = RADII, levels: Levels = LEVELS, seeds: int = SEEDS, first_seed: int = 100
 ) -> list[ToyTrial]:
     """One trial for every condition and radius, the radius running fastest; 0 among the radii is SGD."""
-    return [
-        ToyTrial((lsam(radius, data=data),), seeds, first_seed, name=NAME)
-        for data in conditions(levels)
-        for radius in radii
-    ]
+    settings = [lsam(radius, data=data) for data in conditions(levels) for radius in radii]
+    return [ToyTrial((setting,), seeds, first_seed, name=NAME) for setting in settings]
 
 
 def by_condition(
-    records: Sequence[dict], radii: Sequence[float], levels: Mapping[str, Sequence[float]], feature: str, split: str
+    records: Sequence[dict], radii: Sequence[float], levels: Levels, feature: str, split: str
 ) -> dict[str, np.ndarray]:
     """Errors of the records of a plan with these radii and levels: kind -> (target, level, radius, seed).
 
-    The first level is the clean data, the same for every kind and target. A seed of which some net diverged
-    is left out everywhere, so that all that is compared is paired.
+    A seed of which some net diverged is left out everywhere, so that all that is compared is paired.
     """
     found = whole_seeds(np.stack([errors(record, feature, split)[0] for record in records]))
     found = found.reshape(-1, len(radii), found.shape[-1])  # (condition, radius, seed)
-    clean, start, kinds = found[:1], 1, {}
-    for kind, values in levels.items():
-        of_targets = []
-        for _ in NOISY:
-            of_targets.append(np.concatenate([clean, found[start : start + len(values)]]))
-            start += len(values)
-        kinds[kind] = np.stack(of_targets)
-    return kinds
+    ends = np.cumsum([1, *(len(NOISY) * len(values) for values in levels.values())])
+    clean, *noisy = np.split(found, ends[:-1])
+    both = (np.split(of_kind, len(NOISY)) for of_kind in noisy)
+    return {kind: np.stack([np.concatenate([clean, part]) for part in parts]) for kind, parts in zip(levels, both)}
+
+
+def compared(
+    values: Errors, validation: Errors, radii: Sequence[float], rho: float
+) -> dict[str, dict[str, np.ndarray]]:
+    """Any errors as `by_condition` gives them, at the radii that are compared: line -> kind -> (target, level, seed).
+
+    The lines are SGD, LSAM at `rho`, and LSAM at the radius above 0 that is best in hard probing error on the
+    `validation` data of the other seeds. The first of the radii must be 0.
+    """
+    one, chosen = radii.index(rho), {kind: 1 + choose(error[..., 1:, :]) for kind, error in validation.items()}
+    return {
+        "SGD": {kind: error[..., 0, :] for kind, error in values.items()},
+        f"LSAM, ρ = {rho:g}": {kind: error[..., one, :] for kind, error in values.items()},
+        "LSAM, chosen ρ": {kind: at_choice(error, chosen[kind]) for kind, error in values.items()},
+    }
+
+
+def gains(hard: Mapping[str, Errors]) -> dict[str, dict[str, np.ndarray]]:
+    """SGD minus LSAM at the levels above 0, from the lines of `compared`: line -> kind -> (target, level, seed)."""
+    (_, sgd), *lines = hard.items()
+    return {name: {kind: (sgd[kind] - error)[:, 1:] for kind, error in lsam.items()} for name, lsam in lines}
+
+
+def checks(hard: Mapping[str, Errors]) -> list[Check]:
+    """C10 from the hard probing errors of `compared`: in every panel of Figure 9 and at either radius, SGD minus
+    LSAM is above 0 at every level of noise."""
+    panels = [(t, kind) for t in reversed(range(len(NOISY))) for kind in hard["SGD"]]
+    found = []
+    for (t, kind), (line, gain) in product(panels, gains(hard).items()):
+        panel = f"{KINDS[kind][0]}, {TARGETS[NOISY[t]]}, {line.removeprefix('LSAM, ')}"
+        found.append(weakest(f"{panel}: SGD minus LSAM above 0", gain[kind][t], +1))
+    return found
+
+
+def against_level(levels: Levels, rows: Mapping[str, Mapping[str, Errors]]) -> Figure:
+    """Figure 9: one column a kind of noise, one row an entry of `rows`, its title -> line -> kind -> (level, seed).
+
+    levels: kind -> the levels, 0 first. Lines are mean over seeds with 95 % bootstrap bands.
+    """
+    fig, axes = _panels(levels, rows)
+    for panels, lines in zip(axes, rows.values()):
+        for panel, kind in zip(panels, levels):
+            for (name, of_kind), (colour, marker) in zip(lines.items(), LOOKS):
+                style.line(panel, levels[kind], of_kind[kind], colour, marker, label=name)
+            panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        _floor_at_zero(panels[0])
+    for panel, kind in zip(axes[-1], levels):
+        panel.set_xlabel(KINDS[kind][1])
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(LOOKS))
+    return fig
+
+
+def against_radius(radii: Sequence[float], levels: Levels, rows: Mapping[str, Errors]) -> Figure:
+    """Every radius: columns as in `against_level`, one row an entry of `rows`, its title -> kind -> (level, radius,
+    seed); one line a level, darker for less noise."""
+    fig, axes = _panels(levels, rows)
+    for panels, of_kind in zip(axes, rows.values()):
+        for panel, kind in zip(panels, levels):
+            style.lines(panel, radii, {f"{level:g}": v for level, v in zip(levels[kind], of_kind[kind])})
+        _floor_at_zero(panels[0])
+    for kind, top, bottom in zip(levels, axes[0], axes[-1]):
+        looks = {"columnspacing": 1, "handlelength": 1.3, "fontsize": 7.5, "title_fontsize": 7.5}
+        top.legend(title=KINDS[kind][1], ncols=2, loc="upper right", **looks)
+        bottom.set_xlabel(style.RADIUS)
+    return fig
+
+
+def _panels(levels: Levels, rows: Mapping[str, object]) -> tuple[Figure, np.ndarray]:
+    """One column a kind of noise, one row a title."""
+    size = style.PAGE_WIDTH, 0.7 + 2.1 * len(rows)
+    fig, axes = subplots(len(rows), len(levels), figsize=size, sharey="row", squeeze=False)
+    for panel, kind in zip(axes[0], levels):
+        panel.set_title(KINDS[kind][0])
+    for panel, title in zip(axes[:, 0], rows):
+        panel.set_ylabel(title)
+    return fig, axes
+
+
+def _floor_at_zero(axes: Axes) -> None:
+    """An axis of errors that begins just below 0."""
+    top = max(axes.get_ylim()[1], 0.02)
+    axes.set_ylim(-0.03 * top, top)

@@ -1,7 +1,5 @@
 """Choosing settings on validation data, seed by seed, and which seeds can be compared at all."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import numpy as np

@@ -1,29 +1,22 @@
-"""Chapter 10: its trials under either budget, best radii, sensitivity, and its figures."""
-
-from __future__ import annotations
+"""Chapter 10: its trials under either budget, the rule of C11 on either side of its borders, its figures."""
 
 import numpy as np
 import pytest
+from matplotlib import pyplot as plt
+from test_golden import GOLDEN, assert_same
 
-from book import figures_batch_size as figures
-from book.batch_size import (
-    EPOCHS,
-    RADII,
-    SIZES,
-    STEPS,
-    best_draws,
-    by_size,
-    epochs_of,
-    largest_over_smallest,
-    more_sensitive,
-    plan,
-    sensitivity,
-)
+from book import batch_size
+from book.batch_size import BUDGETS, RADII, SIZES, epochs_of, largest_over_smallest, more_sensitive, plan, sensitivity
+from book.claims import judge
+from lib.stats import bootstrap_means
 from lib.toy.ensemble import ToySetting
+from lib.trials.store import RESULTS, Store
+
+# The trials
 
 
 def test_each_budget_fixes_what_it_is_named_for():
-    for budget, fixed in (("epochs", EPOCHS), ("steps", STEPS)):
+    for budget, fixed in BUDGETS.items():
         settings = [trial.settings[0] for trial in plan(budget)]
         assert {getattr(setting, budget) for setting in settings} == {fixed}
         assert {(s.batch_size, s.rho) for s in settings} == {(size, rho) for size in SIZES for rho in RADII}
@@ -31,9 +24,9 @@ def test_each_budget_fixes_what_it_is_named_for():
 
 
 def test_sizes_go_from_one_point_to_all_and_the_papers_is_the_same_trial_under_both_budgets():
-    assert SIZES[0] == 1 and SIZES[-1] == ToySetting().data.training_points
+    assert SIZES[0] == 1 and SIZES[-1] == ToySetting().data.training_points and batch_size.PAPER == 5
     at = slice(SIZES.index(5) * len(RADII), (SIZES.index(5) + 1) * len(RADII))
-    of_epochs, of_steps = (plan(budget)[at] for budget in ("epochs", "steps"))
+    of_epochs, of_steps = (plan(budget)[at] for budget in BUDGETS)
     assert [trial.identity for trial in of_epochs] == [trial.identity for trial in of_steps]
     assert {trial.settings[0].batch_size for trial in of_epochs} == {5}
 
@@ -51,31 +44,61 @@ def test_errors_come_to_their_size_and_radius_without_diverged_seeds():
         for trial, counts in zip(trials, wrong)
     ]
     expected = np.array([[[10, 30], [40, 60]], [[70, 90], [100, 120]]]) / 2000
-    np.testing.assert_allclose(by_size(records, (0.0, 2.0), "hard", "test"), expected)
+    np.testing.assert_allclose(batch_size.by_size(records, (0.0, 2.0), "hard", "test"), expected)
+
+
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
+        (lambda: plan("hours"), "budget must be one of epochs, steps"),
+        (lambda: epochs_of("steps", 5, 100), "steps must be a multiple of the 60"),
+        (lambda: epochs_of("steps", 5, 0), "steps must be a multiple"),
+        (lambda: more_sensitive(np.zeros((2, 3, 4)), [True] * 3), "large must name some"),
+        (lambda: more_sensitive(np.zeros((2, 3, 4)), [False] * 3), "large must name some"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(call, named):
+    with pytest.raises(ValueError, match=named) as error:
+        call()
+    assert "\n" not in str(error.value)
+
+
+# The measures of the rule
 
 
 def test_a_clear_best_is_the_best_in_every_draw_and_equals_share_the_draws():
     rng = np.random.default_rng(0)
     clear = np.array([0.5, 0.1, 0.4])[:, None] + 0.01 * rng.normal(size=(3, 20))
-    equal = rng.normal(size=(3, 20))
-    draws = best_draws(np.stack([clear, equal]))
+    draws = batch_size.best(bootstrap_means(np.stack([clear, rng.normal(size=(3, 20))])))
     assert np.all(draws[0] == 1)
     assert set(np.unique(draws[1])) == {0, 1, 2}
 
 
+def minima(*best: int) -> np.ndarray:
+    """Validation errors (size, radius, seed) of four radii whose clear minimum is at these indices."""
+    validation = np.full((len(best), 4, 10), 0.5)
+    validation[range(len(best)), best] = 0.1
+    return validation
+
+
 def test_largest_over_smallest_best_radius_of_clear_minima_has_no_width():
-    validation = np.full((3, 4, 10), 0.5)
-    for size, best in enumerate((1, 2, 3)):
-        validation[size, best] = 0.1
-    found = largest_over_smallest((0.7, 1.4, 2.0, 2.8), validation)
+    found = largest_over_smallest((0.7, 1.4, 2.0, 2.8), minima(1, 2, 3))
     assert (found.mean, found.low, found.high) == (2.0, 2.0, 2.0) and found.n == 10
-    assert largest_over_smallest((0.7, 1.4, 2.0, 2.8), validation[:1]).high == 1
+    assert largest_over_smallest((0.7, 1.4, 2.0, 2.8), minima(1)).high == 1
 
 
-def test_largest_over_smallest_is_uncertain_where_the_minimum_is_flat():
-    validation = np.random.default_rng(0).normal(size=(3, 4, 20))
-    found = largest_over_smallest((0.7, 1.4, 2.0, 2.8), validation)
-    assert 1 <= found.low < found.high <= 4
+def test_intervals_leave_out_a_fortieth_of_the_draws_on_either_side():
+    errors = np.random.default_rng(0).uniform(size=(3, 4, 20))
+    large, drawn = np.array([False, False, True, True]), np.std(bootstrap_means(errors), axis=0, ddof=1)
+    found = more_sensitive(errors, large)
+    expected = np.quantile(drawn[large].mean(axis=0) - drawn[~large].mean(axis=0), [0.025, 0.975])
+    np.testing.assert_allclose([found.low, found.high], expected)
+
+    radii = np.geomspace(1, 1000, 4)  # a flat minimum: every ratio is drawn, so that a quantile tells
+    errors[1:] = minima(0, 0)[:, :, :1]  # and the smallest best radius is the first
+    found, drawn = largest_over_smallest(radii, errors), radii[bootstrap_means(errors[0]).argmin(axis=0)]
+    assert (drawn <= found.low).mean() >= 0.025 > (drawn < found.low).mean()
+    assert (drawn <= found.high).mean() >= 0.975 > (drawn < found.high).mean()
 
 
 def test_sensitivity_is_zero_where_the_batch_size_changes_nothing():
@@ -93,60 +116,162 @@ def test_more_sensitive_is_the_difference_of_the_spreads_and_pairing_takes_the_s
     assert more_sensitive(errors, [True, True, False, False]).mean == pytest.approx(-0.25)
 
 
+def test_one_radius_costs_what_its_error_is_above_that_of_each_sizes_own():
+    validation = minima(2, 2, 1)
+    validation[:, 0] = 0.0  # SGD is no radius to choose
+    hard = validation + np.arange(10) / 100
+    found = batch_size.price_of_one(
+        hard, validation
+    )  # the common best is the second; the last size would have the first
+    assert found.mean == pytest.approx(0.4) and found.high == pytest.approx(0.4) and found.n == 10
+
+
+# The rule of C11
+
+SEEDS, RHO, FEW, GRID = 8, 1.4, (5, 50, 300), (0.0, 1.4, 2.8, 5.6)
+TOUCHING = np.array([1.0] + [0.0] * (SEEDS - 1))  # above 0 in the mean; 0 where the seed is never drawn
+SEEN = np.array([0.5, 0.1, 0.3, 0.3])  # by radius: that of the other chapters is the best at every size
+
+
+def made() -> tuple[np.ndarray, np.ndarray]:
+    """Hard errors and validation errors (size, radius, seed) at which every part of C11 holds; the sizes differ at the
+    large radii only, and SGD's lead shrinks."""
+    validation = np.tile(SEEN[:, None], (3, 1, SEEDS))
+    hard = validation.copy()
+    hard[0, 0] += 0.1
+    hard[:, 3] += np.array([-0.2, 0.0, 0.2])[:, None]
+    return hard, validation
+
+
+def parts(hard: np.ndarray, validation: np.ndarray) -> list[bool]:
+    """Whether radii are alike, one serves all, the gain shrinks, a large radius is more sensitive."""
+    found = batch_size.checks(FEW, GRID, RHO, {"200 epochs": hard}, {"200 epochs": validation})
+    return [bool(check.holds) for check in found]
+
+
+def test_c11_holds_in_all_its_parts_and_the_gain_under_the_first_budget_is_its_main_one():
+    hard, validation = made()
+    budgets = ["200 epochs", "12,000 steps"]
+    found = batch_size.checks(FEW, GRID, RHO, dict.fromkeys(budgets, hard), dict.fromkeys(budgets, validation))
+    assert len(found) == 8 and all(check.holds for check in found)
+    assert [check.what for check in found if check.main] == [
+        "200 epochs: gain at batch 5 minus gain at full batch above 0"
+    ]
+
+
+@pytest.mark.parametrize(("best", "alike"), [((2, 1, 1), True), ((3, 1, 1), False)], ids=["twice", "four times"])
+def test_best_radii_may_differ_by_a_factor_of_two(best, alike):
+    hard, validation = made()
+    validation[:, 1:] = 0.3
+    validation[range(3), best] = 0.1
+    assert parts(hard, validation)[0] == alike
+
+
+def test_best_radii_are_not_alike_where_only_the_end_of_the_interval_is_too_far():
+    hard, validation = made()
+    validation[0, 3] = 0.1 + 0.01 * (1 - 3 * TOUCHING)  # better than 0.1 where the first seed is drawn often: rarely
+    assert parts(hard, validation)[0] is False
+    validation[0, 3] += 0.02
+    assert parts(hard, validation)[0] is True
+
+
+@pytest.mark.parametrize(
+    ("cost", "serves"),
+    [(np.full(SEEDS, 0.05), True), (np.full(SEEDS, 0.0501), False), (0.2 * TOUCHING, False)],
+    ids=["the tolerance", "more", "more at the end of the interval"],
+)
+def test_one_radius_may_cost_up_to_the_tolerance(cost, serves):
+    hard, validation = made()
+    validation[2, 2] = 0.09  # the largest batch would have another radius,
+    hard[2, 1] = hard[2, 2] + cost  # at which it loses `cost` less
+    assert parts(hard, validation)[1] == serves
+
+
+def test_sizes_without_a_gain_have_no_best_radius():
+    hard, validation = made()
+    validation[2, 3] = 0.05  # four times the radius of the other sizes, and at a cost of
+    hard[2, 1] = hard[2, 3] + 0.1
+    hard[2, 0] = hard[2, 3]  # but no better than SGD
+    assert parts(hard, validation)[:2] == [True, True]
+    hard[2, 0] += 0.1 * TOUCHING
+    assert parts(hard, validation)[:2] == [True, True], "the interval of its gain touches 0"
+    hard[2, 0] += 0.01
+    assert parts(hard, validation)[:2] == [False, False]
+    hard[:, 0] = 0.0
+    assert len(parts(hard, validation)) == 2
+
+
+@pytest.mark.parametrize(("change", "shrinks"), [(TOUCHING, False), (TOUCHING + 1e-6, True), (-TOUCHING, False)])
+def test_gain_shrinks_where_the_whole_interval_says_so(change, shrinks):
+    hard, validation = made()
+    hard[0, 0] = hard[2, 0] + 0.1 * change
+    assert parts(hard, validation)[2] == shrinks
+
+
+@pytest.mark.parametrize(("moves", "more"), [(TOUCHING, False), (TOUCHING + 1e-6, True), (0 * TOUCHING, False)])
+def test_large_radii_are_more_sensitive_where_the_whole_interval_says_so(moves, more):
+    hard, validation = made()
+    hard[0, 0] -= 0.1  # the smaller radii move nothing
+    hard[:, 3] = SEEN[3] + np.array([-0.2, 0.0, 0.2])[:, None] * moves
+    assert parts(hard, validation)[3] == more
+
+
+def test_radii_up_to_rho_are_not_large():
+    hard, validation = made()
+    hard[:, 1] += np.array([-0.1, 0.0, 0.1])[:, None]
+    hard[:, 3] = SEEN[3]
+    assert not parts(hard, validation)[3]
+
+
+def test_c11_from_the_stored_results_is_the_golden_one():
+    store, (hard, validation) = Store(RESULTS / "toy"), ({}, {})
+    for budget, amount in BUDGETS.items():
+        records = [store.read(trial.configuration) for trial in plan(budget)]
+        for split, errors in (("test", hard), ("validation", validation)):
+            errors[f"{amount:,} {budget}"] = batch_size.by_size(records, RADII, "hard", split)
+    judgement = judge("C11", batch_size.checks(SIZES, RADII, 1.4, hard, validation))
+    assert_same(judgement.as_json(), *GOLDEN["10_batch_size"])
+
+
+# Figures
+
+
 def test_figure_shows_the_mean_of_every_size_under_every_budget():
     rng = np.random.default_rng(0)
     rows = {
         row: {budget: rng.uniform(0, 0.5, size=(2, 3, 5)) for budget in ("epochs", "steps")}
         for row in ("hard", "training")
     }
-    fig = figures.against_radius((0.0, 1.0, 2.0), (5, 300), rows)
+    fig = batch_size.against_radius((0.0, 1.0, 2.0), (5, 300), rows)
     for axes, error in zip(fig.axes, [error for of_budget in rows.values() for error in of_budget.values()]):
         assert [line.get_label() for line in axes.lines] == ["5", "300"]
         np.testing.assert_allclose([line.get_ydata() for line in axes.lines], error.mean(axis=-1))
-    figures.plt.close(fig)
+    plt.close(fig)
 
 
 def test_dots_of_a_batch_size_have_the_areas_of_their_shares_and_are_hollow_without_a_gain():
     rng = np.random.default_rng(0)
     validation = rng.uniform(size=(2, 3, 20))
     validation[0, 1] = 0
-    fig, axes = figures.plt.subplots()
-    figures.best_radii(axes, (1.0, 2.0, 4.0), (5, 300), validation, np.array([True, False]))
+    fig, axes = plt.subplots()
+    batch_size.best_radii(axes, (1.0, 2.0, 4.0), (5, 300), validation, np.array([True, False]))
     certain, spread = (dots.get_sizes() for dots in axes.collections)
     assert certain[1] > 0 and not certain[[0, 2]].any()
     assert spread.sum() == pytest.approx(certain.sum()) and (spread > 0).sum() > 1
     filled, hollow = (dots.get_facecolors() for dots in axes.collections)
     assert len(filled) and not len(hollow)
     assert axes.lines[0].get_ydata()[0] == 2.0
-    figures.plt.close(fig)
+    plt.close(fig)
 
 
 def test_summary_has_a_row_for_every_budget():
     rng = np.random.default_rng(0)
-    budgets = {name: tuple(rng.uniform(0, 0.5, size=(3, 4, 6)) for _ in range(2)) for name in ("a", "b")}
-    gains = {name: {line: rng.uniform(size=(3, 6)) for line in ("chosen", "fixed")} for name in budgets}
-    judged = {name: np.array([True, True, False]) for name in budgets}
-    fig = figures.summary((0.0, 0.7, 1.4, 2.8), (1, 5, 300), budgets, gains, judged, 1.4)
-    panels = np.reshape(fig.axes, (2, 3))
-    for row, name in zip(panels, budgets):
+    hard, validation = ({name: rng.uniform(0, 0.5, size=(3, 4, 6)) for name in ("a", "b")} for _ in range(2))
+    fig = batch_size.summary((0.0, 0.7, 1.4, 2.8), (1, 5, 300), 1.4, hard, validation)
+    for row, (name, errors) in zip(np.reshape(fig.axes, (2, 3)), hard.items()):
         lines = {line.get_label(): line.get_ydata() for line in row[1].lines}
-        np.testing.assert_allclose(lines["chosen"], gains[name]["chosen"].mean(axis=-1))
-        np.testing.assert_allclose(row[2].lines[0].get_ydata(), sensitivity(budgets[name][1].mean(axis=-1)))
-    figures.plt.close(fig)
-
-
-@pytest.mark.parametrize(
-    ("call", "name"),
-    [
-        (lambda: epochs_of("hours", 5, 10), "budget"),
-        (lambda: plan("hours"), "budget"),
-        (lambda: epochs_of("steps", 5, 100), "steps"),
-        (lambda: epochs_of("steps", 5, 0), "steps"),
-        (lambda: more_sensitive(np.zeros((2, 3, 4)), [True] * 3), "large"),
-        (lambda: more_sensitive(np.zeros((2, 3, 4)), [False] * 3), "large"),
-    ],
-)
-def test_bad_input_is_refused_in_one_line(call, name):
-    with pytest.raises(ValueError) as error:
-        call()
-    assert name in str(error.value) and "\n" not in str(error.value)
+        tuned = batch_size.tuned(errors, validation[name])
+        np.testing.assert_allclose(lines["chosen ρ"], (errors[:, 0] - tuned).mean(axis=-1))
+        np.testing.assert_allclose(lines["ρ = 1.4"], (errors[:, 0] - errors[:, 2]).mean(axis=-1))
+        np.testing.assert_allclose(row[2].lines[0].get_ydata(), sensitivity(errors.mean(axis=-1)))
+    plt.close(fig)

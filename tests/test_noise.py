@@ -1,32 +1,25 @@
-"""Chapter 09: its trials, the choice of a radius on other seeds' validation data, and its figures."""
-
-from __future__ import annotations
+"""Chapter 09: its trials, the radii that are compared, the rule of C10 on either side of its border, its figures."""
 
 from collections.abc import Callable
 
 import numpy as np
 import pytest
+from matplotlib import pyplot as plt
+from test_golden import GOLDEN, assert_same
 
-from book import figures_noise as figures
-from book.noise import LEVELS, RADII, by_condition, conditions, plan
+from book import noise
+from book.claims import judge
+from book.noise import KINDS, LEVELS, RADII, by_condition, conditions, plan
 from lib.data.toy import NOISY, ToyConstants
-from lib.selection import at_choice, choose, whole_seeds
 from lib.toy.ensemble import ToySetting, lsam
+from lib.trials.store import RESULTS, Store
 from lib.trials.toy import ToyTrial
 
 SMALL = {"dropout": (0.2, 0.4), "gaussian_noise": (1.0,)}
+SEEDS = 6
 
 
-def record_of(trial: ToyTrial, wrong: Callable[[ToyTrial, int], int | None]) -> dict:
-    """A record in which `wrong(trial, seed)` test points of the hard feature are wrong; None: diverged."""
-    counts = [[wrong(trial, seed) for seed in range(trial.seeds)]]
-    return {"configuration": trial.configuration, "metrics": {"wrong": {"test": {"hard": counts}}}}
-
-
-def code(setting: ToySetting) -> int:
-    """A number that tells every condition and radius of SMALL apart."""
-    data = setting.data
-    return round(10 * data.dropout + 500 * data.gaussian_noise + 40 * setting.rho + 1000 * (data.noisy == "hard"))
+# The trials
 
 
 def test_conditions_are_the_clean_data_and_every_kind_target_and_level_once():
@@ -39,11 +32,8 @@ def test_conditions_are_the_clean_data_and_every_kind_target_and_level_once():
 
 
 def test_levels_reach_the_ends_of_the_papers_ranges():
-    assert {kind: values[-1] for kind, values in LEVELS.items()} == {
-        "label_noise": 0.1,
-        "gaussian_noise": 1.0,
-        "dropout": 0.4,
-    }
+    assert [values[-1] for values in LEVELS.values()] == [0.1, 1.0, 0.4]
+    assert list(LEVELS) == list(KINDS) == ["label_noise", "gaussian_noise", "dropout"]
 
 
 def test_every_trial_has_the_same_seeds_and_differs_in_noise_and_radius_only():
@@ -53,6 +43,30 @@ def test_every_trial_has_the_same_seeds_and_differs_in_noise_and_radius_only():
     assert len({trial.identity for trial in trials}) == len(trials) == len(conditions()) * len(RADII)
     assert {(s.rho, s.data) for s in settings} == {(rho, data) for data in conditions() for rho in RADII}
     assert len({(s.epochs, s.batch_size, s.learning_rate, s.width) for s in settings}) == 1
+
+
+@pytest.mark.parametrize(
+    ("levels", "named"), [({"blur": (1.0,)}, "levels must be one of"), ({"dropout": (0.0, 0.1)}, "levels of dropout")]
+)
+def test_what_is_no_noise_is_refused_in_one_line(levels, named):
+    with pytest.raises(ValueError, match=named) as error:
+        plan(levels=levels)
+    assert "\n" not in str(error.value)
+
+
+# Reading
+
+
+def record_of(trial: ToyTrial, wrong: Callable[[ToyTrial, int], int | None]) -> dict:
+    """A record in which `wrong(trial, seed)` test points of the hard feature are wrong; None: diverged."""
+    counts = [[wrong(trial, seed) for seed in range(trial.seeds)]]
+    return {"configuration": trial.configuration, "metrics": {"wrong": {"test": {"hard": counts}}}}
+
+
+def code(setting: ToySetting) -> int:
+    """A number that tells every condition and radius of SMALL apart."""
+    data = setting.data
+    return round(10 * data.dropout + 500 * data.gaussian_noise + 40 * setting.rho + 1000 * (data.noisy == "hard"))
 
 
 def test_errors_come_to_their_kind_target_level_and_radius():
@@ -72,45 +86,73 @@ def test_errors_come_to_their_kind_target_level_and_radius():
 
 def test_a_seed_with_a_diverged_net_is_left_out_everywhere():
     radii = (0.0, 1.0)
-    records = [record_of(trial, lambda trial, seed: seed) for trial in plan(radii, SMALL, seeds=3)]
-    records[4] = record_of(plan(radii, SMALL, seeds=3)[4], lambda trial, seed: None if seed == 1 else seed)
+    trials = plan(radii, SMALL, seeds=3)
+    records = [record_of(trial, lambda trial, seed: seed) for trial in trials]
+    records[4] = record_of(trials[4], lambda trial, seed: None if seed == 1 else seed)
     for error in by_condition(records, radii, SMALL, "hard", "test").values():
         np.testing.assert_allclose(error, np.broadcast_to(np.array([0, 2]) / 2000, error.shape))
 
 
-def test_no_seed_without_a_diverged_net_is_an_error():
-    with pytest.raises(ValueError, match="errors must have a seed"):
-        whole_seeds(np.array([[np.nan, 0.1], [0.1, np.nan]]))
+def test_lsam_is_compared_at_one_radius_and_at_the_best_of_the_other_seeds_validation_data():
+    radii, seeds = [0.0, 0.5, 1.0], np.arange(3) / 100
+    error = np.array([0.4, 0.2, 0.1])[:, None] + seeds  # (radius, seed): tells which was taken
+    validation = np.array([[0.0, 0.0, 0.0], [0.0, 0.3, 0.3], [0.2, 0.2, 0.2]])  # SGD is no radius to choose
+    shape = (2, 2, 3, 3)
+    lines = noise.compared(
+        {"dropout": np.broadcast_to(error, shape)}, {"dropout": np.broadcast_to(validation, shape)}, radii, 1.0
+    )
+    assert list(lines) == ["SGD", "LSAM, ρ = 1", "LSAM, chosen ρ"]
+    for values, expected in zip(lines.values(), (0.4, 0.1, np.array([0.1, 0.2, 0.2]))):
+        np.testing.assert_allclose(values["dropout"], np.broadcast_to(expected + seeds, (2, 2, 3)))
 
 
-def test_a_choice_does_not_depend_on_its_own_seed():
-    validation = np.random.default_rng(0).uniform(size=(4, 3, 6))
-    changed = validation.copy()
-    changed[..., 2] = np.random.default_rng(1).uniform(size=(4, 3))
-    assert np.array_equal(choose(validation)[..., 2], choose(changed)[..., 2])
+# The rule of C10
 
 
-def test_the_setting_that_is_best_for_all_is_chosen_for_all():
-    validation = np.random.default_rng(0).uniform(0.5, 1, size=(3, 8))
-    validation[1] = 0.1
-    assert np.array_equal(choose(validation), np.ones(8, dtype=int))
+def lines(kind: str = "", level: int = 0, gain: np.ndarray | None = None, line: str = "") -> dict:
+    """Hard errors of lines at which LSAM gains 0.1 at every level, but for `gain` (seed,) of noise on hard only."""
+    names, scatter = ("SGD", "LSAM, ρ = 1.4", "LSAM, chosen ρ"), 0.3 + 0.01 * np.arange(SEEDS)
+    found = {name: {of: np.tile(scatter - 0.1 * (name != "SGD"), (2, 3, 1)) for of in KINDS} for name in names}
+    if kind:
+        found[line][kind][NOISY.index("hard"), level] = scatter - gain
+    return found
 
 
-def test_of_a_tie_the_first_is_chosen_whatever_the_order_of_the_sum():
-    validation = np.tile([0.1, 0.2, 0.3, 0.7], (2, 1))
-    assert np.array_equal(choose(np.stack([validation[0], validation[1][::-1]]))[[0, 3]], [1, 0])
-    assert not choose(validation).any()
+TOUCHING = np.array([0.0, 0, 0, 0, 0, 0.1])  # the mean is above 0, the interval ends there
 
 
-def test_a_choice_among_equals_does_not_flatter():
-    values = np.random.default_rng(0).normal(size=(2000, 7, 10))  # noise: no setting is better than another
-    assert at_choice(values, choose(values)).mean() > -0.02
-    assert values.mean(axis=-1).min(axis=-1).mean() < -0.3  # what a choice by the same seeds would report
+def test_c10_has_a_check_for_every_panel_and_either_radius():
+    found = noise.checks(lines())
+    assert len(found) == len(KINDS) * len(NOISY) * 2 and all(check.holds for check in found)
+    assert found[0].what == "feature-label noise, hard feature only, ρ = 1.4: SGD minus LSAM above 0 (2 of 2)"
+    assert found[-1].what == "dropout, both features, chosen ρ: SGD minus LSAM above 0 (2 of 2)"
+    assert all(check.effect.mean == pytest.approx(0.1) for check in found)
 
 
-def test_values_at_a_choice_are_each_seeds_own():
-    values = np.arange(12.0).reshape(3, 4)
-    assert np.array_equal(at_choice(values, np.array([0, 2, 1, 0])), [0, 9, 6, 3])
+@pytest.mark.parametrize("line", ["LSAM, ρ = 1.4", "LSAM, chosen ρ"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("gain", [TOUCHING, -TOUCHING], ids=["interval touches 0", "LSAM is worse"])
+def test_c10_fails_in_the_panel_of_a_level_without_a_gain(kind, line, gain):
+    (failed,) = [check for check in noise.checks(lines(kind, 2, gain, line)) if not check.holds]
+    panel = f"{KINDS[kind][0]}, hard feature only, {line.removeprefix('LSAM, ')}"
+    assert failed.what == f"{panel}: SGD minus LSAM above 0 (1 of 2)"
+    assert failed.effect.mean == pytest.approx(gain.mean())
+
+
+def test_c10_holds_just_beyond_its_border_and_does_not_judge_the_clean_data():
+    assert all(check.holds for check in noise.checks(lines("dropout", 2, TOUCHING + 1e-6, "LSAM, chosen ρ")))
+    assert all(check.holds for check in noise.checks(lines("dropout", 0, -TOUCHING, "LSAM, chosen ρ")))
+
+
+def test_c10_from_the_stored_results_is_the_golden_one():
+    store = Store(RESULTS / "toy")
+    records = [store.read(trial.configuration) for trial in plan()]
+    hard, validation = (by_condition(records, RADII, LEVELS, "hard", split) for split in ("test", "validation"))
+    judgement = judge("C10", noise.checks(noise.compared(hard, validation, RADII, 1.4)))
+    assert_same(judgement.as_json(), *GOLDEN["09_noise"])
+
+
+# Figures
 
 
 def lines_of(axes) -> dict[str, np.ndarray]:
@@ -124,35 +166,21 @@ def test_figure_shows_the_mean_of_every_line_in_the_panel_of_its_kind_and_row():
         row: {name: {kind: rng.uniform(size=(len(ticks[kind]), 5)) for kind in ticks} for name in ("SGD", "LSAM")}
         for row in ("both", "hard")
     }
-    fig = figures.against_level(ticks, rows)
+    fig = noise.against_level(ticks, rows)
     panels = np.reshape(fig.axes, (2, 3))
-    for r, (row, lines) in enumerate(rows.items()):
+    for r, (row, of_row) in enumerate(rows.items()):
         assert panels[r, 0].get_ylabel() == row
         for k, kind in enumerate(ticks):
-            for name, of_kind in lines.items():
+            for name, of_kind in of_row.items():
                 np.testing.assert_allclose(lines_of(panels[r, k])[name], of_kind[kind].mean(axis=-1))
-    figures.plt.close(fig)
+    plt.close(fig)
 
 
 def test_figure_of_radii_has_a_line_for_every_level():
     ticks = {kind: (0.0, *values) for kind, values in SMALL.items()}
     errors = {kind: np.random.default_rng(1).uniform(size=(len(ticks[kind]), 2, 5)) for kind in ticks}
-    fig = figures.against_radius((0.0, 1.0), ticks, {"both": errors})
+    fig = noise.against_radius((0.0, 1.0), ticks, {"both": errors})
     for axes, (kind, values) in zip(fig.axes, ticks.items()):
         assert list(lines_of(axes)) == [f"{value:g}" for value in values]
         np.testing.assert_allclose(list(lines_of(axes).values()), errors[kind].mean(axis=-1))
-    figures.plt.close(fig)
-
-
-@pytest.mark.parametrize(
-    ("call", "name"),
-    [
-        (lambda: conditions({"blur": (1.0,)}), "levels"),
-        (lambda: plan(levels={"dropout": (0.0, 0.1)}), "levels of dropout"),
-        (lambda: choose(np.zeros((3, 1))), "validation"),
-    ],
-)
-def test_bad_input_is_refused_in_one_line(call, name):
-    with pytest.raises(ValueError) as error:
-        call()
-    assert name in str(error.value) and "\n" not in str(error.value)
+    plt.close(fig)
