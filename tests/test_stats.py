@@ -36,6 +36,10 @@ def test_pairing_removes_what_seeds_share():
     assert result.low > 0.9 and result.high < 1.1
 
 
+def test_spread_is_the_standard_deviation_of_a_sample():
+    assert estimate([1.0, 3.0]).spread == pytest.approx(2**0.5)
+
+
 def test_one_seed_has_no_spread():
     assert estimate([0.5]).spread == 0 and estimate([0.5]).low == estimate([0.5]).high == 0.5
 
