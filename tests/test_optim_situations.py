@@ -6,7 +6,6 @@ An optimizer that is listed in `VARIANTS` meets all of them.
 from __future__ import annotations
 
 import copy
-import os
 from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
@@ -23,15 +22,6 @@ from lib.optim import ASAM, ESAM, GSAM, LSAM, SAM, VARIANTS, WITHOUT_RADIUS, Dec
 from lib.optim.variants import take_step
 
 NAMES = [name for name in VARIANTS if name not in WITHOUT_RADIUS]
-CLASSES = {
-    "sam": SAM,
-    "asam": ASAM,
-    "gsam": GSAM,
-    "esam": ESAM,
-    "looksam": LookSAM,
-    "friendly": FriendlySAM,
-    "sam_decay_inside": DecayedSAM,
-}  # of SGD, by name; LSAM takes a model
 SETTINGS = {"lr": 0.05, "momentum": 0.9, "weight_decay": 1e-3}
 
 
@@ -69,6 +59,11 @@ class Net(FeatureNet):
 def net(part: Callable[[], nn.Module] | None = None, seed: int = 0) -> Net:
     torch.manual_seed(seed)
     return Net(part() if part else None)
+
+
+# The classes of these names that take parameters; LSAM takes a model.
+CLASSES = {type(VARIANTS[name](net(), 0.1, {"lr": 0.1})): name for name in reversed(NAMES) if name != "lsam"}
+CLASSES = {name: variant for variant, name in CLASSES.items()}
 
 
 def batches(count: int, n: int = 10) -> list[tuple[Tensor, Tensor]]:
@@ -139,6 +134,23 @@ def test_autocast_evaluates_the_phantom_with_the_phantoms_weights(name: str, whe
     assert_equal(*found)
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "friendly"])
+def test_half_precision_with_a_scaler_evaluates_the_phantom_too(name: str) -> None:
+    found = []
+    for cache in (True, False):
+        model = net()
+        optimizer, scaler = build(name, model), torch.amp.GradScaler("cpu", init_scale=2.0**6)
+        for x, y in batches(2):
+            with torch.autocast("cpu", torch.float16, cache_enabled=cache):
+                if name == "lsam":
+                    optimizer.step_fused(x, partial(F.cross_entropy, target=y), scaler)
+                else:
+                    advance(optimizer, model, (x, y), scaler)
+            scaler.update()
+        found.append(weights(model))
+    assert_equal(*found)
+
+
 def test_fused_step_without_gradients_outside_is_the_same_step() -> None:
     found = []
     for context in (torch.no_grad, torch.enable_grad):
@@ -179,10 +191,12 @@ PARTS = {
     "batch norm": lambda: nn.BatchNorm1d(8),
     "own statistics": OwnStatistics,
     "spectral norm": lambda: spectral_norm(nn.Linear(8, 8)),
+    "observer": lambda: torch.ao.quantization.MovingAverageMinMaxObserver(),
     "script": lambda: torch.jit.script(nn.BatchNorm1d(8)),
 }
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("part", PARTS)
 def test_buffers_change_once_a_step_as_in_a_forward_pass_at_the_weights(name: str, part: str) -> None:
@@ -193,7 +207,7 @@ def test_buffers_change_once_a_step_as_in_a_forward_pass_at_the_weights(name: st
     assert_equal(list(model.buffers()), list(same.buffers()))
 
 
-@pytest.mark.parametrize("part", ["batch norm", "own statistics", "spectral norm"])
+@pytest.mark.parametrize("part", ["batch norm", "own statistics", "spectral norm", "observer"])
 def test_buffers_change_once_a_step_without_the_model_too(part: str) -> None:
     model, (batch,) = net(PARTS[part]), batches(1)
     same = copy.deepcopy(model)
@@ -494,53 +508,65 @@ def test_modes_of_the_base_can_be_set_through_it_and_nothing_is_made_up() -> Non
 
 # Two processes
 
+OVERFLOW = "sam, looksam".split(", ")
 
-def _train_in_two(rank: int, port: int, queue, name: str, per_rank: bool, overflow: bool) -> None:
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+
+def _train_in_two(rank: int, store: str, queue) -> None:
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
     try:
-        model = net(lambda: nn.Identity())
-        wrapped = nn.parallel.DistributedDataParallel(model)
-        others = {"model": wrapped, "per_rank": per_rank}
-        optimizer = CLASSES[name](model.parameters(), rho=0.5, lr=0.1, **others)
-        scaler = torch.amp.GradScaler("cpu", init_scale=4.0) if overflow else None
-        for number, (x, y) in enumerate(batches(7)):
-            if overflow and number == 2 and rank == 0:
-                model.head.fail(1, "overflow")
-            advance(optimizer, wrapped, (x[rank::2], y[rank::2]), scaler)
-            if scaler is not None:
-                scaler.update()
-        queue.put((rank, [p.tolist() for p in weights(model)]))
+        found = {}
+        for name in (*CLASSES, "lsam"):
+            for per_rank in (False, True):
+                for overflow in (False, True)[: 1 + (name in OVERFLOW)]:
+                    found[name, per_rank, overflow] = _trained(rank, name, per_rank, overflow)
+        queue.put((rank, found))
     finally:
         torch.distributed.destroy_process_group()
 
 
-def _two(name: str, per_rank: bool, overflow: bool = False) -> list[Tensor]:
-    import socket
+def _trained(rank: int, name: str, per_rank: bool, overflow: bool) -> list[list]:
+    model = net(lambda: nn.Identity())
+    wrapped = nn.parallel.DistributedDataParallel(model)
+    others = {"rho": 0.5, "lr": 0.1, "per_rank": per_rank}
+    optimizer = (
+        LSAM(wrapped, **others) if name == "lsam" else CLASSES[name](model.parameters(), model=wrapped, **others)
+    )
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0) if overflow else None
+    for number, (x, y) in enumerate(batches(7)):
+        if overflow and number == 5 and rank == 0:
+            model.head.fail(1, "overflow")
+        advance(optimizer, wrapped, (x[rank::2], y[rank::2]), scaler)
+        if scaler is not None:
+            scaler.update()
+    return [p.tolist() for p in weights(model)]
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+
+@pytest.fixture(scope="module")
+def in_two(tmp_path_factory) -> dict[tuple, list[Tensor]]:
+    """The weights that two processes reach, by (name, per_rank, overflow); they have not drifted apart."""
     context = torch.multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    processes = [context.Process(target=_train_in_two, args=(r, port, queue, name, per_rank, overflow)) for r in (0, 1)]
+    queue, store = context.Queue(), str(tmp_path_factory.mktemp("store") / "file")
+    processes = [context.Process(target=_train_in_two, args=(rank, store, queue)) for rank in (0, 1)]
     for process in processes:
         process.start()
-    found = dict(queue.get(timeout=120) for _ in processes)
+    found = dict(queue.get(timeout=300) for _ in processes)  # a hang ends here
     for process in processes:
         process.join(60)
         assert process.exitcode == 0
-    assert found[0] == found[1]  # the ranks have not drifted apart
-    return [torch.tensor(p) for p in found[0]]
+    assert found[0] == found[1]
+    return {key: [torch.tensor(p) for p in of] for key, of in found[0].items()}
 
 
-@pytest.mark.parametrize("name", ["sam", "gsam", "looksam", "friendly"])
-def test_two_processes_stay_together_and_climb_along_their_common_or_their_own_gradient(name: str) -> None:
-    common, own = _two(name, per_rank=False), _two(name, per_rank=True)
+@pytest.mark.parametrize("name", [*CLASSES, "lsam"])
+def test_two_processes_stay_together_and_climb_along_their_common_or_their_own_gradient(name: str, in_two) -> None:
+    common, own = in_two[name, False, False], in_two[name, True, False]
+    assert all(p.isfinite().all() for p in own)
     assert not all(torch.allclose(a, b, atol=1e-5) for a, b in zip(common, own))
+    if name == "esam":
+        return  # it chooses among the examples of its own process
     model = net(lambda: nn.Identity())
-    optimizer = CLASSES[name](model.parameters(), rho=0.5, lr=0.1)
+    optimizer = LSAM(model, rho=0.5, lr=0.1) if name == "lsam" else CLASSES[name](model.parameters(), rho=0.5, lr=0.1)
     for batch in batches(7):  # equal shares: the mean over both is the whole batch's
         advance(optimizer, model, batch)
     for p, q in zip(common, weights(model)):
@@ -548,8 +574,20 @@ def test_two_processes_stay_together_and_climb_along_their_common_or_their_own_g
 
 
 @pytest.mark.parametrize("per_rank", [False, True])
-def test_an_overflow_in_one_process_is_skipped_by_both_and_hangs_neither(per_rank: bool) -> None:
-    assert all(p.isfinite().all() for p in _two("looksam", per_rank, overflow=True))
+@pytest.mark.parametrize("name", OVERFLOW)
+def test_an_overflow_in_one_process_is_skipped_by_both_and_hangs_neither(name: str, per_rank: bool, in_two) -> None:
+    disturbed, plain = in_two[name, per_rank, True], in_two[name, per_rank, False]
+    assert all(p.isfinite().all() for p in disturbed) and not torch.equal(disturbed[0], plain[0])
+
+
+def test_fused_step_refuses_a_distributed_model() -> None:
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        optimizer = LSAM(nn.parallel.DistributedDataParallel(net()), rho=0.5, lr=0.1)
+        with pytest.raises(ValueError, match="model must not be distributed"):
+            optimizer.step_fused(batches(1)[0][0], lambda logits: logits.sum())
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def test_per_rank_asks_for_a_distributed_model() -> None:

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 from torch.amp import GradScaler
+from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 from torch.optim import SGD, Optimizer
 
@@ -329,17 +330,16 @@ class SAM(Optimizer):
 class LSAM(SAM):
     """SAM on the last layer, equation (5): the ascent moves `model.head`, the descent all of `model`.
 
-    `model` keeps the convention of ``lib.models``, ``forward(x) = head(features(x))``. The other arguments
-    are SAM's.
+    `model` keeps the convention of ``lib.models``, ``forward(x) = head(features(x))``; it may come wrapped in
+    DistributedDataParallel. The other arguments are SAM's.
     """
 
-    model: nn.Module
-
     def __init__(self, model: nn.Module, base: Base = SGD, rho: float = 0.05, **others: Any) -> None:
-        head = getattr(model, "head", None)
-        if not (isinstance(head, nn.Module) and callable(getattr(model, "features", None))):
-            raise ValueError(f"model must have features(x) and a module head; {type(model).__name__} has not")
-        super().__init__(model.parameters(), base, rho, head.parameters(), model=model, **others)
+        net: Any = model.module if isinstance(model, DistributedDataParallel) else model
+        if not (isinstance(getattr(net, "head", None), nn.Module) and callable(getattr(net, "features", None))):
+            raise ValueError(f"model must have features(x) and a module head; {type(net).__name__} has not")
+        super().__init__(model.parameters(), base, rho, net.head.parameters(), model=model, **others)
+        self.net = net
 
     def step_fused(
         self, inputs: Tensor, loss_function: Callable[[Tensor], Tensor], scaler: GradScaler | None = None
@@ -348,16 +348,17 @@ class LSAM(SAM):
 
         `loss_function` takes the logits of `inputs` to a scalar. The body is the same at w and w~, so one set
         of features serves both, and the ascent needs the head's gradient only. A `scaler` scales the loss
-        here. Otherwise as `step`. Raises ValueError where body and head share a parameter: the body is another at w~.
+        here. Otherwise as `step`. Raises ValueError where body and head share a parameter: the body is another at w~;
+        and where the model is distributed: its processes meet in its own forward pass only.
         """
-        head = self.model.head
-        assert isinstance(head, nn.Module)
-        of_head, parts = {id(p) for p in head.parameters()}, set(head.modules())
-        of_body = {id(p) for part in self.model.modules() if part not in parts for p in part._parameters.values()}
-        if of_head & of_body:
+        head, parts = self.net.head, set(self.net.head.modules())
+        of_body = {id(p) for part in self.net.modules() if part not in parts for p in part._parameters.values()}
+        if any(id(p) in of_body for p in head.parameters()):
             raise ValueError("model must not share parameters between body and head in step_fused; take step")
+        if self.net is not self.model:
+            raise ValueError("model must not be distributed in step_fused; take step, with a closure that calls it")
         with torch.enable_grad():
-            features = self.model.features(inputs)  # type: ignore[operator]  # checked in the constructor
+            features = self.net.features(inputs)
 
         def evaluate(phi: Tensor) -> Tensor:
             loss = loss_function(head(phi))
