@@ -334,6 +334,8 @@ class LSAM(SAM):
     DistributedDataParallel. The other arguments are SAM's.
     """
 
+    net: Any  # the model, without the wrapper
+
     def __init__(self, model: nn.Module, base: Base = SGD, rho: float = 0.05, **others: Any) -> None:
         net: Any = model.module if isinstance(model, DistributedDataParallel) else model
         if not (isinstance(getattr(net, "head", None), nn.Module) and callable(getattr(net, "features", None))):
