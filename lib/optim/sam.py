@@ -357,7 +357,7 @@ class LSAM(SAM):
         of_body = {id(p) for part in self.net.modules() if part not in parts for p in part._parameters.values()}
         if any(id(p) in of_body for p in head.parameters()):
             raise ValueError("model must not share parameters between body and head in step_fused; take step")
-        if self.net is not self.model:
+        if isinstance(self.model, DistributedDataParallel):
             raise ValueError("model must not be distributed in step_fused; take step, with a closure that calls it")
         with torch.enable_grad():
             features = self.net.features(inputs)
