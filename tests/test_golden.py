@@ -4,15 +4,18 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from book import (
+    batch_size,
     domainbed,
     interventions,
     mechanism,
     natural_plans,
+    noise,
     real_data_report,
     real_data_rows,
     real_data_table,
@@ -94,6 +97,28 @@ def intervened() -> list[Judgement]:
     return [judge("C6", interventions.checks(gain, interventions.apart(ratios, curves["both"], places[1:], lsam[1:])))]
 
 
+def toy_errors(plan: list, reading: Callable[..., Any], *where: Any) -> list[Any]:
+    """Hard probing errors of a plan's stored records, on test and on validation data."""
+    records = [Store(RESULTS / "toy").read(trial.configuration) for trial in plan]
+    return [reading(records, *where, "hard", split) for split in ("test", "validation")]
+
+
+def noisy() -> list[Judgement]:
+    """C10."""
+    hard, validation = toy_errors(noise.plan(), noise.by_condition, noise.RADII, noise.LEVELS)
+    return [judge("C10", noise.checks(noise.compared(hard, validation, noise.RADII, 1.4)))]
+
+
+def batches() -> list[Judgement]:
+    """C11."""
+    found = {
+        f"{amount:,} {budget}": toy_errors(batch_size.plan(budget), batch_size.by_size, batch_size.RADII)
+        for budget, amount in batch_size.BUDGETS.items()
+    }
+    hard, validation = ({budget: errors[i] for budget, errors in found.items()} for i in range(2))
+    return [judge("C11", batch_size.checks(batch_size.SIZES, batch_size.RADII, 1.4, hard, validation))]
+
+
 COMPUTED: dict[str, Callable[[], list[Judgement]]] = {
     "03_toy": lambda: [judge("C1", toy.checks(**arrays("03_toy")))],
     "04_rebalancing": rebalanced,
@@ -101,6 +126,8 @@ COMPUTED: dict[str, Callable[[], list[Judgement]]] = {
     "06_interventions": intervened,
     "07_real_data": real_data,
     "08_domainbed": domains,
+    "09_noise": noisy,
+    "10_batch_size": batches,
 }
 
 

@@ -5,14 +5,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
-from test_golden import GOLDEN, assert_same
 
 from book import noise
-from book.claims import judge
 from book.noise import KINDS, LEVELS, RADII, by_condition, conditions, plan
 from lib.data.toy import NOISY, ToyConstants
 from lib.toy.ensemble import ToySetting, lsam
-from lib.trials.store import RESULTS, Store
 from lib.trials.toy import ToyTrial
 
 SMALL = {"dropout": (0.2, 0.4), "gaussian_noise": (1.0,)}
@@ -142,14 +139,6 @@ def test_c10_fails_in_the_panel_of_a_level_without_a_gain(kind, line, gain):
 def test_c10_holds_just_beyond_its_border_and_does_not_judge_the_clean_data():
     assert all(check.holds for check in noise.checks(lines("dropout", 2, TOUCHING + 1e-6, "LSAM, chosen ρ")))
     assert all(check.holds for check in noise.checks(lines("dropout", 0, -TOUCHING, "LSAM, chosen ρ")))
-
-
-def test_c10_from_the_stored_results_is_the_golden_one():
-    store = Store(RESULTS / "toy")
-    records = [store.read(trial.configuration) for trial in plan()]
-    hard, validation = (by_condition(records, RADII, LEVELS, "hard", split) for split in ("test", "validation"))
-    judgement = judge("C10", noise.checks(noise.compared(hard, validation, RADII, 1.4)))
-    assert_same(judgement.as_json(), *GOLDEN["09_noise"])
 
 
 # Figures
