@@ -130,7 +130,7 @@ def test_stored_trials_need_no_images_and_missing_ones_are_named_with_the_comman
         run([TRIAL, replace(TRIAL, seed=1)], store, nowhere)
     message = str(caught.value)
     assert "1 of 2 trials" in message and "\n" not in message
-    assert "SAM_DATA_ROOT" in message and "python -m lib.data.sources --download cifar10 mnist" in message
+    assert "SAM_DATA_ROOT" in message and "python -m lib.data --download cifar10 mnist" in message
     assert caught.value._render_traceback_() == [f"MissingTrials: {message}"]
 
 

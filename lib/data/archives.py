@@ -5,28 +5,27 @@ unpacked in a temporary folder of the data root, and its folder moved under the 
 already there under that name is never touched.
 """
 
-from __future__ import annotations
-
-import hashlib
 import os
 import stat
 import tarfile
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+from torchvision.datasets.utils import check_integrity
 from tqdm import tqdm
 
-from lib.data.sources import DOWNLOAD_TIMEOUT, DataError, command
+from lib.data.root import NO_ARCHIVE, DataError, command, data_root
+from lib.data.tables import CELEBA_CHECKSUMS
 
 CHUNK = 1 << 20  # bytes
+TIMEOUT = 60  # seconds without a byte
 
 
 @dataclass(frozen=True)
@@ -42,13 +41,38 @@ class Archive:
     also: tuple[str, ...] = ()  # files that have to be fetched besides
 
 
-def get(name: str, archive: Archive, root: Path) -> None:
+BIRDS = "waterbird_complete95_forest2water2"
+DRIVE = "https://drive.google.com/uc?id="  # with the file numbers of DomainBed's download script
+ARCHIVES = {
+    "waterbirds": Archive(
+        f"{BIRDS}.tar.gz", BIRDS, BIRDS, f"https://nlp.stanford.edu/data/dro/{BIRDS}.tar.gz", direct=True
+    ),
+    "celeba": Archive(
+        "celeba/img_align_celeba.zip",
+        "img_align_celeba",
+        "celeba/img_align_celeba",
+        "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
+        checksum=CELEBA_CHECKSUMS["img_align_celeba.zip"],
+        also=("list_attr_celeba.txt", "list_eval_partition.txt"),
+    ),
+    "pacs": Archive("PACS.zip", "kfold", "PACS", f"{DRIVE}1JFr8f805nMUelQWWmfnJR3y4_SYoN5Pd"),
+    "vlcs": Archive("VLCS.tar.gz", "VLCS", "VLCS", f"{DRIVE}1skwblH1_okBwxWxmRsp9_qi15hyPpxg8"),
+    "office_home": Archive(
+        "office_home.zip", "OfficeHomeDataset_10072016", "office_home", f"{DRIVE}1uY0pj7oFsjMxRwaD3Sxy0jgel0fsYXLC"
+    ),
+}
+
+
+def get(name: str, root: Path | str | None = None) -> None:
     """Bring the folder of the data set `name` into the data root.
 
     An archive that lies in its place, fetched by hand, is unpacked and kept; else it is downloaded where that
     can be done, and removed once it is unpacked. Raises DataError, in one line; where the archive cannot be
     downloaded the line says what to do by hand.
     """
+    if name not in ARCHIVES:
+        raise DataError(f"{name}: {NO_ARCHIVE}")
+    archive, root = ARCHIVES[name], data_root(root)
     target, file = root / archive.target, root / archive.file
     if target.exists():
         others = f" ({', '.join(archive.also)}: from {archive.address})" if archive.also else ""
@@ -56,15 +80,15 @@ def get(name: str, archive: Archive, root: Path) -> None:
     by_hand = file.is_file()
     if not by_hand and not archive.direct:
         raise DataError(
-            f"{name}: get {', '.join((file.name, *archive.also))} with a browser from "
-            f"{archive.address} (programs are refused) into {file.parent}, then run: "
-            f"{command(name, root)}"
+            f"{name}: get {', '.join((file.name, *archive.also))} with a browser from {archive.address} "
+            f"(programs are refused) into {file.parent}, then run: {command([name], root)}"
         )
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         if not by_hand:
             fetch(archive.address, file)
-        _check(file, archive.checksum)
+        if not check_integrity(file, archive.checksum):
+            raise DataError(f"{file} has the wrong content (checksum); get it anew")
         unpack(file, archive.inner, target)
     except (OSError, HTTPException) as error:  # URLError is an OSError
         reason = " ".join(str(error).split())
@@ -86,7 +110,7 @@ def fetch(address: str, path: Path) -> None:
     have = part.stat().st_size if part.exists() else 0
     try:
         request = Request(address, headers={"Range": f"bytes={have}-"} if have else {})
-        with urlopen(request, timeout=DOWNLOAD_TIMEOUT) as reply:
+        with urlopen(request, timeout=TIMEOUT) as reply:
             if reply.headers.get("Content-Range", "").split("-")[0] != f"bytes {have}":
                 have = 0  # the whole file comes, from a server that knows no ranges
             length = reply.headers.get("Content-Length")
@@ -116,65 +140,37 @@ def fetch(address: str, path: Path) -> None:
 def unpack(file: Path, inner: str, target: Path) -> None:
     """Unpack a tar or zip archive and move its folder `inner` to `target`, which must not exist.
 
-    Nothing is written outside the temporary folder: an archive with an absolute path, a path through ``..``,
-    a device or a link that leads out is refused. Raises DataError in one line; then nothing is left behind.
+    Nothing is written outside the temporary folder: an archive that holds anything but files and folders (links,
+    devices), an absolute path or one through ``..`` is refused. Raises DataError in one line; then nothing is left
+    behind.
     """
-    with _one_line(file), tempfile.TemporaryDirectory(prefix=".unpack-", dir=target.parent) as temporary:
-        if zipfile.is_zipfile(file):
-            _unpack_zip(file, temporary)
-        else:
-            _unpack_tar(file, temporary)
-        if not (Path(temporary) / inner).is_dir():
-            raise DataError(f"{file} has no folder {inner}")
-        os.replace(Path(temporary) / inner, target)
-
-
-def _unpack_tar(file: Path, folder: str) -> None:
-    if not hasattr(tarfile, "data_filter"):
-        raise DataError(f"{file} can be unpacked safely with Python 3.11.4 or newer only")
-    with tarfile.open(file) as archive:
-        for member in tqdm(archive, desc=f"unpacking {file.name}", unit="file", leave=False, disable=None):
-            if PurePosixPath(member.name).is_absolute():
-                raise DataError(f"{file} is not safe to unpack: {member.name!r} leads out of its folder")
-            archive.extract(member, folder, filter="data")
-        while archive.fileobj.read(CHUNK):  # a packed file's checksum stands after the last member
-            pass
-
-
-def _unpack_zip(file: Path, folder: str) -> None:
-    with zipfile.ZipFile(file) as archive:
-        for member in tqdm(archive.infolist(), desc=f"unpacking {file.name}", unit="file", leave=False, disable=None):
-            path = PurePosixPath(member.filename.replace("\\", "/"))
-            if path.is_absolute() or ".." in path.parts:
-                raise DataError(f"{file} is not safe to unpack: {member.filename!r} leads out of its folder")
-            if stat.S_ISLNK(member.external_attr >> 16):
-                raise DataError(f"{file} is not safe to unpack: {member.filename!r} is a link")
-            archive.extract(member, folder)
-
-
-@contextmanager
-def _one_line(file: Path) -> Iterator[None]:
-    """Turns what the archive modules raise, by kind of damage, into a DataError."""
     try:
-        yield
-    except (
-        tarfile.TarError,
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        NotImplementedError,
-        RuntimeError,
-        OSError,
-    ) as error:
-        if isinstance(error, DataError):
-            raise
+        with tempfile.TemporaryDirectory(prefix=".unpack-", dir=target.parent) as temporary:
+            with zipfile.ZipFile(file) if zipfile.is_zipfile(file) else tarfile.open(file) as archive:
+                for member, path, plain in tqdm(_members(archive), f"unpacking {file.name}", leave=False, disable=None):
+                    if not plain or path.is_absolute() or ".." in path.parts:
+                        what = "leads out of its folder" if plain else "is a link or a device"
+                        raise DataError(f"{file} is not safe to unpack: {str(path)!r} {what}")
+                    archive.extract(member, temporary)
+            if not (Path(temporary) / inner).is_dir():
+                raise DataError(f"{file} has no folder {inner}")
+            os.replace(Path(temporary) / inner, target)
+    except DataError:
+        raise
+    except Exception as error:  # by kind of damage
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{file} could not be unpacked: {reason}") from error
 
 
-def _check(file: Path, checksum: str | None) -> None:
-    if checksum is None:
+def _members(archive: Any) -> Iterator[tuple[Any, PurePosixPath, bool]]:
+    """Every member of an archive, its path, and whether it is a file or a folder."""
+    if isinstance(archive, zipfile.ZipFile):
+        for member in archive.infolist():
+            path = PurePosixPath(member.filename.replace("\\", "/"))
+            yield member, path, not stat.S_ISLNK(member.external_attr >> 16)
         return
-    with file.open("rb") as content:
-        if hashlib.file_digest(content, "md5").hexdigest() != checksum:
-            raise DataError(f"{file} has the wrong content (checksum); get it anew")
+    archive.extraction_filter = getattr(tarfile, "data_filter", None)  # modes and owners are not taken over
+    for member in archive:
+        yield member, PurePosixPath(member.name), member.isreg() or member.isdir()
+    while archive.fileobj.read(CHUNK):  # a packed file's checksum stands after the last member
+        pass

@@ -21,10 +21,11 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from lib.data.sources import DataError, MissingData, rgb_image
+from lib import check
+from lib.data.root import DataError, MissingData, rgb_image
 
 DECODING = 1  # raised when the same files come to give other pixels
-SIZES = range(8, 1025)  # pixels
+SIZES = 8, 1024  # pixels, the least and the most
 
 
 def cache_root(cache: Path | str | None = None) -> Path:
@@ -33,10 +34,9 @@ def cache_root(cache: Path | str | None = None) -> Path:
     return Path(cache or os.environ.get("SAM_CACHE_ROOT") or repository / "cache").expanduser()
 
 
-def check_size(size: int) -> None:
-    """Raises ValueError where `size` is no side of an image, in pixels."""
-    if isinstance(size, bool) or not isinstance(size, int) or size not in SIZES:
-        raise ValueError(f"size must be a whole number from {SIZES[0]} to {SIZES[-1]}, not {size!r}")
+def check_size(size: object) -> int:
+    """`size` where it may be the side of images, in pixels; raises ValueError where it may not."""
+    return check.whole("size", size, *SIZES)
 
 
 def decoded(name: str, folder: Path, files: Sequence[str], size: int, cache: Path | str | None = None) -> Tensor:
@@ -114,11 +114,10 @@ def _write(name: str, folder: Path, files: Sequence[str], path: Path, shape: tup
         )
     temporary = path.with_name(f".{path.name}.part")
     try:
-        with temporary.open("wb") as file:
-            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
-            for image in _decode_all(name, folder, files, shape[1]):
-                file.write(image.tobytes())
+        images = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
+        for row, image in enumerate(_decode_all(name, folder, files, shape[1])):
+            images[row] = image
+        images.flush()
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -1,17 +1,20 @@
 """A data set as a value: images, two or more named attributes, which of them is the label, and splits.
 
-Everything that is trained or measured on images takes this one value (`lib.trials.images`, `lib.measure`); the
-modules beside this one make it: from pairs of images, from tables of attributes, from domains, from a user's own
-folders and arrays. A `Source` is what a trial carries in its place: a small frozen dataclass that can be sent to
-another process, names the data in a stored configuration, and loads them.
+Everything that is trained or measured on images takes this one value (`lib.trials.images`, `lib.measure`). A
+`Source` is what a trial carries in its place: a small frozen dataclass that can be sent to another process, names
+the data in a stored configuration, and loads them. The sources are `lib.data.pairs.Pair`, `lib.data.groups.Groups`
+and `lib.data.domains.Domains`; `lib.data.sources.named` finds those of the paper by name.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+import torch
 from torch import Tensor
 
 
@@ -19,7 +22,8 @@ from torch import Tensor
 class Split:
     """n labelled images.
 
-    images      uint8 (n, 3, height, width); may be a memory map, whose pixels are read when they are used
+    images      uint8 (n, 3, height, width); may be a memory map, whose pixels are read when they are used; images
+                that are yet to be paired may be grey, (n, 1, height, width)
     labels      int64 (n,): what a net is trained to answer
     attributes  int64 (n,) each, by name
     """
@@ -28,8 +32,35 @@ class Split:
     labels: Tensor
     attributes: dict[str, Tensor]
 
+    @classmethod
+    def of(cls, images: Tensor | np.ndarray, labels: Tensor | np.ndarray) -> Split:
+        """From your own arrays: uint8 images (n, height, width) or (n, 1 or 3, height, width), whole labels (n,).
+
+        Raises ValueError where shapes or types do not fit.
+        """
+        images, labels = torch.as_tensor(images), torch.as_tensor(labels)
+        images = images[:, None] if images.ndim == 3 else images
+        if images.ndim != 4 or images.shape[1] not in (1, 3) or images.dtype != torch.uint8:
+            raise ValueError(
+                "images must be uint8 of shape (n, height, width) or (n, 1 or 3, height, width), "
+                f"not {images.dtype} of shape {tuple(images.shape)}"
+            )
+        if labels.shape != images.shape[:1] or labels.is_floating_point() or labels.is_complex():
+            raise ValueError(
+                f"labels must be integers of shape ({len(images)},), not {labels.dtype} of shape {tuple(labels.shape)}"
+            )
+        return cls(images, labels.long(), {})
+
     def __len__(self) -> int:
         return len(self.labels)
+
+    def take(self, rows: np.ndarray) -> Split:
+        """The images at `rows` int64 (m,), in that order; those that lie side by side take no memory of their own."""
+        side_by_side = len(rows) > 0 and bool((np.diff(rows) == 1).all())
+        which = slice(rows[0], rows[-1] + 1) if side_by_side else torch.from_numpy(rows)
+        return Split(
+            self.images[which], self.labels[which], {name: values[which] for name, values in self.attributes.items()}
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +95,26 @@ class Dataset:
         """The attributes' names."""
         return tuple(self.values)
 
+    @property
+    def group_names(self) -> tuple[str, ...]:
+        """The combinations of the attributes' values, in the order of the groups' numbers."""
+        return tuple(", ".join(combination) for combination in product(*self.values.values()))
+
+    def groups(self, split: Split) -> Tensor:
+        """The group of each image of a split, int64 (n,)."""
+        columns = tuple(split.attributes[name].numpy() for name in self.values)
+        return torch.from_numpy(np.ravel_multi_index(columns, tuple(map(len, self.values.values()))))
+
+
+# Until the trials take a Dataset: what they still ask of the containers of before.
+Split.groups = property(lambda self: _two(*self.attributes.values()))  # type: ignore[attr-defined]
+Dataset.target_train = property(lambda self: self.probe_train)  # type: ignore[attr-defined]
+Dataset.target_test = property(lambda self: self.test)  # type: ignore[attr-defined]
+
+
+def _two(first: Tensor, second: Tensor) -> Tensor:
+    return 2 * first + second
+
 
 class Source(Protocol):
     """What names a data set and can load it."""
@@ -78,7 +129,17 @@ class Source(Protocol):
         fields."""
 
     def load(self, seed: int = 0, size: int | None = None, root: Path | str | None = None) -> Dataset:
-        """The data set as `seed` splits it, of `size` by `size` pixels where its images have no size of their own."""
+        """The data set as `seed` splits it, of `size` by `size` pixels where its images have no size of their own.
+
+        Raises ValueError on a wrong argument, and MissingData or DataError, in one line, where files are missing or
+        damaged. The same seed gives the same set on every machine.
+        """
 
     def lacks(self, root: Path | str | None = None) -> str | None:
         """In one line what is missing under the data root and how to get it; None: nothing."""
+
+
+def rows_of_each(values: np.ndarray, count: int, rows: np.ndarray | None = None) -> list[np.ndarray]:
+    """Of `values` (n,), the rows (all, or those in `rows`) of each of the values 0 to `count` - 1, in their order."""
+    rows = np.arange(len(values)) if rows is None else rows
+    return [rows[values[rows] == value] for value in range(count)]

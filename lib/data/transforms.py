@@ -47,7 +47,7 @@ def draw_crops(count: int, size: int, seed: int, epoch: int) -> Crops:
     # The last number makes this another stream than that of the batches' order, which has seed and epoch too.
     random = np.random.default_rng([seed, epoch, 1])
     area = size**2 * random.uniform(*SCALE, (TRIES, count))
-    ratio = np.exp(random.uniform(*map(math.log, RATIO), (TRIES, count)))
+    ratio = np.exp(random.uniform(math.log(RATIO[0]), math.log(RATIO[1]), (TRIES, count)))
     width, height = np.rint(np.sqrt(area * ratio)), np.rint(np.sqrt(area / ratio))
     fits = (width <= size) & (height <= size)
     chosen = fits.argmax(0), np.arange(count)  # the first try that fits
