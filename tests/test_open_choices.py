@@ -1,23 +1,20 @@
 """The study of the lost constants: its design, the chapters' rules for many points at once, the shares."""
 
-from __future__ import annotations
-
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 
-from book import figures_open_choices as figures
 from book import open_choices
-from book import open_choices_verdicts as open_verdicts
-from book.open_choices import CHOICES, EFFECTS, OURS, RADII, RATIOS
-from book.open_choices_shares import Explanation, Share, explain, share, whole
-from book.open_choices_verdicts import Points
+from book.open_choices import CHOICES, EFFECTS, OURS, RADII, RATIOS, Explanation, Points, explain, share, whole
 from lib.probes import wilson_interval
 from lib.stats import estimate
 from lib.toy.ensemble import ToySetting, lsam
+from lib.trials.store import RESULTS, Store
 from lib.trials.toy import MEANS, ToyTrial
 from lib.trials.trial import Place
 
@@ -74,7 +71,7 @@ def test_plan_is_both_studies():
 
 
 def test_what_is_no_point_is_refused():
-    with pytest.raises(ValueError, match="points must be at least 1, not 0"):
+    with pytest.raises(ValueError, match="points must be a whole number of at least 1, not 0"):
         open_choices.sample(0)
     with pytest.raises(ValueError, match="values must be of gap, outer"):
         open_choices.common({"gap": 0.1})
@@ -99,10 +96,11 @@ def test_another_radius_is_read_in_its_place():
     assert open_choices.at_radius(open_choices.design(2), RADII[2]) == []
     trials = open_choices.design(2)
     added = open_choices.at_radius(trials, 0.5)
-    assert [trial.settings[0].data for trial in added] == [trial.settings[0].data for trial in trials]
+    expected = [lsam(0.5, **open_choices.common(values)) for values in open_choices.sample(2)]
+    assert [trial.settings for trial in added] == [(setting,) for setting in expected]
     place = Place(device="cpu", checkpoints=None)
     records, extra = ([small(trial).run(place) for trial in some] for some in (trials, added))
-    without, points = open_verdicts.read(records), open_verdicts.read(records, extra)
+    without, points = open_choices.read(records), open_choices.read(records, extra)
     assert points.rhos == (0.0, 0.4, 0.5, 0.7, 1.0, 1.4)
     at = points.rhos.index(0.5)
     for name in ("hard", "training", "means"):
@@ -144,7 +142,7 @@ def made(**changes: np.ndarray) -> Points:
 
 def judged(points: Points) -> dict[str, bool]:
     """Every part of every claim at the only point."""
-    claims = open_verdicts.claims(points, open_verdicts.one_radius(points, RADII[RHO]))
+    claims = open_choices.claims(points, open_choices.one_radius(points, RADII[RHO]))
     return {f"{claim} {part}": bool(held[0]) for claim, parts in claims.items() for part, held in parts.items()}
 
 
@@ -202,16 +200,77 @@ def test_interventions_decide_c6():
     assert judged(made(hard=flat, interventions=fixed))["C6 both match LSAM"]
 
 
-def test_rules_are_those_of_the_chapters_one_point_at_a_time():
-    rng = np.random.default_rng(1)
-    hard = rng.uniform(0.1, 0.4, size=(1, 5, SEEDS))
-    points = made(hard=hard)
-    effect = estimate(hard[0, 0] - hard[0, RHO])
-    assert judged(points)["C1 LSAM lowers the hard error"] == (effect.low > 0)
-    compared = open_verdicts.one_radius(points, RADII[RHO])
-    assert np.array_equal(open_verdicts.gain(points, compared)[0], hard[0, 0] - hard[0, RHO])
+MARGIN = np.array([0.0] * (SEEDS - 1) + [0.0625])  # above 0 in the mean, the interval ends there
+
+
+def at_border(part: str, margin: np.ndarray) -> Points:
+    """The point of `made`, at which `part` holds by a `margin` (seed,) only; of a trend the sign counts."""
+    hard, easy, means = (getattr(made(), name).copy() for name in ("hard", "easy", "means"))
+
+    def of(name: str) -> np.ndarray:  # (1, rho, seed)
+        return means[..., MEANS.index(name)]
+
+    steps = np.arange(len(RADII))[:, None] * np.sign(margin)
+    if part == "C1 SGD leaves the hard feature behind":
+        easy[:, 0] = hard[:, 0] - margin
+    elif part == "C1 LSAM lowers the hard error":
+        hard[:, RHO] = hard[:, 0] - margin
+    elif part == "C1 it falls as ρ grows":
+        hard[:] = 0.3 - steps / 100
+    elif part == "C2 the phantom ratio is larger":
+        of("phantom_hard")[:, RHO] = of("phantom_hard")[:, 0] + margin
+    elif part == "C2 it grows with ρ":
+        of("phantom_hard")[:] = 0.5 + steps / 100
+    elif part.startswith("C2 the real ratio hardly moves"):
+        of("phantom_hard")[:] = of("w_hard")[:] = 0.5
+        of("phantom_hard")[:, RHO] = 0.875  # by a third of which, 0.125 less the margin, the real one
+        of("w_hard")[:, RHO] += (0.125 - margin) * (1 if part.endswith("up") else -1)
+    else:
+        feature, sign = ("easy", -1) if part == "C5 easy rate below 1" else ("hard", 1)
+        of(f"rate_{feature}")[:, RHO] = 1 + sign * margin
+    return made(hard=hard, easy=easy, means=means)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "C1 SGD leaves the hard feature behind",
+        "C1 LSAM lowers the hard error",
+        "C1 it falls as ρ grows",
+        "C2 the phantom ratio is larger",
+        "C2 it grows with ρ",
+        "C2 the real ratio hardly moves, up",
+        "C2 the real ratio hardly moves, down",
+        "C5 easy rate below 1",
+        "C5 hard rate above 1",
+    ],
+)
+def test_part_holds_where_the_whole_interval_is_beyond_the_border(part):
+    name = part.partition(",")[0]
+    assert judged(at_border(part, MARGIN + 1e-6))[name]
+    assert not judged(at_border(part, MARGIN))[name], "the interval touches the border"
+    assert not judged(at_border(part, -MARGIN))[name]
+
+
+def test_gain_is_that_of_chapter_03_and_lsam_raises_the_error_where_it_is_below_0():
+    points = at_border("C1 LSAM lowers the hard error", -MARGIN - 1e-6)
+    compared = open_choices.one_radius(points, RADII[RHO])
+    np.testing.assert_array_equal(open_choices.gain(points, compared), points.hard[:, 0] - points.hard[:, RHO])
+    assert open_choices.raises(points, compared) == [True]
+    assert open_choices.raises(at_border("C1 LSAM lowers the hard error", -MARGIN), compared) == [False]
     with pytest.raises(ValueError, match="rho must be one of"):
-        open_verdicts.one_radius(points, 0.3)
+        open_choices.one_radius(points, 0.3)
+
+
+def test_c6_needs_positive_ratios_that_begin_below_the_largest_c():
+    for ratio in (-0.1, RATIOS[-1]):
+        means = made().means.copy()
+        means[..., MEANS.index("phantom_hard")] = ratio
+        points = made(means=means)
+        assert not any(held for part, held in judged(points).items() if part.startswith("C6"))
+        assert open_choices.effects(points, open_choices.one_radius(points, 1.0)).filter(like="gain of ").isna().sum(
+            axis=1
+        ).tolist() == [len(EFFECTS)]
 
 
 def test_diverged_net_fails_what_needs_it_and_costs_c6_a_seed():
@@ -224,30 +283,36 @@ def test_diverged_net_fails_what_needs_it_and_costs_c6_a_seed():
 
 
 def test_premise_is_that_sgd_fits_and_the_spiral_is_hard():
-    assert all(found[0] for found in open_verdicts.strata(made()).values())
+    assert all(found[0] for found in open_choices.strata(made()).values())
     for changes in ({"training": np.full((1, 5, SEEDS), 0.01)}, {"easy": np.full((1, 5, SEEDS), 0.45)}):
-        found = open_verdicts.strata(made(**changes))
+        found = open_choices.strata(made(**changes))
         assert found["all"][0] and not found["premise"][0] and not found["to gain"][0]
-    found = open_verdicts.strata(made(hard=made().hard / 10))
-    assert found["premise"][0] and not found["to gain"][0]
+    for error, enough in ((0.0625, True), (0.0499, False)):
+        found = open_choices.strata(made(hard=np.full((1, 5, SEEDS), error)))
+        assert found["premise"][0] and found["to gain"][0] == enough
+
+
+def test_something_to_gain_includes_its_border(monkeypatch):
+    monkeypatch.setattr(open_choices, "TO_GAIN", 0.0625)  # which a sum of floats does not miss
+    assert open_choices.strata(made(hard=np.full((1, 5, SEEDS), 0.0625)))["to gain"][0]
 
 
 def test_best_radius_is_chosen_on_validation_data_among_those_that_fit():
     validation = np.array([0.0, 0.3, 0.1, 0.2, 0.05])[None, :, None] * np.ones((1, 1, SEEDS))
-    best = open_verdicts.best_radius(made(validation=validation, hard=made().hard[:, ::-1]))
+    best = open_choices.best_radius(made(validation=validation, hard=made().hard[:, ::-1]))
     assert np.array_equal(best, np.full((1, SEEDS), 4))
     training = np.array([0.0, 0.0, 0.0, 0.0, 0.1])[None, :, None] * np.ones((1, 1, SEEDS))
-    assert np.all(open_verdicts.best_radius(made(validation=validation, training=training)) == 2)
+    assert np.all(open_choices.best_radius(made(validation=validation, training=training)) == 2)
     training[:, 2], validation[:, 2] = np.nan, np.nan  # diverged
-    assert np.all(open_verdicts.best_radius(made(validation=validation, training=training)) == 3)
+    assert np.all(open_choices.best_radius(made(validation=validation, training=training)) == 3)
 
 
 def test_radius_of_a_seed_is_chosen_on_the_other_seeds():
     validation = np.full((1, 5, SEEDS), 0.2)
     validation[:, 1, 0] = 0.0  # for the first seed alone the first radius is the best
-    assert open_verdicts.best_radius(made(validation=validation))[0, 1:].tolist() == [1] * (SEEDS - 1)
+    assert open_choices.best_radius(made(validation=validation))[0, 1:].tolist() == [1] * (SEEDS - 1)
     validation[:, 2, 1:] = 0.19
-    assert open_verdicts.best_radius(made(validation=validation))[0, 0] == 2
+    assert open_choices.best_radius(made(validation=validation))[0, 0] == 2
 
 
 # Shares and what explains them
@@ -256,10 +321,12 @@ def test_radius_of_a_seed_is_chosen_on_the_other_seeds():
 def test_share_counts_among_the_chosen_with_wilsons_interval():
     held, among = np.array([True, True, False, False]), np.array([True, True, True, False])
     found = share(held, among)
-    assert (found.held, found.n) == (2, 3)
-    assert found.interval == wilson_interval(2, 3)
-    assert str(Share(100, 200)) == "50% [43%, 57%]"
-    assert np.isnan(Share(0, 0).share) and np.isnan(Share(0, 0).interval).all()
+    assert (found.mean, found.n) == (2 / 3, 3)
+    assert (found.low, found.high) == wilson_interval(2, 3)
+    half = share(np.arange(400) < 100, np.arange(400) < 200)
+    assert open_choices.percent(half) == "50% [43%, 57%]"
+    none = share(held, ~among & among)
+    assert none.n == 0 and np.isnan([none.mean, none.low, none.high]).all()
 
 
 def test_whole_claim_holds_where_all_parts_do():
@@ -278,8 +345,28 @@ def test_explanation_finds_the_constant_that_decides():
 
 def test_sensitivity_has_the_sign_of_the_dependence():
     values = pd.DataFrame({"one": [1.0, 2, 3, 4], "other": [1.0, 3, 2, 4]})
-    table = open_verdicts.sensitivity(values, pd.DataFrame({"effect": [9.0, 4, 1, 0]}))
+    table = open_choices.sensitivity(values, pd.DataFrame({"effect": [9.0, 4, 1, 0]}))
     assert table.loc["effect", "one"] == pytest.approx(-1) and -1 < table.loc["effect", "other"] < 0
+
+
+def test_shares_from_the_stored_results_are_the_golden_ones():
+    """Those of the table of key numbers, as of the commit before the rooms moved."""
+    records = [Store(RESULTS / "toy").read(trial.configuration) for trial in open_choices.design()]
+    points = open_choices.read(records)
+    strata = open_choices.strata(points)
+    at_rho = open_choices.claims(points, open_choices.one_radius(points, 1.4))
+    at_best = open_choices.claims(points, open_choices.best_radius(points))
+    found = {"settings": {stratum: str(among.sum()) for stratum, among in strata.items()}}
+    for claim, parts in open_choices.shares(at_rho, strata).items():
+        for part, one in parts.items():
+            found[part if part == claim else f"{claim} {part}"] = one
+    best = open_choices.shares({claim: at_best[claim] for claim in ("C1", "C2", "C5")}, strata)
+    found |= {f"{claim}, best radius": parts[claim] for claim, parts in best.items()}
+    golden = json.loads((Path(__file__).parent / "golden" / "13_open_choices.json").read_text())
+    assert golden == {
+        row: {stratum: one if isinstance(one, str) else open_choices.percent(one) for stratum, one in of_row.items()}
+        for row, of_row in found.items()
+    }
 
 
 # Figures
@@ -290,17 +377,18 @@ def test_figures_are_drawn_where_nothing_and_where_everything_holds():
     held = (values["width"] > 40).to_numpy()
     judged = (values["complexity"] > 200).to_numpy()
     explained = Explanation(pd.Series({"width": 0.4, "gap": 0.0, "noise": 0.0}), 0.9)
-    found = {"all": Share(40, 40), "premise": Share(0, 30), "to gain": Share(0, 0)}
-    names = [figures.change(point) for point in open_choices.alone()]
+    nothing = np.zeros(40, dtype=bool)
+    found = {"all": share(~nothing, ~nothing), "premise": share(nothing, judged), "to gain": share(held, nothing)}
+    names = [open_choices.change(point) for point in open_choices.alone()]
     assert names[0] == "our choice" and len(set(names)) == len(names)
     gains = [estimate(np.arange(3.0) + row) for row in range(len(names))]
     premise = np.arange(len(names)) % 2 == 0
     held_alone = {"C1": {"a part": premise, "another": premise}, "C2": {"a part": ~premise}}
     drawn = [
-        figures.shares({"C1": {"C1": found, "a part": found}}),
-        figures.one_at_a_time(names, gains, premise, held_alone),
-        figures.where(values, {"C1": held, "C2": ~held}, judged, {"C1": explained, "C2": None}),
-        figures.sensitivity(pd.DataFrame({"gap": [0.5, -0.04]}, index=["one", "other"])),
+        open_choices.figure_shares({"C1": {"C1": found, "a part": found}}),
+        open_choices.figure_alone(names, gains, premise, held_alone),
+        open_choices.figure_where(values, {"C1": held, "C2": ~held}, judged, {"C1": explained, "C2": None}),
+        open_choices.figure_sensitivity(pd.DataFrame({"gap": [0.5, -0.04]}, index=["one", "other"])),
     ]
     for fig in drawn:
         fig.canvas.draw()
