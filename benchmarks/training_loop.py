@@ -9,10 +9,12 @@ from __future__ import annotations
 import argparse
 import time
 
+import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 
 from lib import device, training
+from lib.data.dataset import Split
 from lib.models import ConvNet
 from lib.training import Images
 
@@ -28,8 +30,8 @@ def main() -> None:
     random = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (given.pairs, 3, 64, 32), dtype=torch.uint8, generator=random)
     labels = torch.randint(0, 2, (given.pairs,), generator=random)
-    train = Images.of(pixels, labels, torch.full((3,), 0.5), where)
-    validation = Images.of(pixels[:1000], labels[:1000], torch.full((3,), 0.5), where)
+    pairs, mean = Split.of(pixels, labels), torch.full((3,), 0.5)
+    train, validation = Images.of(pairs, mean, where), Images.of(pairs.take(np.arange(1000)), mean, where)
     with device.threads(given.threads):
         print(f"{given.pairs} pairs, batch 100, on {where}, {given.threads} thread(s)")
         print(f"{'':6}{'ms a step':>10}{'in steps':>10}{'in validation':>15}{'else':>7}")

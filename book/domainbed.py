@@ -11,9 +11,9 @@ import numpy as np
 from book import natural_plans
 from book.claims import Check
 from book.real_data_report import mean_and_spread
-from lib.data.domains import BENCHMARKS
+from lib.data.domains import ATTRIBUTE, BENCHMARKS
 from lib.stats import Estimate, estimate, paired_difference
-from lib.trials.domain import ATTRIBUTE, DomainTrial
+from lib.trials.images import ImageTrial, domain
 from lib.trials.store import Store
 
 TITLES = {"office_home": "OfficeHome", "pacs": "PACS", "vlcs": "VLCS"}
@@ -36,13 +36,13 @@ def name(benchmark: str, target: str) -> str:
     return f"{TITLES[benchmark]}, {BENCHMARKS[benchmark].domains[target].replace('_', ' ')}"
 
 
-def trials(benchmark: str, seeds: int, *, lr: float, rho: float, **settings) -> list[DomainTrial]:
+def trials(benchmark: str, seeds: int, *, lr: float, rho: float, **settings) -> list[ImageTrial]:
     """SGD and SAM at one setting on every target of `benchmark` ("all": of all three), paired by seed, and
     the net as it begins."""
     found = []
     for one, target in targets():
         if benchmark in (one, "all"):
-            base = DomainTrial(one, target, method="sgd", **settings)
+            base = domain(one, target, "sgd", **settings)
             found += [
                 trial
                 for seed in range(seeds)
@@ -55,7 +55,7 @@ def trials(benchmark: str, seeds: int, *, lr: float, rho: float, **settings) -> 
     return found
 
 
-def protocol_trials(benchmark: str, store: Store, seeds: int) -> list[DomainTrial]:
+def protocol_trials(benchmark: str, store: Store, seeds: int) -> list[ImageTrial]:
     """The paper's protocol on `benchmark` ("all": on all three): SGD and SAM on every target at the settings
     that its stored sweep selected; none on a target whose sweep is not complete."""
     return [

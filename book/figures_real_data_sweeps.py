@@ -15,8 +15,8 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from book import style
 from book.figures_real_data_images import ATTRIBUTES, COLOURS, DASHES, MARKERS, NAMES, SETS
 from book.real_data_table1 import LEARNING_RATES, RADII
+from lib.measure import FRACTIONS
 from lib.trials.images import ImageTrial
-from lib.trials.weights import FRACTIONS
 
 POSITIONS = {rho: position for position, rho in enumerate((0.0, *RADII))}
 

@@ -13,13 +13,11 @@ from dataclasses import dataclass, replace
 from lib import resnet
 from lib.data import domains, groups
 from lib.selection import best_record
-from lib.trials.domain import DomainTrial
-from lib.trials.group_weights import GroupWeightTrial
-from lib.trials.grouped import GroupTrial
-from lib.trials.natural import NaturalTrial
+from lib.trials.images import ImageTrial, domain, grouped
 from lib.trials.plan import Plan
 from lib.trials.store import Store
 from lib.trials.trial import Trial
+from lib.trials.weights import WeightTrial
 
 # Reduced: few epochs, a coarse sweep, 64 pixels, and ImageNet's weights up to layer3 only.
 REDUCED_EPOCHS = {"celeba": 2, "birds_on_scenes": 4, "pacs": 2}
@@ -46,7 +44,7 @@ MOMENTS = {"celeba": (1, 5, 10), "waterbirds": (1, 10, 50)}
 class Protocol:
     """A sweep, from whose trials on seed 0 one setting of SGD and one of SAM are chosen for all seeds."""
 
-    base: NaturalTrial  # of SGD, seed 0
+    base: ImageTrial  # of SGD, seed 0
     rates: tuple[float, ...]
     radii: tuple[float, ...]  # of SAM
     moments: tuple[int, ...] = ()  # epochs after which weights are measured, beside the last
@@ -55,13 +53,13 @@ class Protocol:
 
 def groups_reduced(dataset: str) -> Protocol:
     """The reduced protocol of CelebA or of the stand-in for Waterbirds."""
-    base = GroupTrial(dataset, method="sgd", epochs=REDUCED_EPOCHS[dataset], size=REDUCED_SIZE, weights=REDUCED_WEIGHTS)
+    base = grouped(dataset, "sgd", epochs=REDUCED_EPOCHS[dataset], size=REDUCED_SIZE, weights=REDUCED_WEIGHTS)
     return Protocol(base, REDUCED_RATES, REDUCED_RADII, REDUCED_MOMENTS[dataset], REDUCED_BATCHES)
 
 
 def groups_full(dataset: str) -> Protocol:
     """The paper's protocol of CelebA or Waterbirds."""
-    base = GroupTrial(dataset, method="sgd", epochs=EPOCHS[dataset], size=SIZE[dataset], weights=resnet.IMAGENET)
+    base = grouped(dataset, "sgd", epochs=EPOCHS[dataset], size=SIZE[dataset], weights=resnet.IMAGENET)
     return Protocol(base, RATES, RADII, MOMENTS[dataset])
 
 
@@ -69,7 +67,7 @@ def domains_reduced(benchmark: str) -> list[Protocol]:
     """The reduced protocol of a benchmark, one for each target."""
     base = dict(method="sgd", epochs=REDUCED_EPOCHS[benchmark], size=REDUCED_SIZE, weights=REDUCED_WEIGHTS)
     return [
-        Protocol(DomainTrial(benchmark, target, **base), (REDUCED_DOMAIN_RATE,), (REDUCED_DOMAIN_RADIUS,))
+        Protocol(domain(benchmark, target, **base), (REDUCED_DOMAIN_RATE,), (REDUCED_DOMAIN_RADIUS,))
         for target in domains.BENCHMARKS[benchmark].domains
     ]
 
@@ -78,12 +76,12 @@ def domains_full(benchmark: str) -> list[Protocol]:
     """The paper's protocol of a benchmark, one for each target."""
     base = dict(method="sgd", epochs=DOMAIN_EPOCHS, size=DOMAIN_SIZE, weights=resnet.IMAGENET)
     return [
-        Protocol(DomainTrial(benchmark, target, **base), RATES, DOMAIN_RADII)
+        Protocol(domain(benchmark, target, **base), RATES, DOMAIN_RADII)
         for target in domains.BENCHMARKS[benchmark].domains
     ]
 
 
-def grid(protocol: Protocol) -> list[NaturalTrial]:
+def grid(protocol: Protocol) -> list[ImageTrial]:
     """The sweep: every learning rate with SGD and with SAM at every radius, on seed 0."""
     return [
         replace(protocol.base, lr=lr, rho=rho, method="sam" if rho else "sgd")
@@ -92,7 +90,7 @@ def grid(protocol: Protocol) -> list[NaturalTrial]:
     ]
 
 
-def select(sweep: Sequence[NaturalTrial], store: Store) -> NaturalTrial | None:
+def select(sweep: Sequence[ImageTrial], store: Store) -> ImageTrial | None:
     """The trial of `sweep` that validation data select, see `best_record`; the validation error of sets of
     groups is the one weighted by the shares in training.
 
@@ -107,13 +105,13 @@ def select(sweep: Sequence[NaturalTrial], store: Store) -> NaturalTrial | None:
     best = best_record(records)
     if best is None:
         raise ValueError(
-            f"sweep must hold a trial that finished, but all {len(sweep)} of {sweep[0].of_what} "
+            f"sweep must hold a trial that finished, but all {len(sweep)} of {sweep[0].data.name} "
             f"with {sweep[0].method} diverged"
         )
     return sweep[records.index(best)]
 
 
-def selected(protocol: Protocol, store: Store) -> dict[str, NaturalTrial] | None:
+def selected(protocol: Protocol, store: Store) -> dict[str, ImageTrial] | None:
     """The setting chosen for each method on seed 0, separately; None while the sweep is not complete."""
     chosen = {
         method: select([trial for trial in grid(protocol) if trial.method == method], store)
@@ -122,25 +120,25 @@ def selected(protocol: Protocol, store: Store) -> dict[str, NaturalTrial] | None
     return None if None in chosen.values() else chosen
 
 
-def weight_trials(protocol: Protocol, settings: dict[str, NaturalTrial], seeds: int) -> list[GroupWeightTrial]:
+def weight_trials(protocol: Protocol, settings: dict[str, ImageTrial], seeds: int) -> list[WeightTrial]:
     """Importance weights of the nets of SGD and SAM on each seed, at SAM's radius, at the protocol's moments
     and at the end; none for DomainBed's sets."""
-    if not isinstance(protocol.base, GroupTrial):
+    if not isinstance(protocol.base.data, groups.Groups):
         return []
     return [
-        GroupWeightTrial(replace(settings[method], seed=seed), settings["sam"].rho, epoch, batches=protocol.batches)
+        WeightTrial(replace(settings[method], seed=seed), settings["sam"].rho, epoch, batches=protocol.batches)
         for seed in range(seeds)
         for method in settings
         for epoch in (*protocol.moments, None)
     ]
 
 
-def untrained(protocol: Protocol, seeds: int) -> list[NaturalTrial]:
+def untrained(protocol: Protocol, seeds: int) -> list[ImageTrial]:
     """The nets of seeds 0, 1, ... as they begin."""
     return [replace(protocol.base, epochs=0, seed=seed) for seed in range(seeds)]
 
 
-def comparison(protocol: Protocol, settings: dict[str, NaturalTrial], seeds: int) -> list[NaturalTrial]:
+def comparison(protocol: Protocol, settings: dict[str, ImageTrial], seeds: int) -> list[ImageTrial]:
     """The untrained net and both methods at their settings, with seeds 0, 1, ...: paired by seed."""
     return [
         *untrained(protocol, seeds),
@@ -172,7 +170,7 @@ def plan(protocols: Sequence[Protocol], store: Store, seeds: int = SEEDS) -> Pla
         trials += grid(protocol)
         settings = selected(protocol, store)
         if settings is None:
-            measured = len(protocol.moments) + 1 if isinstance(protocol.base, GroupTrial) else 0
+            measured = len(protocol.moments) + 1 if isinstance(protocol.base.data, groups.Groups) else 0
             # The sweep has both methods' nets of seed 0.
             later += 2 * seeds * (1 + measured) - 2 + len(untrained(protocol, seeds))
             continue

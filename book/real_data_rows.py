@@ -15,7 +15,7 @@ from book import real_data_report as report
 from book import real_data_table as table
 from book.claims import Check, weakest
 from book.natural_plans import Protocol
-from lib.trials.natural import NaturalTrial
+from lib.trials.images import ImageTrial
 from lib.trials.store import Store
 
 TITLES = {"celeba": "CelebA", "waterbirds": "Waterbirds", "birds_on_scenes": "birds on scenes"}
@@ -34,7 +34,7 @@ class Row:
     dataset: str
     reduced: bool  # as planned, or as the set on disk is not complete
     protocol: Protocol
-    settings: dict[str, NaturalTrial]  # of SGD and SAM, selected on seed 0
+    settings: dict[str, ImageTrial]  # of SGD and SAM, selected on seed 0
     records: list[dict]  # of the untrained net, SGD and SAM at the selected settings, all seeds
     weights: list[dict]  # of SGD's and SAM's nets
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import fields, replace
+from dataclasses import replace
 
 from lib.selection import best_record
-from lib.trials.images import ImageTrial
+from lib.trials.images import ImageTrial, paired
 from lib.trials.plan import Plan
 from lib.trials.store import Store
 from lib.trials.trial import MissingTrials, Trial
@@ -20,7 +20,7 @@ SEEDS = 4
 
 def grid(dataset: str, seed: int = 0) -> list[ImageTrial]:
     """The paper's sweep of one data set: every learning rate with SGD and with SAM at every radius."""
-    base = ImageTrial(dataset, "sgd", epochs=EPOCHS, seed=seed)
+    base = paired(dataset, "sgd", epochs=EPOCHS, seed=seed)
     return [
         replace(base, lr=lr, rho=rho, method="sam" if rho else "sgd") for lr in LEARNING_RATES for rho in (0.0, *RADII)
     ]
@@ -39,7 +39,7 @@ def select(records: Iterable[dict], method: str) -> ImageTrial:
 
 def from_configuration(configuration: dict) -> ImageTrial:
     """The image trial of a stored configuration."""
-    return ImageTrial(**{field.name: configuration[field.name] for field in fields(ImageTrial)})
+    return ImageTrial.from_configuration(configuration)
 
 
 def selected(dataset: str, store: Store) -> dict[str, ImageTrial] | None:
@@ -95,13 +95,13 @@ def standing(dataset: str, lacking: list[str] | None, store: Store) -> str:
 
 def comparison(settings: dict[str, ImageTrial], seeds: int) -> list[ImageTrial]:
     """The untrained net and every method at its setting, each with seeds 0, 1, ...: paired by seed."""
-    untrained = ImageTrial(settings["sgd"].dataset, "sgd", epochs=0, lr=0.05)
+    untrained = paired(settings["sgd"].data, "sgd", epochs=0, lr=0.05)
     return [replace(trial, seed=seed) for seed in range(seeds) for trial in (untrained, *settings.values())]
 
 
 def one_setting(dataset: str, *, lr: float, rho: float, epochs: int, batch_size: int = 100) -> dict[str, ImageTrial]:
     """The same setting for every method, as `comparison` takes it."""
-    base = ImageTrial(dataset, "sgd", lr=lr, epochs=epochs, batch_size=batch_size)
+    base = paired(dataset, "sgd", lr=lr, epochs=epochs, batch_size=batch_size)
     return {"sgd": base, **{name: replace(base, method=name, rho=rho) for name in ("sam", "lsam")}}
 
 
@@ -133,7 +133,7 @@ def stored_sweep(dataset: str, store: Store) -> list[dict]:
 def shortfalls(trials: Iterable[ImageTrial], store: Store) -> list[str]:
     """What stands between these trials and the paper's protocol, in words; empty where C7 may be judged."""
     trials = [trial for trial in trials if trial.epochs]
-    dataset, found = trials[0].dataset, []
+    dataset, found = trials[0].data.name, []
     sweep = grid(dataset)
     stored = len(stored_sweep(dataset, store))
     epochs, seeds = min(trial.epochs for trial in trials), len({trial.seed for trial in trials})

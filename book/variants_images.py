@@ -10,7 +10,7 @@ import numpy as np
 from book import real_data_table1 as table1
 from book.variants import DECAY
 from lib.stats import estimate
-from lib.trials.images import ImageTrial
+from lib.trials.images import ImageTrial, paired
 from lib.trials.plan import Plan
 from lib.trials.store import Store
 
@@ -26,7 +26,7 @@ def rows(lr: float, rho: float, epochs: int, sgd_lr: float | None = None) -> dic
 
     ASAM's radius is `ASAM_TIMES` times SAM's, its norm being another; Adam has its own learning rate.
     """
-    base = ImageTrial(DATASET, "sgd", lr=lr, epochs=epochs)
+    base = paired(DATASET, "sgd", lr=lr, epochs=epochs)
     sgd = replace(base, lr=lr if sgd_lr is None else sgd_lr)
 
     def at(method: str, radius: float = rho, **others: float) -> ImageTrial:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lib import check
+
 
 class FeatureNet(nn.Module):
     """A net split into `features` (phi) and `head`; a subclass sets `head` and defines `features`."""
@@ -42,14 +44,16 @@ def relu_net(width: int) -> nn.Sequential:
 class ToyNet(FeatureNet):
     """Equation (4): the logit F(x) = w_e f_e(x_e) + w_h f_h(x_h) of x = (x_e, x_h) in R^4.
 
-    `features` is (f_e, f_h), of shape (n, 2); `head` holds (w_e, w_h), both 1 at the start (chosen here: the
-    text does not say); the forward pass gives logits of shape (n,). The label is the logit's sign. Raises
-    ValueError where `width` is not a positive integer.
+    `features` is (f_e, f_h), of shape (n, 2); `head` holds (w_e, w_h), both 1 at the start (chosen here: the text does
+    not say); the forward pass gives logits of shape (n,), whose sign is the label. Raises ValueError where `width` is
+    not a positive integer.
     """
+
+    head: SingleLogit
 
     def __init__(self, width: int = 64) -> None:
         super().__init__()
-        check_positive(width=width)
+        check.whole("width", width, 1)
         self.easy = relu_net(width)
         self.hard = relu_net(width)
         self.head = SingleLogit(2)
@@ -72,18 +76,18 @@ class ToyNet(FeatureNet):
 
 
 class ConvNet(FeatureNet):
-    """The conv net of CIFAR-MNIST and FMNIST-MNIST (Section 4): three convolutions of stride 2 and a linear
-    layer.
+    """The conv net of CIFAR-MNIST and FMNIST-MNIST (Section 4): three convolutions of stride 2 and a linear layer.
 
-    Takes images of shape (n, in_channels, height, width), floats less the mean pixel; `features` is the
-    flattened last feature map, (n, 128 * ceil(height/8) * ceil(width/8)), which is (n, 4096) for the two
-    images stacked to 64 by 32; logits are (n, classes). Raises ValueError where a size is not a positive
-    integer.
+    Takes images of shape (n, in_channels, height, width), floats less the mean pixel; `features` is the flattened last
+    feature map, (n, 128 * ceil(height/8) * ceil(width/8)), which is (n, 4096) for the two images stacked to 64 by 32;
+    logits are (n, classes). Raises ValueError where a size is not a positive integer.
     """
 
     def __init__(self, classes: int = 2, in_channels: int = 3, height: int = 64, width: int = 32) -> None:
         super().__init__()
-        check_positive(classes=classes, in_channels=in_channels, height=height, width=width)
+        sizes = {"classes": classes, "in_channels": in_channels, "height": height, "width": width}
+        for name, size in sizes.items():
+            check.whole(name, size, 1)
         self.image_shape = (in_channels, height, width)
         self.body = nn.Sequential(
             nn.Conv2d(in_channels, 32, kernel_size=5, stride=2, padding=2),
@@ -100,13 +104,6 @@ class ConvNet(FeatureNet):
         """The flattened last feature map of images `x`, shape (n, in_channels, height, width)."""
         check_shape(x, self.image_shape)
         return self.body(x)
-
-
-def check_positive(**sizes: int) -> None:
-    """Raise ValueError for the first size that is not a positive integer."""
-    for name, size in sizes.items():
-        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-            raise ValueError(f"{name} must be a positive integer, not {size!r}")
 
 
 def check_shape(x: Tensor, expected: tuple[int, ...]) -> None:

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import ResNet18_Weights, resnet18
 
-from lib.data.sources import DataError, MissingData, data_root
-from lib.models import FeatureNet, check_positive
+from lib import check
+from lib.data.root import DataError, MissingData, data_root
+from lib.models import FeatureNet
 
 IMAGENET, NONE = "imagenet", "none"  # weights that are no file
 FOLDER = "weights"  # of the data root, where files of weights are looked for by their name
@@ -34,7 +35,7 @@ class ResNet18(FeatureNet):
 
     def __init__(self, classes: int) -> None:
         super().__init__()
-        check_positive(classes=classes)
+        check.whole("classes", classes, 1)
         self.body = resnet18(num_classes=classes)
         self.head = self.body.fc
         self.body.fc = nn.Identity()

@@ -1,13 +1,14 @@
-"""One training loop for images: SGD, SAM or LSAM on data that stay whole on the device."""
+"""One training loop for images, whatever the optimizer, on data that stay whole on the device."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,40 +16,59 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from lib import check
 from lib.checkpoint import load_checkpoint, save_checkpoint
+from lib.data.dataset import Split
+from lib.data.transforms import Crops, augment, draw_crops, normalise
 from lib.device import reuse_memory
+from lib.models import FeatureNet
 from lib.optim.variants import VARIANTS, take_step
 
 METHODS = tuple(VARIANTS)
 EVALUATION_BATCH = 500
 CHECKPOINT_SECONDS = 60.0  # at most this much training is lost where a process is killed, and one epoch
+Net = TypeVar("Net", bound=nn.Module)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Images:
-    """Labelled images on one device, kept as bytes: a quarter of the memory, and soon turned into floats."""
+    """Labelled images on one device, kept as bytes: a quarter of the memory, and soon turned into floats.
 
-    pixels: Tensor  # uint8 (n, height, width, channels): the memory order that channels_last asks for
-    labels: Tensor  # int64 (n,)
-    mean_pixel: Tensor  # float32 (channels,)
+    pixels      uint8 (n, height, width, 3): the memory order that channels_last asks for
+    labels      int64 (n,)
+    mean_pixel  float32 (3,), what is subtracted; None: images are normalised as ImageNet's, and cropped in training
+    crops       of the images as training sees them in one epoch; None: they are seen plain
+    """
+
+    pixels: Tensor
+    labels: Tensor
+    mean_pixel: Tensor | None = None
+    crops: Crops | None = None
 
     @classmethod
-    def of(cls, images: Tensor, labels: Tensor, mean_pixel: Tensor, device: torch.device) -> Images:
-        """From uint8 images (n, channels, height, width), labels (n,) and the mean pixel (channels,)."""
-        pixels = images.permute(0, 2, 3, 1).contiguous()
-        return cls(pixels.to(device), labels.to(device), mean_pixel.to(device, torch.float32))
+    def of(cls, split: Split, mean_pixel: Tensor | None, device: torch.device) -> Images:
+        """The images of a split on the device; a memory map stays one on the CPU."""
+        pixels = split.images.permute(0, 2, 3, 1).contiguous().to(device)
+        mean = None if mean_pixel is None else mean_pixel.to(device, torch.float32)
+        return cls(pixels, split.labels.to(device), mean)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def at_epoch(self, seed: int, epoch: int) -> Images:
-        """The images as training sees them in `epoch`, from 0: always the same, since none is augmented."""
-        return self
+        """The images as training sees them in `epoch`, from 0: where they are cropped, each is cut and flipped by a
+        crop of its own, which seed and epoch alone decide."""
+        if self.mean_pixel is not None:
+            return self
+        return replace(self, crops=draw_crops(len(self), self.pixels.shape[1], seed, epoch).to(self.labels.device))
 
     def batch(self, which: Tensor | slice) -> tuple[Tensor, Tensor]:
-        """Inputs less the mean pixel, float32 (b, channels, height, width), channels_last; labels (b,)."""
-        inputs = self.pixels[which].float().div_(255).sub_(self.mean_pixel)
-        return inputs.permute(0, 3, 1, 2), self.labels[which]
+        """What a net takes, float32 (b, 3, height, width) in channels_last; labels (b,)."""
+        pixels, labels = self.pixels[which], self.labels[which]
+        if self.mean_pixel is not None:
+            return pixels.float().div_(255).sub_(self.mean_pixel).permute(0, 3, 1, 2), labels
+        images = pixels.permute(0, 3, 1, 2)
+        return normalise(images if self.crops is None else augment(images, self.crops[which])), labels
 
 
 @dataclass
@@ -67,24 +87,22 @@ class History:
         return {name: getattr(self, name) for name in ("train_loss", "validation_loss", "validation_error")}
 
 
-def initial_model(build: type[nn.Module], *arguments, seed: int, device: torch.device) -> nn.Module:
+def initial_model(build: Callable[..., Net], *arguments: int, seed: int, device: torch.device) -> Net:
     """`build(*arguments)` with the initial weights of `seed`, the same on every device; in channels_last."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = build(*arguments)
-    return model.to(device, memory_format=torch.channels_last)
+    return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
 
 
-def make_optimizer(method: str, model: nn.Module, rho: float, **settings) -> torch.optim.Optimizer:
+def make_optimizer(method: str, model: nn.Module, rho: float, **settings: float) -> torch.optim.Optimizer:
     """SGD, SAM (equation (3)), LSAM (equation (5)) or another of METHODS around its base optimizer, whose
     `settings` (lr, momentum, ...) are.
 
     Weight decay is the base's, applied in the descent step: it has no part in the ascent direction, but for
     "sam_decay_inside". Raises ValueError for an unknown method.
     """
-    if method not in VARIANTS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
-    return VARIANTS[method](model, rho, settings)
+    return VARIANTS[check.choice("method", method, METHODS)](model, rho, settings)
 
 
 def batch_order(seed: int, epoch: int, examples: int, batch_size: int) -> list[Tensor]:
@@ -107,35 +125,37 @@ def train(
     epochs: int,
     batch_size: int,
     seed: int,
+    until: int | None = None,
     label: str = "",
     checkpoint: Path | None = None,
 ) -> History:
     """Train in place with a cosine schedule per step, from the optimizer's learning rate to 0.
 
-    `seed` decides the order of the batches, the crops of augmented images, and nothing else. Training stops
-    after the epoch in which a loss was NaN or infinite; the history then names the step and holds the epochs
-    before. `label` names the progress bar, which is there in a terminal only.
+    `seed` decides the order of the batches, the crops of augmented images, and nothing else. `until` ends the training
+    after that many of its `epochs`, in the midst of the schedule (None: after all). It stops after the epoch in which
+    a loss was NaN or infinite; the history then names the step and holds the epochs before. `label` names the
+    progress bar, which is there in a terminal only.
 
-    `checkpoint` is a file of this very training (same data, settings and seed). Where it is there, training
-    goes on from it, to the same weights that it would have reached undisturbed; a finished one is only
-    loaded. It is written after an epoch if CHECKPOINT_SECONDS have passed, and at the end, then without the
-    optimizer's state.
+    `checkpoint` is a file of this very training (same data, settings and seed). Where it holds no more epochs than
+    are wanted, training goes on from it, to the same weights that it would have reached undisturbed; a finished one
+    is only loaded. It is written after an epoch if CHECKPOINT_SECONDS have passed, and at the end, then without the
+    optimizer's state if all epochs are done; a file of more epochs stays.
     """
+    until = epochs if until is None else check.whole("until", until, 0, epochs)
     reuse_memory()
     device = train_images.labels.device
     steps_per_epoch = math.ceil(len(train_images) / batch_size)
     peak = [group["lr"] for group in optimizer.param_groups]
     steps = epochs * steps_per_epoch
-    first, history = 0, History()
-    if saved := load_checkpoint(checkpoint, model, optimizer):
-        first, history = saved.epochs, History(**saved.history)
-        if first == epochs or history.diverged_at is not None:
-            return history
+    history = History(**load_checkpoint(checkpoint, model, optimizer, until) or {})
+    first = len(history.train_loss)
+    if history.diverged_at is not None or 0 < first == until:
+        return history
     started = last_saved = time.perf_counter()
     before = history.seconds
-    done = first * steps_per_epoch
-    with deterministic(), tqdm(total=steps, initial=done, desc=label, unit="step", leave=False, disable=None) as bar:
-        for epoch in range(first, epochs):
+    total, done = until * steps_per_epoch, first * steps_per_epoch
+    with deterministic(), tqdm(total=total, initial=done, desc=label, unit="step", leave=False, disable=None) as bar:
+        for epoch in range(first, until):
             model.train()
             losses = torch.empty(steps_per_epoch, device=device)
             seen = train_images.at_epoch(seed, epoch)
@@ -150,19 +170,20 @@ def train(
             # The epoch's last update has no loss after it; the validation loss shows whether it was finite.
             finite = torch.cat([losses.isfinite(), losses.new_tensor([validation_loss]).isfinite()])
             if not finite.all():
-                first = int((~finite).nonzero()[0])
-                history.diverged_at = epoch * steps_per_epoch + min(first, steps_per_epoch - 1)
+                step = int((~finite).nonzero()[0])
+                history.diverged_at = epoch * steps_per_epoch + min(step, steps_per_epoch - 1)
                 break
             history.train_loss.append(float(losses.mean()))
             history.validation_loss.append(validation_loss)
             history.validation_error.append(validation_error)
             bar.set_postfix(loss=f"{history.train_loss[-1]:.3f}", validation_error=f"{validation_error:.3f}")
             now = time.perf_counter()
-            if epoch + 1 < epochs and now - last_saved > CHECKPOINT_SECONDS:
+            if epoch + 1 < until and now - last_saved > CHECKPOINT_SECONDS:
                 last_saved, history.seconds = now, before + now - started
-                save_checkpoint(checkpoint, epoch + 1, model, optimizer, asdict(history))
+                save_checkpoint(checkpoint, model, optimizer, asdict(history))
     history.seconds = before + time.perf_counter() - started
-    save_checkpoint(checkpoint, epochs, model, None, asdict(history))
+    goes_on = until < epochs and history.diverged_at is None
+    save_checkpoint(checkpoint, model, optimizer if goes_on else None, asdict(history))
     return history
 
 
@@ -178,13 +199,13 @@ def logits(model: nn.Module, images: Images) -> Tensor:
     return torch.cat(list(_map(model, model, images)))
 
 
-def features(model: nn.Module, images: Images) -> np.ndarray:
+def features(model: FeatureNet, images: Images) -> np.ndarray:
     """The representation phi (n, d) of every image, float32, in evaluation mode."""
     return torch.cat([phi.flatten(1).cpu() for phi in _map(model, model.features, images)]).numpy()
 
 
 @torch.no_grad()
-def _map(model: nn.Module, function, images: Images) -> Iterator[Tensor]:
+def _map(model: nn.Module, function: Callable[[Tensor], Tensor], images: Images) -> Iterator[Tensor]:
     model.eval()
     with deterministic():
         for start in range(0, len(images), EVALUATION_BATCH):

@@ -1,41 +1,54 @@
-"""One trial of the paired sets (Section 4): data, training, probes, and the record for the store."""
+"""One trial on images (Section 4, Appendices B and F): data, training, probes, and the record for the store.
+
+Every set of images is a `Source`, and every trial an `ImageTrial` on it; `paired`, `grouped` and `domain` make one with
+the paper's settings of its family where they are known.
+"""
 
 from __future__ import annotations
 
-import math
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lib import check, measure, resnet, training
 from lib import device as devices
-from lib import probes, training
-from lib.data import pairs
-from lib.data.pairs import PairedSet, Split
-from lib.models import ConvNet
+from lib.data import cache
+from lib.data.dataset import Dataset, Source, Split
+from lib.data.domains import Domains
+from lib.data.groups import Groups
+from lib.data.pairs import Pair
+from lib.models import ConvNet, FeatureNet
 from lib.optim.variants import WITHOUT_RADIUS
+from lib.resnet import Loaded, ResNet18
 from lib.training import METHODS, History, Images
 from lib.trials import trial as trials
 from lib.trials.trial import Place, Trial
 
-PROTOCOL = 1  # raised when the same configuration comes to mean something else (pairing, net, probe)
+PROTOCOL = 1  # raised when the same configuration comes to mean something else (splits, net, crops, probe)
+# Settings of natural images. The weight decay and the size of the images are chosen here: the paper's are lost.
+NATURAL = {"lr": 0.001, "batch_size": 128, "weight_decay": 1e-4, "size": 64, "weights": resnet.IMAGENET}
 
 
 @dataclass(frozen=True)
 class ImageTrial(Trial):
     """The configuration of one trial; its hash is the trial's name in the store.
 
-    `seed` decides the data split and pairing, the initial weights and the order of the batches, so that
-    trials of one seed are paired. With 0 epochs the trial is the untrained net. Raises ValueError for a value
-    that is not allowed.
+    `weights` say which net: None, the small conv net from scratch; else a ResNet-18 that begins with them, as in
+    `resnet.load_weights` (a file enters the configuration by its name alone; the record has its SHA-256). `seed`
+    decides the splits, the initial weights, the order of the batches and the crops, so that trials of one seed are
+    paired whatever the method. With 0 epochs the trial is the net as it begins. Raises ValueError for a value that is
+    not allowed.
     """
 
-    dataset: str
+    data: Source
     method: str
-    lr: float = 0.05  # of the first step; falls to 0 as a cosine
+    lr: float  # of the first step; falls to 0 as a cosine
     rho: float = 0.0  # radius of SAM or LSAM; 0 for SGD
     epochs: int = 20
     batch_size: int = 100
@@ -43,163 +56,174 @@ class ImageTrial(Trial):
     weight_decay: float = 0.0
     seed: int = 0
     train_limit: int | None = None  # training images used; None: all
+    size: int | None = None  # side of the images in pixels; None where they have a size of their own
+    weights: str | None = None
 
     def __post_init__(self) -> None:
-        for name, choices in (("dataset", pairs.names()), ("method", METHODS)):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
-        limit = self.train_limit
-        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
-            raise ValueError(f"train_limit must be a whole number of at least 1, or None, not {limit!r}")
-        check_training(self)
+        check.choice("method", self.method, METHODS)
+        for name, least in (("epochs", 0), ("batch_size", 1), ("seed", 0), ("train_limit", 1)):
+            if (value := getattr(self, name)) is not None or name != "train_limit":
+                check.whole(name, value, least)
+        for name in ("lr", "rho", "momentum", "weight_decay"):  # as floats: 0 and 0.0 are one configuration
+            object.__setattr__(self, name, check.number(name, getattr(self, name), 0, above=name == "lr"))
+        if self.momentum >= 1:
+            raise ValueError(f"momentum must be below 1, not {self.momentum:g}")
+        if self.method in WITHOUT_RADIUS and self.rho:
+            raise ValueError(f"rho must be 0 where method is {self.method!r}, not {self.rho:g}")
+        if self.size is not None:
+            cache.check_size(self.size)
+        if self.weights is not None:
+            object.__setattr__(self, "weights", str(self.weights))
+            if not self.weights:
+                raise ValueError(f"weights must be {resnet.IMAGENET!r}, {resnet.NONE!r} or a file, not ''")
 
     @property
-    def configuration(self) -> dict:
-        """The trial as plain values, as stored."""
-        own = pairs.fingerprint(self.dataset)
-        images = {} if own is None else {"images": own}
-        return {"experiment": "images", "protocol": PROTOCOL, **asdict(self), **images}
+    def configuration(self) -> dict[str, Any]:
+        """The trial as plain values, as stored, without a path of this machine."""
+        names = [field.name for field in fields(self) if field.name != "data"]
+        settings = {name: value for name in names if (value := getattr(self, name)) is not None}
+        if self.weights is None:
+            settings["train_limit"] = self.train_limit  # named even where it is None, as in all stored records
+        else:
+            settings["weights"] = Path(self.weights).name
+        return {**self.data.configuration, "protocol": PROTOCOL, **settings}
+
+    @classmethod
+    def from_configuration(cls, configuration: Mapping[str, Any]) -> ImageTrial:
+        """The trial of a stored configuration. Raises ValueError where this is no trial's, or one's on a pair of your
+        own, whose images are not in it."""
+        settings = {field.name: configuration[field.name] for field in fields(cls) if field.name in configuration}
+        trial = cls(_source(configuration), **settings)
+        if trial.configuration != dict(configuration):
+            raise ValueError(f"configuration must be that of an image trial, not {dict(configuration)}")
+        return trial
 
     @property
     def label(self) -> str:
         """The trial in a few words."""
-        return label_of(self, self.dataset)
+        if not self.epochs:
+            return f"{self.data.name} untrained seed {self.seed}"
+        radius = f" rho {self.rho:g}" if self.rho else ""
+        return f"{self.data.name} {self.method} lr {self.lr:g}{radius} seed {self.seed}"
 
     @property
     def cost(self) -> tuple[str, float]:
-        """Seconds go with the data set, the method and, in proportion, the epochs; probing is a small
-        rest."""
-        return f"{self.dataset} {self.method} batch {self.batch_size} {self.train_limit}", self.epochs + 0.5
+        """Seconds go with the images, the method and, in proportion, the epochs; measuring is about one."""
+        kind = f"{self.data.name} {self.method} batch {self.batch_size} {self.size or self.train_limit}"
+        return kind, self.epochs + 1.0
 
     def lacks(self, place: Place) -> str | None:
-        """What is missing where the images of the set are not under the data root."""
-        if pairs.available(self.dataset, place.root):
-            return None
-        sources = " ".join(source for _, source in pairs.PAIRED_SETS[self.dataset][:2])
-        return (
-            "the images to train on are not under the data root: set SAM_DATA_ROOT to their folder, or "
-            f"get them with: python -m lib.data.sources --download {sources}"
-        )
+        """What is missing where the images or the weights are not there."""
+        missing = self.data.lacks(place.root)
+        return missing if missing or self.weights is None else resnet.lacking(self.weights, place.root)
 
-    def run(self, place: Place) -> dict:
+    def run(self, place: Place) -> dict[str, Any]:
         """Compute the trial: its record, of plain values, for the store.
 
-        `status` is ``finished``, or ``diverged`` where a loss was NaN or infinite; then `diverged_at` is the
-        step, from 0, and there are no metrics. Probing errors are those of equation (1), with 95 % intervals;
-        `classifier_error` is the error of the net's own answer against each attribute on the balanced test
-        pairs. The trained net stays in the place's checkpoints.
+        `status` is ``finished``, or ``diverged`` where a loss was NaN or infinite; then `diverged_at` is the step, from
+        0, and there are no metrics: see `measure.errors`. The trained net stays in the place's checkpoints; its curve
+        has the plain errors of the validation split. The record of a ResNet-18 has its initial weights, and the
+        numbers of images, which tell a reduced set from a complete one.
         """
         started = time.perf_counter()
         device = devices.pick(place.device)
-        data = pairs.load(self.dataset, self.seed, place.root)
-        model, history = train_model(self, data, device, place.checkpoint(self))
-        metrics = measure(model, data, device) if history.diverged_at is None else None
-        # An earlier process may have done part of the training.
-        total = max(history.seconds, time.perf_counter() - started)
+        data = self.data.load(self.seed, self.size, place.root)
+        net = self.train(data, device, place)
+        history, more = net.history, {}
+        if net.loaded is not None:
+            loaded = {"name": net.loaded.name, "sha256": net.loaded.sha256, "fresh": list(net.loaded.fresh)}
+            more = {"weights": loaded, "images": _counts(data)}
         return trials.record(
             self,
-            metrics=metrics,
+            metrics=measure.errors(net.model, data, device) if history.diverged_at is None else None,
             diverged_at=history.diverged_at,
             curve=history.curve,
+            **more,
             device=device.type,
-            seconds={"training": history.seconds, "total": total},
+            # An earlier process may have done part of the training.
+            seconds={"training": history.seconds, "total": max(history.seconds, time.perf_counter() - started)},
         )
 
+    def train(self, data: Dataset, device: torch.device, place: Place, until: int | None = None) -> Trained:
+        """The net after `until` epochs (None: all of them), trained or found in the place's checkpoints, where it
+        stays; see `training.train`."""
+        loaded = None
+        if self.weights is None:
+            sizes = data.classes, *data.train.images.shape[1:]
+            model: FeatureNet = training.initial_model(ConvNet, *sizes, seed=self.seed, device=device)
+        else:
+            model = training.initial_model(ResNet18, data.classes, seed=self.seed, device=device)
+            loaded = resnet.load_weights(model, self.weights, place.root)
+        base = {"lr": self.lr, "momentum": self.momentum, "weight_decay": self.weight_decay}
+        history = training.train(
+            model,
+            training.make_optimizer(self.method, model, self.rho, **base),
+            Images.of(self.seen(data), data.mean_pixel, device),
+            Images.of(data.validation, data.mean_pixel, device),
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            until=until,
+            label=self.label,
+            checkpoint=place.checkpoint(self),
+        )
+        return Trained(model, history, loaded)
 
-def check_training(trial: Trial) -> None:
-    """Check the settings that all trainings on images share, and make their numbers floats: 0 and 0.0 are one
-    configuration. Raises ValueError for a value that is not allowed."""
-    for name, least in (("epochs", 0), ("batch_size", 1), ("seed", 0)):
-        value = getattr(trial, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
-    for name in ("lr", "rho", "momentum", "weight_decay"):
-        value = getattr(trial, name)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-            raise ValueError(f"{name} must be a finite number of at least 0, not {value!r}")
-        object.__setattr__(trial, name, float(value))
-    if trial.lr == 0 or trial.momentum >= 1:
-        raise ValueError(f"lr must be above 0 and momentum below 1, not {trial.lr:g}, {trial.momentum:g}")
-    if trial.method in WITHOUT_RADIUS and trial.rho:
-        raise ValueError(f"rho must be 0 where method is {trial.method!r}, not {trial.rho:g}")
-
-
-def label_of(trial: Trial, images: str) -> str:
-    """A training on `images`, a word or two, at its setting and seed."""
-    if not trial.epochs:
-        return f"{images} untrained seed {trial.seed}"
-    radius = f" rho {trial.rho:g}" if trial.rho else ""
-    return f"{images} {trial.method} lr {trial.lr:g}{radius} seed {trial.seed}"
-
-
-def train_model(
-    trial: ImageTrial, data: PairedSet, device: torch.device, checkpoint: Path | None = None
-) -> tuple[ConvNet, History]:
-    """The trial's trained net and what happened on the way; `checkpoint` is where it is kept, or was."""
-    model = training.initial_model(ConvNet, data.classes, seed=trial.seed, device=device)
-    optimizer = training.make_optimizer(
-        trial.method, model, trial.rho, lr=trial.lr, momentum=trial.momentum, weight_decay=trial.weight_decay
-    )
-    history = training.train(
-        model,
-        optimizer,
-        as_images(data.train, data, device, trial.train_limit),
-        as_images(data.validation, data, device),
-        epochs=trial.epochs,
-        batch_size=trial.batch_size,
-        seed=trial.seed,
-        label=trial.label,
-        checkpoint=checkpoint,
-    )
-    return model, history
+    def seen(self, data: Dataset) -> Split:
+        """The images that the net is trained on."""
+        return data.train.take(np.arange(len(data.train))[: self.train_limit])
 
 
-def measure(model: ConvNet, data: PairedSet, device: torch.device) -> dict:
-    """Everything that is measured on a trained net, as plain values; see `ImageTrial.run`."""
-    validation_loss, validation_error = training.evaluate(model, as_images(data.validation, data, device))
-    test, probe_test = as_images(data.test, data, device), as_images(data.probe_test, data, device)
-    answers = training.logits(model, probe_test).argmax(1).cpu()
-    return {
-        "validation_loss": validation_loss,
-        "validation_error": validation_error,
-        "test_error": rate(training.logits(model, test).argmax(1) != test.labels),
-        "probing_error": {
-            name: probing_rate(probe, len(probe_test)) for name, probe in fit_probes(model, data, device).items()
-        },
-        "classifier_error": {name: rate(answers != truth) for name, truth in data.probe_test.attributes.items()},
-    }
+def paired(data: str | Source, method: str, **settings: Any) -> ImageTrial:
+    """A trial on a paired set (Section 4, Appendix B): its name, or a `Pair` of your own."""
+    return ImageTrial(Pair(data) if isinstance(data, str) else data, method, **{"lr": 0.05, **settings})
 
 
-def fit_probes(model: ConvNet, data: PairedSet, device: torch.device) -> dict[str, probes.Probe]:
-    """A linear probe on the net's features for each attribute, trained and measured on the balanced pairs."""
-    train, test = (
-        training.features(model, as_images(split, data, device)) for split in (data.probe_train, data.probe_test)
-    )
-    truth = data.probe_train.attributes, data.probe_test.attributes
-    return {name: probes.linear_probe(train, truth[0], test, truth[1], name) for name in data.attributes}
+def grouped(data: str | Source, method: str, **settings: Any) -> ImageTrial:
+    """A trial on a set of two correlated attributes (Appendix B): its name, or `Groups` of other attributes."""
+    return ImageTrial(Groups(data) if isinstance(data, str) else data, method, **{**NATURAL, **settings})
 
 
-def as_images(split: Split, data: PairedSet, device: torch.device, limit: int | None = None) -> Images:
-    """The first `limit` (None: all) pairs of a split on the device, less the training set's mean pixel."""
-    return Images.of(split.images[:limit], split.labels[:limit], data.mean_pixel, device)
+def domain(benchmark: str, target: str, method: str, **settings: Any) -> ImageTrial:
+    """A trial of leaving out the domain `target`, a letter of Table 2 (Appendix F).
+
+    A batch has 96 images, DomainBed's 32 for each of the three domains, drawn from the three together.
+    """
+    return ImageTrial(Domains(benchmark, target), method, **{**NATURAL, "batch_size": 96, **settings})
 
 
-def rate(wrong: Tensor) -> dict:
-    """The share of wrong answers (n,) with its 95 % Wilson interval."""
-    errors, examples = int(wrong.sum()), len(wrong)
-    low, high = probes.wilson_interval(errors, examples)
-    return {"error": errors / examples, "low": low, "high": high, "examples": examples}
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A net after its training, or as far as that came; `loaded` are the weights that it began with, if any."""
+
+    model: FeatureNet
+    history: History
+    loaded: Loaded | None
 
 
-def probing_rate(probe: probes.Probe, examples: int) -> dict:
-    """A probe's error on `examples` test images with its interval, as plain values."""
-    return {
-        "error": probe.error,
-        "low": probe.low,
-        "high": probe.high,
-        "examples": examples,
-        "regularisation": probe.regularisation,
-    }
+def _source(configuration: Mapping[str, Any]) -> Source:
+    match configuration:
+        case {"experiment": "images", "dataset": name} if "images" not in configuration:
+            return Pair(name)
+        case {"experiment": "groups", "dataset": name}:
+            chosen = configuration.get("attributes")
+            return Groups(name, chosen and tuple(chosen))
+        case {"experiment": "domains", "benchmark": benchmark, "target": target}:
+            return Domains(benchmark, target)
+    raise ValueError(f"configuration must name one of the book's data sets, not {dict(configuration)}")
+
+
+def _counts(data: Dataset) -> dict[str, int]:
+    """The numbers of images in each split, by the names that stored records have."""
+    names = {name: name for name in ("train", "validation", "test", "probe_train", "probe_test")}
+    if data.group_weights is None:  # a domain is left out: it has the probes' images, and no others
+        names = {
+            "train": "train",
+            "validation": "validation",
+            "target_train": "probe_train",
+            "target_test": "probe_test",
+        }
+    return {name: len(getattr(data, split)) for name, split in names.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,13 +242,11 @@ def read_pairs(trial: ImageTrial, count: int, place: Place = Place()) -> Reading
     The net is the one in the place's checkpoints; where there is none it is trained.
     """
     device = devices.pick(place.device)
-    data = pairs.load(trial.dataset, trial.seed, place.root)
-    model, _ = train_model(trial, data, device, place.checkpoint(trial))
+    data = trial.data.load(trial.seed, trial.size, place.root)
+    model = trial.train(data, device, place).model
     first, second = data.probe_test.attributes.values()
-    chosen = (first != second).nonzero()[:count, 0]
-    truth = {name: values[chosen] for name, values in data.probe_test.attributes.items()}
-    shown = Split(data.probe_test.images[chosen], truth, data.probe_test.labels[chosen])
-    phi = training.features(model, as_images(shown, data, device))
-    answers = training.logits(model, as_images(shown, data, device)).argmax(1).cpu()
-    probed = {name: probe.predict(phi) for name, probe in fit_probes(model, data, device).items()}
-    return Reading(shown.images, truth, answers, probed)
+    pairs = data.probe_test.take((first != second).nonzero()[:count, 0].numpy())
+    shown = Images.of(pairs, data.mean_pixel, device)
+    answers, phi = training.logits(model, shown).argmax(1).cpu(), training.features(model, shown)
+    probed = {name: probe.predict(phi) for name, probe in measure.fit_probes(model, data, device).items()}
+    return Reading(pairs.images, pairs.attributes, answers, probed)

@@ -1,104 +1,107 @@
-"""Importance weights of a trained net, at its parameters and at the phantom (Figure 3, on images)."""
+"""Importance weights of a trained net, at its parameters and at the phantom: what Figure 3 needs, and on sets of two
+correlated attributes Figure 5, and 7 and 8 through training."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
-import torch.nn.functional as F
 
+from lib import check, measure, training
 from lib import device as devices
-from lib import training
-from lib.data import pairs
-from lib.importance import gini, lorenz_curve, real_and_phantom_weights
-from lib.trials import images
+from lib.optim import SAM
+from lib.optim.variants import WITHOUT_RADIUS
+from lib.training import Images
 from lib.trials import trial as trials
 from lib.trials.images import ImageTrial
 from lib.trials.trial import Place, Trial
 
-PROTOCOL = 1
-FRACTIONS = np.linspace(0, 1, 101)  # of the training pairs, at which Lorenz curves are stored
+# By the kind of the net's trial: the kind of this one, and its protocol.
+KINDS = {"images": ("weights", 1), "groups": ("group weights", 2)}
 
 
 @dataclass(frozen=True)
 class WeightTrial(Trial):
-    """The weights of the training pairs under the net of `of`: at its parameters, and at the phantom of a
-    SAM step of radius `rho` on each batch of 100.
+    """The weights of the training images, as they are without crops, under the net of `of` after `epoch` of its epochs
+    (None: all): at its parameters, and at the phantom of a SAM step of radius `rho` on each batch.
 
-    Raises ValueError where rho is not above 0.
+    Batch norm is in evaluation mode throughout. A net in the midst of its training is trained up to there, and the
+    trial `of` goes on from it where it comes later. Raises ValueError where rho is not above 0, `epoch` is none of the
+    training, or the net's images are of a benchmark of domains.
     """
 
     of: ImageTrial
     rho: float
-    batch_size: int = 100
+    epoch: int | None = None
+    batch_size: int | None = None  # None: that of the training
+    batches: int | None = None  # how many are measured, of the training images in a random order; None: all
 
     def __post_init__(self) -> None:
-        if not 0 < self.rho < float("inf"):
-            raise ValueError(f"rho must be a finite number above 0, not {self.rho!r}")
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, not {self.batch_size!r}")
+        check.choice("the kind of the trial", self.of.configuration["experiment"], KINDS)
+        object.__setattr__(self, "rho", check.number("rho", self.rho, 0, above=True))
+        size = self.of.batch_size if self.batch_size is None else check.whole("batch_size", self.batch_size, 1)
+        object.__setattr__(self, "batch_size", size)
+        if self.batches is not None:
+            check.whole("batches", self.batches, 1)
+        if self.epoch is not None and check.whole("epoch", self.epoch, 0, self.of.epochs) == self.of.epochs:
+            object.__setattr__(self, "epoch", None)  # the end has one name
 
     @property
-    def configuration(self) -> dict:
+    def configuration(self) -> dict[str, Any]:
         """The trial as plain values, as stored."""
-        return {
-            "experiment": "weights",
-            "protocol": PROTOCOL,
-            "of": self.of.configuration,
-            "rho": self.rho,
-            "batch_size": self.batch_size,
-        }
+        of = self.of.configuration
+        kind, protocol = KINDS[of["experiment"]]
+        own = {"of": of, "rho": self.rho, "batch_size": self.batch_size}
+        part = {"epoch": self.epoch, "batches": self.batches}
+        if kind == "weights":
+            part = {name: value for name, value in part.items() if value is not None}
+        return {"experiment": kind, "protocol": protocol, **own, **part}
+
+    @classmethod
+    def from_configuration(cls, configuration: dict[str, Any]) -> WeightTrial:
+        """The trial of a stored configuration; raises ValueError as `ImageTrial.from_configuration`."""
+        settings = {name: configuration.get(name) for name in ("epoch", "batch_size", "batches")}
+        return cls(ImageTrial.from_configuration(configuration["of"]), configuration["rho"], **settings)
 
     @property
     def label(self) -> str:
         """The trial in a few words."""
-        return f"weights of {self.of.label}"
+        when = "" if self.epoch is None else f" after epoch {self.epoch}"
+        return f"weights of {self.of.label}{when}"
 
     @property
     def cost(self) -> tuple[str, float]:
-        """One pass over the training pairs; the net is trained only where its checkpoint is gone."""
-        return f"weights {self.of.dataset}", 1.0
+        """In epochs of SGD: measuring is about one and a half; an epoch of a method with two passes two. The whole net
+        is trained only where its checkpoint is gone."""
+        passes = 1 if self.of.method in (*WITHOUT_RADIUS, "lsam") else 2
+        return f"weights {self.of.data.name} {self.of.size}", 1.5 + passes * (self.epoch or 0)
 
     def lacks(self, place: Place) -> str | None:
         """What the net's own trial lacks."""
         return self.of.lacks(place)
 
-    def run(self, place: Place) -> dict:
-        """The record; its metrics hold, for ``real`` and ``phantom``, the mean weight, the Gini coefficient
-        and the Lorenz curve at FRACTIONS. It is diverged where the net's training is."""
+    def run(self, place: Place) -> dict[str, Any]:
+        """The record. Its metrics hold, for ``real`` and ``phantom``, a `measure.summary`, and on sets of two
+        correlated attributes `measure.by_contribution`; they are None where the net's training diverged."""
         started = time.perf_counter()
         device = devices.pick(place.device)
-        data = pairs.load(self.of.dataset, self.of.seed, place.root)
-        model, history = images.train_model(self.of, data, device, place.checkpoint(self.of))
+        data = self.of.data.load(self.of.seed, self.of.size, place.root)
+        net = self.of.train(data, device, place, self.epoch)
         metrics = None
-        if history.diverged_at is None:
-            optimizer = training.make_optimizer("sam", model, self.rho, lr=self.of.lr)
-            train = images.as_images(data.train, data, device, self.of.train_limit)
-            order = training.batch_order(self.of.seed, 0, len(train), self.batch_size)
-            model.eval()
-            real, phantom = [], []
-            for which in order:
-                inputs, labels = train.batch(which.to(device))
-                pair = real_and_phantom_weights(model, optimizer, inputs, labels, F.cross_entropy, len(labels))
-                for weights, batch in zip((real, phantom), pair):
-                    weights.append(batch.cpu().numpy())
-            metrics = {"real": summary(np.concatenate(real)), "phantom": summary(np.concatenate(phantom))}
-        return trials.record(
-            self,
-            metrics=metrics,
-            diverged_at=history.diverged_at,
-            device=device.type,
-            seconds={"total": time.perf_counter() - started},
-        )
-
-
-def summary(weights: np.ndarray) -> dict:
-    """Mean, Gini coefficient and Lorenz curve (at FRACTIONS) of importance weights (n,), as plain values."""
-    fractions, shares = lorenz_curve(weights)
-    return {
-        "mean": float(weights.mean()),
-        "gini": float(gini(weights)),
-        "points": len(weights),
-        "lorenz": [round(float(share), 5) for share in np.interp(FRACTIONS, fractions, shares)],
-    }
+        if net.history.diverged_at is None:
+            images = Images.of(self.of.seen(data), data.mean_pixel, device)
+            size = self.configuration["batch_size"]
+            batches = training.batch_order(self.of.seed, 0, len(images), size)[: self.batches]
+            optimizer = cast(SAM, training.make_optimizer("sam", net.model, self.rho, lr=self.of.lr))
+            real, phantom = measure.importance(net.model, optimizer, images, batches)
+            more = {}
+            if data.group_weights is not None:
+                real, phantom = (np.maximum(column.astype(np.float64), measure.SMALLEST) for column in (real, phantom))
+                rows = np.concatenate([batch.numpy() for batch in batches])
+                more = measure.by_contribution(net.model, data, rows, real, phantom, device)
+            metrics = {"real": measure.summary(real), "phantom": measure.summary(phantom), **more}
+        seconds = {"total": time.perf_counter() - started}
+        diverged_at = net.history.diverged_at
+        return trials.record(self, metrics=metrics, diverged_at=diverged_at, device=device.type, seconds=seconds)
