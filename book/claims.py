@@ -3,15 +3,17 @@ the numbers."""
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
+from lib import check
 from lib.stats import Estimate, estimate
 
 JUDGEMENT = "judgement"  # the key of a displayed judgement, as plain values, in its output's metadata
@@ -27,59 +29,8 @@ class Claim:
     notebooks: list[str]
 
 
-_TABLE = {
-    "C1": (
-        "SGD and LSAM both fit the toy labels perfectly; SGD's hard probing error is high, and "
-        "LSAM's falls as rho grows, at every complexity.",
-        "Figures 1, 2A",
-        "03_toy",
-    ),
-    "C2": ("The phantom ratio grows with rho, while the real ratio hardly moves.", "Figure 2B", "04_rebalancing"),
-    "C3": (
-        "Importance weights are spread more evenly at the phantom than at the real parameters, "
-        "for a fixed model and between an SGD- and a SAM-trained one.",
-        "Figure 3",
-        "05_mechanism",
-        "07_real_data",
-    ),
-    "C4": (
-        "Points that the easy feature fits badly get less weight, points that the hard feature fits badly get more.",
-        "Figure 5",
-        "05_mechanism",
-        "07_real_data",
-    ),
-    "C5": (
-        "LSAM lowers the easy feature's effective learning rate and raises the hard one's.",
-        "Figure 4",
-        "04_rebalancing",
-    ),
-    "C6": (
-        "Each intervention alone lowers the hard probing error, by comparable amounts; both together "
-        "match LSAM at equal ratio.",
-        "Figure 6",
-        "06_interventions",
-    ),
-    "C7": ("SAM lowers the probing error of both features on all four sets.", "Table 1", "07_real_data"),
-    "C8": ("SAM wins on all twelve target domains.", "Table 2", "08_domainbed"),
-    "C9": ("C3 and C4 hold throughout training.", "Figures 7, 8", "05_mechanism"),
-    "C10": (
-        "LSAM helps under feature-label noise, Gaussian noise and dropout, on both features or on the hard one only.",
-        "Figure 9",
-        "09_noise",
-    ),
-    "C11": (
-        "The best rho is much the same across batch sizes, the gain shrinks for very large ones, and "
-        "large rho is more sensitive.",
-        "Figure 10",
-        "10_batch_size",
-    ),
-    "C12": (
-        "The log ratio of phantom to real importance weight is about rho times the gradient norm of the logit.",
-        "Appendix D",
-        "11_theory",
-    ),
-}
-CLAIMS = {id: Claim(id, statement, shown_by, notebooks) for id, (statement, shown_by, *notebooks) in _TABLE.items()}
+_STATED = yaml.safe_load(Path(__file__).with_suffix(".yml").read_text(encoding="utf-8"))
+CLAIMS = {id: Claim(id, **stated) for id, stated in _STATED.items()}
 
 
 class Verdict(Enum):
@@ -131,12 +82,9 @@ class Check:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Check:
         """The check that `as_json` wrote."""
-        effect = values["effect"] and Estimate(
-            **{name: math.nan if value is None else value for name, value in values["effect"].items()}
-        )
-        return cls(
-            values["what"], values["holds"], effect, values["main"], values.get("reduced", False)
-        )  # a file of an earlier day has no such mark
+        stored = (values["effect"] or {}).items()
+        effect = Estimate(**{name: math.nan if value is None else value for name, value in stored}) if stored else None
+        return cls(**values | {"effect": effect})
 
 
 def verdict_of(checks: Iterable[Check]) -> Verdict:
@@ -188,17 +136,9 @@ class Judgement:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{html.escape(check.words)}</td><td>{html.escape(str(check.effect or ''))}</td>"
-            f"<td>{check.outcome}</td></tr>"
-            for check in self.checks
-        )
-        head = "<tr><th>Check</th><th>Effect (mean, 95 % interval)</th><th></th></tr>"
-        table = f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>" if rows else ""
-        words = (
-            f"<strong>{self.claim.id}: {verdict_in_words(self.checks)}.</strong> {html.escape(self.claim.statement)}"
-        )
-        return f'<div class="verdict {self.verdict.kind}"><p>{words}</p>{table}</div>'
+        from book.templates import render  # here: a kernel that judges nothing starts without it
+
+        return render("judgement", judgement=self, words=verdict_in_words(self.checks))
 
 
 def weakest(what: str, values: np.ndarray, sign: int, main: bool = False, reduced: bool = False) -> Check:
@@ -222,8 +162,7 @@ def judge(claim_id: str, checks: Sequence[Check], stored_seconds: float = 0.0) -
 
     Raises ValueError for an unknown claim, or where several checks are marked as the main one.
     """
-    if claim_id not in CLAIMS:
-        raise ValueError(f"claim must be one of {', '.join(CLAIMS)}, not {claim_id!r}")
+    check.choice("claim", claim_id, CLAIMS)
     if sum(check.main for check in checks) > 1:
         raise ValueError(f"main must mark one check of {claim_id}, not {sum(check.main for check in checks)}")
     return Judgement(CLAIMS[claim_id], tuple(checks), stored_seconds)

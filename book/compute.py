@@ -1,25 +1,37 @@
 """What the stored results took to compute: nets, time and hardware."""
 
-from __future__ import annotations
-
-from collections import defaultdict
-from dataclasses import dataclass
 from pathlib import Path
 
-from lib.trials.status import total_seconds
+import pandas as pd
+
+from lib.trials.plan import total_seconds
 from lib.trials.store import RESULTS, Store
 
 
-@dataclass(frozen=True)
-class Effort:
-    """What one kind of stored trials took together."""
+def efforts(results: Path = RESULTS) -> pd.DataFrame:
+    """One line for each experiment and kind of its stored trials: trials, nets (trained or measured), how many of
+    them diverged, seconds, and the hardware, each kind once."""
+    lines = [
+        {
+            "experiment": ", ".join(dict.fromkeys((folder.name, record["configuration"]["experiment"]))),
+            "trials": 1,
+            "nets": nets(record),
+            "diverged": diverged(record),
+            "seconds": total_seconds([record]),
+            "on": hardware(record),
+        }
+        for folder in sorted(path for path in Path(results).glob("[!.]*") if path.is_dir())
+        for record in Store(results, folder.name)
+    ]
+    if not lines:
+        return pd.DataFrame()
+    sums = {"trials": "sum", "nets": "sum", "diverged": "sum", "seconds": "sum"}
+    return pd.DataFrame(lines).groupby("experiment", as_index=False).agg(sums | {"on": joined})
 
-    experiment: str  # folder of the store, experiment and data set, as far as they differ
-    trials: int
-    nets: int  # trained or measured; a toy trial has many
-    diverged: int  # of the nets
-    seconds: float
-    hardware: tuple[str, ...]
+
+def joined(names: pd.Series) -> str:
+    """Each of the names once."""
+    return "; ".join(sorted(set(names)))
 
 
 def nets(record: dict) -> int:
@@ -41,25 +53,3 @@ def hardware(record: dict) -> str:
     found = record["hardware"]
     threads = f", {found['threads']} thread{'s' * (found['threads'] > 1)}" if found["device"] == "cpu" else ""
     return found["model"] + threads
-
-
-def efforts(results: Path = RESULTS) -> list[Effort]:
-    """What was spent on each kind of trial in the folders of `results`, by name."""
-    kinds = defaultdict(list)
-    for folder in sorted(path for path in Path(results).glob("*") if path.is_dir()):
-        for record in Store(folder):
-            configuration = record["configuration"]
-            dataset = configuration.get("dataset") or configuration.get("of", {}).get("dataset")
-            names = dict.fromkeys(filter(None, (folder.name, configuration.get("experiment"), dataset)))
-            kinds[", ".join(names)].append(record)
-    return [
-        Effort(
-            kind,
-            len(records),
-            sum(map(nets, records)),
-            sum(map(diverged, records)),
-            total_seconds(records),
-            tuple(sorted(set(map(hardware, records)))),
-        )
-        for kind, records in sorted(kinds.items())
-    ]

@@ -1,6 +1,4 @@
-"""Every heavy experiment of the book, by name."""
-
-from __future__ import annotations
+"""Every heavy experiment of the book, by name; its results are in the folder of that name."""
 
 from functools import partial
 
@@ -11,128 +9,82 @@ from lib.data import domains
 from lib.trials.plan import Experiment, Plan
 from lib.trials.store import RESULTS, Store
 
+NATURAL = {
+    "celeba": "CelebA",
+    "birds_on_scenes": "a stand-in for Waterbirds",
+    "waterbirds": "Waterbirds",
+    "pacs": "PACS",
+    "vlcs": "VLCS",
+    "office_home": "OfficeHome",
+}
+
 
 def experiments() -> dict[str, Experiment]:
     """The experiments by name, in the book's order."""
-    images, toy = Store(RESULTS / "images"), Store(RESULTS / "toy")
+    table = "the full sweep, then four seeds (chapter 7)"
     known = [
-        Experiment(
-            "cifar-mnist",
-            "Table 1, CIFAR-MNIST: the full sweep, then four seeds (chapter 7)",
-            partial(table1.plan, "cifar-mnist"),
-            images,
-            table1.SEEDS,
-        ),
-        Experiment(
-            "fmnist-mnist",
-            "Table 1, FMNIST-MNIST: the full sweep, then four seeds (chapter 7)",
-            partial(table1.plan, "fmnist-mnist"),
-            images,
-            table1.SEEDS,
-        ),
-        Experiment(
-            "noise",
-            "LSAM where the toy's training features are noisy (chapter 9)",
-            lambda store, seeds: Plan(tuple(noise.plan(seeds=seeds))),
-            toy,
-            noise.SEEDS,
-        ),
-        Experiment(
-            "batch-size",
-            "LSAM by batch size, with epochs and with steps fixed (chapter 10)",
-            lambda store, seeds: Plan(
-                tuple(trial for budget in ("epochs", "steps") for trial in batch_size.plan(budget, seeds=seeds))
-            ),
-            toy,
-            batch_size.SEEDS,
-        ),
-        Experiment(
-            "variants",
-            "SAM's variants and explicit re-weightings in the toy (chapter 12)",
-            lambda store, seeds: Plan(
-                tuple(
-                    trial
-                    for rows in (variants.ROWS, variants.MINORITY_ROWS)
-                    for trial in variants.toy_plan(rows, seeds)
-                )
-            ),
-            toy,
-            variants.SEEDS,
-        ),
-        Experiment(
+        ("cifar-mnist", f"Table 1, CIFAR-MNIST: {table}", partial(table1.plan, "cifar-mnist"), table1.SEEDS),
+        ("fmnist-mnist", f"Table 1, FMNIST-MNIST: {table}", partial(table1.plan, "fmnist-mnist"), table1.SEEDS),
+        ("noise", "LSAM where the toy's training features are noisy (chapter 9)", _noise, noise.SEEDS),
+        ("batch-size", "LSAM by batch size, epochs and steps fixed (chapter 10)", _batch_size, batch_size.SEEDS),
+        ("variants", "SAM's variants and re-weightings in the toy (chapter 12)", _variants, variants.SEEDS),
+        ("variants-live", "three of them at one radius, short: what chapter 12 trains", _live, 4),
+        (
             "variants-images",
             "SAM's variants on CIFAR-MNIST, reduced: few epochs (chapter 12)",
             partial(variant_images.plan, epochs=variant_images.SHORT_EPOCHS),
-            images,
             variant_images.SHORT_SEEDS,
         ),
-        Experiment(
+        (
             "variants-images-full",
             "the same with all epochs of the paper's protocol",
             partial(variant_images.plan, epochs=table1.EPOCHS),
-            images,
             table1.SEEDS,
         ),
-        Experiment(
+        (
             "open-choices",
             "Lost constants of the toy, one at a time and all at once (chapter 13)",
             open_choices.plan,
-            toy,
             open_choices.SEEDS,
         ),
         *_natural(),
     ]
-    return {experiment.name: experiment for experiment in known}
+    return {name: Experiment(name, about, plan, Store(RESULTS, name), seeds) for name, about, plan, seeds in known}
 
 
-def _natural() -> list[Experiment]:
+def _noise(store: Store, seeds: int) -> Plan:
+    return Plan(tuple(noise.plan(seeds=seeds)))
+
+
+def _batch_size(store: Store, seeds: int) -> Plan:
+    return Plan(tuple(trial for budget in batch_size.BUDGETS for trial in batch_size.plan(budget, seeds=seeds)))
+
+
+def _variants(store: Store, seeds: int) -> Plan:
+    return Plan((*variants.toy_plan(seeds=seeds), *variants.toy_plan(variants.MINORITY_ROWS, seeds)))
+
+
+def _live(store: Store, seeds: int) -> Plan:
+    return Plan(tuple(variants.live_plan(["sgd", "lsam", "sam"], 0.4, seeds, epochs=40)))
+
+
+def _natural() -> list[tuple]:
     """The experiments on natural images, reduced and by the paper's protocol."""
-    store, seeds = Store(RESULTS / "natural"), natural_plans.SEEDS
-    names = {
-        "celeba": "CelebA",
-        "birds_on_scenes": "a stand-in for Waterbirds",
-        "waterbirds": "Waterbirds",
-        "pacs": "PACS",
-        "vlcs": "VLCS",
-        "office_home": "OfficeHome",
-    }
-    reduced = [
-        Experiment(
-            dataset.replace("_", "-"),
-            f"Table 1, {names[dataset]}, reduced: few epochs, a coarse sweep, 64 pixels (chapter 7)",
-            partial(natural_plans.plan, [natural_plans.groups_reduced(dataset)]),
-            store,
-            seeds,
+    plans, full = natural_plans, "the paper's protocol, on a GPU"
+    reduced, seeds = "reduced: few epochs, {}, 64 pixels", plans.SEEDS
+    found = []
+    for name in ("celeba", "birds_on_scenes"):
+        about = f"Table 1, {NATURAL[name]}, {reduced.format('a coarse sweep')} (chapter 7)"
+        found.append((name, about, [plans.groups_reduced(name)], seeds))
+    about = f"Table 2, PACS, {reduced.format('no sweep')} (chapter 8)"
+    found.append(("pacs", about, plans.domains_reduced("pacs"), plans.REDUCED_DOMAIN_SEEDS))
+    for name in plans.EPOCHS:
+        found.append(
+            (f"{name}-full", f"Table 1, {NATURAL[name]}: {full} (chapter 7)", [plans.groups_full(name)], seeds)
         )
-        for dataset in ("celeba", "birds_on_scenes")
+    for name in domains.NAMES:
+        found.append((f"{name}-full", f"Table 2, {NATURAL[name]}: {full} (chapter 8)", plans.domains_full(name), seeds))
+    return [
+        (name.replace("_", "-"), about, partial(plans.plan, protocols), seeds)
+        for name, about, protocols, seeds in found
     ]
-    reduced.append(
-        Experiment(
-            "pacs",
-            "Table 2, PACS, reduced: few epochs, no sweep, 64 pixels (chapter 8)",
-            partial(natural_plans.plan, natural_plans.domains_reduced("pacs")),
-            store,
-            natural_plans.REDUCED_DOMAIN_SEEDS,
-        )
-    )
-    full = [
-        Experiment(
-            f"{dataset}-full",
-            f"Table 1, {names[dataset]}: the paper's protocol, on a GPU (chapter 7)",
-            partial(natural_plans.plan, [natural_plans.groups_full(dataset)]),
-            store,
-            seeds,
-        )
-        for dataset in natural_plans.EPOCHS
-    ]
-    full += [
-        Experiment(
-            f"{benchmark.replace('_', '-')}-full",
-            f"Table 2, {names[benchmark]}: the paper's protocol, on a GPU (chapter 8)",
-            partial(natural_plans.plan, natural_plans.domains_full(benchmark)),
-            store,
-            seeds,
-        )
-        for benchmark in domains.NAMES
-    ]
-    return reduced + full

@@ -42,6 +42,18 @@ class ClaimRecord:
         return verdict_of(self.checks)
 
     @property
+    def leading(self) -> list[Check]:
+        """The checks that stand for all: the main one, else the first with an effect; where it holds, the first
+        that fails."""
+        order = sorted(self.checks, key=lambda check: (check.holds is None, not check.main, check.effect is None))
+        failing = [check for check in self.checks if check.holds is False]
+        return order[:1] + (failing[:1] if order and order[0].holds else [])
+
+    def count(self, outcome: str) -> int:
+        """How many checks have this outcome."""
+        return sum(check.outcome == outcome for check in self.checks)
+
+    @property
     def command(self) -> str:
         """The command that runs the chapter as the book does."""
         words = [".venv/bin/papermill", f"notebooks/{self.chapter}.ipynb", "out.ipynb"]
@@ -86,10 +98,25 @@ class Score:
     records: tuple[ClaimRecord, ...]
 
     @property
+    def judged(self) -> list[ClaimRecord]:
+        """The records of chapters that did judge it."""
+        return [record for record in self.records if record.verdict is not Verdict.NOT_RUN]
+
+    @property
     def not_run(self) -> list[str]:
         """The chapters that are to judge the claim and did not."""
-        ran = {record.chapter for record in self.records if record.verdict is not Verdict.NOT_RUN}
+        ran = [record.chapter for record in self.judged]
         return [chapter for chapter in self.claim.notebooks if chapter not in ran]
+
+    @property
+    def parts_not_run(self) -> list[str]:
+        """The checks that were not run, in words."""
+        return [check.words for record in self.records for check in record.checks if check.holds is None]
+
+    @property
+    def open(self) -> bool:
+        """Whether anything of the claim was not judged."""
+        return bool(self.not_run or self.parts_not_run)
 
     @property
     def checks(self) -> list[Check]:
@@ -127,19 +154,11 @@ class Score:
         }
 
 
-def leading(checks: tuple[Check, ...]) -> list[Check]:
-    """The checks that stand for all: the main one, else the first with an effect; where it holds, the first
-    that fails."""
-    order = sorted(checks, key=lambda check: (check.holds is None, not check.main, check.effect is None))
-    failing = [check for check in checks if check.holds is False]
-    return order[:1] + (failing[:1] if order and order[0].holds else [])
-
-
 def recorded(executed: Path) -> Iterator[ClaimRecord]:
     """The records of an executed chapter, one for each claim that it judges; judgements of one claim are put
     together.
 
-    Raises ValueError where the chapter judges a claim that `lib/claims.py` does not give to it.
+    Raises ValueError where the chapter judges a claim that `book/claims.yml` does not give to it.
     """
     notebook = json.loads(executed.read_text(encoding="utf-8"))
     found: dict[str, list[dict]] = {}
@@ -151,10 +170,9 @@ def recorded(executed: Path) -> Iterator[ClaimRecord]:
     rule = next((heading for heading in headings if RULE.match(heading)), "")
     run = notebook["metadata"]
     for claim, judgements in found.items():
-        if executed.stem not in CLAIMS[claim].notebooks:
-            raise ValueError(
-                f"{executed.stem} judges {claim}, which book/claims.yml gives to {' and '.join(CLAIMS[claim].notebooks)}"
-            )
+        own = CLAIMS[claim].notebooks
+        if executed.stem not in own:
+            raise ValueError(f"{executed.stem} judges {claim}, which book/claims.yml gives to {' and '.join(own)}")
         yield ClaimRecord(
             claim,
             executed.stem,

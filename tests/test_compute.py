@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import computing
 import pytest
+import result_tables
 
-from book.compute import diverged, efforts, hardware, nets, total_seconds
-from lib.trials.status import duration
+from book.compute import diverged, efforts, hardware, nets
+from lib.trials.plan import duration, total_seconds
 from lib.trials.store import Store
 
 CPU = {"device": "cpu", "model": "a processor", "threads": 2}
@@ -29,7 +29,12 @@ def image(seed: int, seconds: dict, status: str = "finished", device: dict = CPU
 def toy(wrong: list | None, seeds: int = 3) -> dict:
     """A trial of two settings; `wrong` holds None for a net that diverged."""
     return {
-        "configuration": {"experiment": "toy", "seeds": seeds, "settings": [{}, {"rho": 1}]},
+        "configuration": {
+            "experiment": "toy",
+            "seeds": seeds,
+            "shared": {"method": "sam"},
+            "settings": [{"rho": 0.0}, {"rho": 1}],
+        },
         "status": "diverged" if wrong is None else "finished",
         "seconds": {"total": 5.0},
         "hardware": CPU,
@@ -39,9 +44,10 @@ def toy(wrong: list | None, seeds: int = 3) -> dict:
 
 @pytest.fixture
 def results(tmp_path) -> Path:
-    Store(tmp_path / "images").write(image(0, {"training": 10.0}))
-    Store(tmp_path / "images").write(image(1, {"training": 20.0, "total": 30.0}, "diverged", GPU))
-    Store(tmp_path / "toy").write(toy([[0, None, 2], [1, 1, None]]))
+    Store(tmp_path, "cifar-mnist").write(image(0, {"training": 10.0}))
+    Store(tmp_path, "cifar-mnist").write(image(1, {"training": 20.0, "total": 30.0}, "diverged", GPU))
+    Store(tmp_path, "noise").write(toy([[0, None, 2], [1, 1, None]]))
+    (tmp_path / ".locks").mkdir()
     (tmp_path / "claims.json").write_text("{}")
     return tmp_path
 
@@ -58,19 +64,10 @@ def test_every_net_of_a_toy_trial_counts_and_those_without_an_error_have_diverge
     assert (nets(image(0, {})), diverged(image(0, {}, "diverged"))) == (1, 1)
 
 
-def test_efforts_add_up_by_folder_experiment_and_data_set(results):
-    images, toys = efforts(results)
-    assert images.experiment == "images, cifar-mnist"
-    assert (images.trials, images.nets, images.diverged, images.seconds) == (2, 2, 1, 40)
-    assert images.hardware == ("a graphics card", "a processor, 2 threads")
-    assert (toys.experiment, toys.trials, toys.nets, toys.diverged, toys.seconds) == ("toy", 1, 6, 2, 5)
-
-
-def test_efforts_name_the_data_set_of_the_net_that_a_trial_measures(tmp_path):
-    measured = image(0, {"total": 1.0})
-    measured["configuration"] = {"experiment": "weights", "of": {"dataset": "fmnist-mnist"}}
-    Store(tmp_path / "images").write(measured)
-    assert [effort.experiment for effort in efforts(tmp_path)] == ["images, weights, fmnist-mnist"]
+def test_efforts_add_up_by_experiment_and_kind_of_trial(results):
+    images, toys = efforts(results).to_dict("split")["data"]
+    assert images == ["cifar-mnist, images", 2, 2, 1, 40, "a graphics card; a processor, 2 threads"]
+    assert toys == ["noise, toy", 1, 6, 2, 5, "a processor, 2 threads"]
 
 
 def test_threads_count_on_a_cpu_only():
@@ -96,18 +93,18 @@ def test_a_duration_has_the_unit_that_one_would_use(seconds, words):
 
 
 def test_page_lists_every_kind_of_trial_and_their_sum(results):
-    table = computing.computing_time(efforts(results))
+    table = result_tables.computing_time(efforts(results))
     assert table.count("<tr>") == 4
     assert "<td>together</td><td>3</td><td>8</td><td>3</td><td>45 s</td>" in table
     assert "a graphics card; a processor, 2 threads" in table
-    assert "No result" in computing.computing_time([])
+    assert "No result" in result_tables.computing_time(efforts(results / "none"))
 
 
 def test_page_lists_the_chapters_by_title_with_their_times(tmp_path):
     for name, metadata in (("01_a", {"seconds": 12, "cores": 2}), ("02_b", {})):
         cells = [{"cell_type": "markdown", "source": [f"# Chapter {name}: more\n", "text"]}]
         (tmp_path / f"{name}.ipynb").write_text(json.dumps({"metadata": metadata, "cells": cells}))
-    table = computing.chapter_times(list(tmp_path.glob("*.ipynb")))
+    table = result_tables.chapter_times(list(tmp_path.glob("*.ipynb")))
     assert "<td>Chapter 01_a</td><td>12 s</td><td>2</td>" in table
     assert "<td>Chapter 02_b</td><td>–</td><td>–</td>" in table
     assert "<td>together</td><td>12 s</td>" in table

@@ -49,7 +49,7 @@ def real_data() -> list[Judgement]:
     settings = {name: real_data_table1.selected(name, store) for name in names}
     trials = [trial for chosen in settings.values() for trial in real_data_table1.comparison(chosen, 4)]
     errors = real_data_table.table(store.read(trial.configuration) for trial in trials)
-    rows = real_data_rows.stored("reduced", Store(RESULTS / "natural"), natural_plans.SEEDS).values()
+    rows = real_data_rows.stored("reduced", Store(), natural_plans.SEEDS).values()
     return [
         judge(
             "C7", real_data_report.checks_of_table(errors, names, list(names)) + real_data_rows.checks_of_table(rows)
@@ -61,7 +61,7 @@ def real_data() -> list[Judgement]:
 
 def domains() -> list[Judgement]:
     """C8 on the reduced runs."""
-    store = Store(RESULTS / "natural")
+    store = Store()
     weights = "resnet18_imagenet_to_layer3.pt"
     trials = domainbed.trials("all", 3, lr=0.01, rho=0.05, epochs=2, size=64, weights=weights)
     records = [record for trial in trials if (record := store.read(trial.configuration))]
@@ -99,7 +99,7 @@ def intervened() -> list[Judgement]:
 
 def toy_errors(plan: list, reading: Callable[..., Any], *where: Any) -> list[Any]:
     """Hard probing errors of a plan's stored records, on test and on validation data."""
-    records = [Store(RESULTS / "toy").read(trial.configuration) for trial in plan]
+    records = [Store().read(trial.configuration) for trial in plan]
     return [reading(records, *where, "hard", split) for split in ("test", "validation")]
 
 

@@ -161,7 +161,7 @@ def test_a_chapter_that_judges_another_ones_claim_is_named(tmp_path):
     ],
 )
 def test_the_main_check_leads_and_a_failing_one_is_not_hidden(checks, shown):
-    assert scorecard.leading(tuple(checks)) == shown
+    assert ClaimRecord("C1", "03_toy", "", "", tuple(checks), {}, 1, 1, 0).leading == shown
 
 
 def test_scores_read_back_from_the_file_are_the_scores(executed, tmp_path):
@@ -239,7 +239,7 @@ def build(folder: Path, executed: Path) -> Path:
             "html",
             status=None,
             warningiserror=True,
-            confoverrides={"extensions": ["myst_parser", "claims_table"], "html_theme": "basic"},
+            confoverrides={"extensions": ["myst_parser", "result_tables"], "html_theme": "basic"},
         ).build()
     return folder / "html"
 
@@ -268,10 +268,6 @@ def soup(page: Path) -> BeautifulSoup:
     return BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
 
 
-def judged(score: Score) -> list[ClaimRecord]:
-    return [record for record in score.records if record.verdict is not Verdict.NOT_RUN]
-
-
 def texts(part: BeautifulSoup, selector: str) -> list[str]:
     return [found.get_text() for found in part.select(selector)]
 
@@ -281,14 +277,14 @@ def test_scorecard_and_file_agree(built):
     cards = soup(html / "scorecard.html").select(".claim")
     assert [card["data-claim"] for card in cards] == list(CLAIMS) == list(by_claim(scores))
     for card, score in zip(cards, scores):
-        claim, ran = score.claim, judged(score)
+        claim, ran = score.claim, score.judged
         assert texts(card, "strong")[0] == f"{claim.id}: {verdict_in_words(score.checks)}."
         assert score.verdict.kind in card["class"]
         assert claim.statement in card.get_text() and claim.shown_by in card.get_text()
         assert texts(card, "pre") == [record.command for record in ran]
         assert len(card.select(".record")) == len(ran)
         for part, record in zip(card.select(".record"), ran):
-            leading = scorecard.leading(record.checks)
+            leading = record.leading
             shown = list(zip(texts(part, ".what"), texts(part, ".effect"), texts(part, ".held")))
             told = [(check.words, str(check.effect or ""), check.outcome) for check in (*leading, *record.checks)]
             assert shown == (told if len(leading) < len(record.checks) else told[: len(leading)])
@@ -317,7 +313,7 @@ def test_links_of_the_claims_lead_to_something(built):
         for page, part in (("intro", "table.claims"), ("scorecard", ".claim"))
         for link in soup(html / f"{page}.html").select(f"{part} a")
     ]
-    assert sum("#how-the-claim" in link for link in links) == sum(len(judged(score)) for score in scores)
+    assert sum("#how-the-claim" in link for link in links) == sum(len(score.judged) for score in scores)
     for link in set(links):
         page, _, place = link.partition("#")
         assert (html / page).is_file(), link

@@ -1,12 +1,15 @@
-from __future__ import annotations
-
 import json
 import os
 import warnings
+from pathlib import Path
 
 import pytest
 
+from lib.data.toy import ToyConstants
+from lib.toy.setting import intervention, lsam, sgd
+from lib.trials import naming
 from lib.trials.store import ResultWarning, Store, identity
+from lib.trials.toy import ToyTrial
 
 CONFIGURATION = {"dataset": "cifar-mnist", "lr": 0.05, "seed": 3, "train_limit": None}
 RECORD = {"configuration": CONFIGURATION, "status": "finished", "metrics": {"test_error": 1 / 3}, "curve": [0.5, 0.25]}
@@ -17,12 +20,54 @@ def store(tmp_path):
     return Store(tmp_path / "results")
 
 
+def files(store: Store) -> list[Path]:
+    return sorted(path for path in store.folder.rglob("*") if path.is_file())
+
+
 def test_round_trip_returns_the_record_exactly(store):
     path = store.write(RECORD)
-    assert path.name == f"{identity(CONFIGURATION)}.json"
+    assert path.relative_to(store.folder) == Path(f"cifar-mnist/lr-0.05-seed-3.{identity(CONFIGURATION)[:8]}.json")
     assert store.read(CONFIGURATION) == RECORD
     assert list(store) == [RECORD]
-    assert [file.name for file in store.folder.iterdir()] == [path.name]
+    assert files(store) == [path]
+
+
+def test_a_record_is_found_in_any_folder_under_any_label_and_replaced_where_it_is(store):
+    path = Store(store.folder, "noise").write(RECORD)
+    assert path.parent.name == "noise" and store.read(CONFIGURATION) == RECORD
+    assert list(Store(store.folder, "noise")) == [RECORD] and not list(Store(store.folder, "other"))
+    renamed = store.folder / "elsewhere" / f"my favourite.{identity(CONFIGURATION)[:8]}.json"
+    renamed.parent.mkdir()
+    path.rename(renamed)
+    assert store.read(CONFIGURATION) == RECORD
+    assert Store(store.folder, "noise").write(RECORD | {"status": "other"}) == renamed
+    assert files(store) == [renamed] and store.read(CONFIGURATION)["status"] == "other"
+
+
+def test_two_trials_whose_names_begin_alike_are_told_apart(store, monkeypatch):
+    monkeypatch.setattr("lib.trials.store.DIGITS", 0)
+    others = [{"configuration": CONFIGURATION | {"batch_size": size}, "status": "finished"} for size in (1, 2, 3)]
+    paths = {store.write(record) for record in others}
+    assert len(paths) == len(files(store)) == 3
+    assert [store.read(record["configuration"]) for record in others] == others
+    assert store.read(CONFIGURATION) is None
+
+
+@pytest.mark.parametrize(
+    ("configuration", "name"),
+    [
+        ({"experiment": "groups", "dataset": "birds_on_scenes", "method": "sgd", "rho": 0.0, "seed": 0}, "sgd-seed-0"),
+        ({"experiment": "weights", "of": {"method": "sam", "rho": 0.1, "seed": 2}, "epoch": 1, "rho": 0.1},
+         "weights-of-sam-rho-0.1-seed-2-after-epoch-1"),
+        (ToyTrial((lsam(0.7, data=ToyConstants(dropout=0.1, noisy="hard")),), 20), "lsam-rho-0.7-dropout-0.1-noisy-hard"),
+        (ToyTrial((sgd(width=32), lsam(0.5, width=32), lsam(1, width=32)), 20), "sgd-lsam-width-32-rho-0.5-to-1"),
+        (ToyTrial((sgd(), lsam(1), intervention("both", 2)), 20), "3-methods-rho-1-ratio-2"),
+        (ToyTrial((intervention("importance", 2, batch_size=1),), 20), "fixed-importance-ratio-2-batch-size-1"),
+        ({"experiment": "chain", "protocol": 1}, "trial"),
+    ],
+)  # fmt: skip
+def test_a_label_says_what_a_trial_is_so_that_a_person_finds_its_file(configuration, name):
+    assert naming.label(getattr(configuration, "configuration", configuration)) == name
 
 
 def test_absent_record_is_none_without_a_warning(store):
@@ -70,8 +115,8 @@ def test_truncated_file_is_named_and_skipped_at_every_length(store):
 
 def test_foreign_file_is_named_and_skipped(store):
     path = store.write(RECORD)
-    (store.folder / "notes.json").write_text(json.dumps({"hello": 1}))
-    stranger = store.folder / f"{identity({'lr': 1})}.json"
+    (path.parent / "notes.json").write_text(json.dumps({"hello": 1}))
+    stranger = path.parent / f"lr-1.{identity({'lr': 1})[:8]}.json"
     stranger.write_text(path.read_text())
     with pytest.warns(ResultWarning) as caught:
         assert list(store) == [RECORD]
@@ -91,12 +136,13 @@ def test_interrupted_write_leaves_the_old_record(store, monkeypatch):
             with pytest.raises(KeyboardInterrupt):
                 store.write(RECORD | {"status": "other"})
         assert list(store) == [RECORD]
-        assert len(list(store.folder.iterdir())) == 1
+        assert len(files(store)) == 1
 
 
 def test_left_over_temporary_file_is_no_record(store):
     store.write(RECORD)
-    (store.folder / f".{identity(CONFIGURATION)}-x.tmp").write_text("{")
+    path = store.path(CONFIGURATION)
+    path.with_name(f".{path.stem}-x.tmp").write_text("{")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert list(store) == [RECORD]
@@ -112,6 +158,7 @@ def test_value_that_is_no_plain_json_is_refused_and_nothing_is_written(store, va
 def test_unusable_file_is_kept_aside_when_its_trial_is_stored(tmp_path):
     store = Store(tmp_path)
     path = store.path({"seed": 1})
+    path.parent.mkdir()
     path.write_text("not a record")
     with pytest.warns(ResultWarning, match=path.name):
         store.write({"configuration": {"seed": 1}})

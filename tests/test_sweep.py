@@ -1,5 +1,4 @@
-from __future__ import annotations
-
+import csv
 import json
 import os
 import random
@@ -14,11 +13,10 @@ from pathlib import Path
 import pytest
 from sweep_trials import ChainTrial
 
-from book import sweep as __main__
+from book import sweep
 from lib.trials import SweepError, run, status
-from lib.trials.plan import Experiment, Plan
-from lib.trials.status import in_words, seconds_left
-from lib.trials.store import ResultWarning, Store
+from lib.trials.plan import Experiment, Plan, seconds_left
+from lib.trials.store import ResultWarning, Store, identity
 from lib.trials.trial import MissingTrials, Place
 
 SCRIPT = Path(__file__).with_name("sweep_trials.py")
@@ -58,7 +56,7 @@ def start(folder: Path, count: int, jobs: int, step: float) -> subprocess.Popen:
 
 
 def contents(store: Store) -> dict[str, str]:
-    return {path.name: path.read_text() for path in sorted(store.folder.glob("*")) if path.name != ".locks"}
+    return {path.name: path.read_text() for path in sorted(store.folder.glob("chain/*"))}
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
@@ -138,9 +136,10 @@ def test_sweep_killed_at_fifty_random_moments_ends_as_an_undisturbed_one(tmp_pat
                 sweep.kill()
             kills += 1
         elif kills < KILLS:  # done too early for the kills that are left: take results away
-            for path in sorted(store.folder.glob("*.json"))[::3]:
+            for path in sorted(store.folder.glob("chain/*.json"))[::3]:
+                name = identity(json.loads(path.read_text())["configuration"])
                 path.unlink()
-                (tmp_path / "checkpoints" / f"{path.stem}.pt").unlink()
+                (tmp_path / "checkpoints" / f"{name}.pt").unlink()
         sweep.wait()
     assert start(tmp_path, count, jobs=2, step=0).wait(120) == 0
     with warnings.catch_warnings():
@@ -256,17 +255,13 @@ def test_status_counts_trials_and_estimates_the_rest_from_those_of_the_same_kind
     assert seconds_left([(trial, record)], [trial], later=2) == 3 * 3.0
 
 
-@pytest.mark.parametrize("seconds, words", [(None, "unknown"), (45.2, "45 s"), (600, "10 min"), (9000, "2.5 h")])
-def test_durations_in_words(seconds, words):
-    assert in_words(seconds) == words
-
-
 @pytest.fixture
 def command(experiment, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(__main__, "experiments", lambda: {experiment.name: experiment})
+    monkeypatch.setattr(sweep, "experiments", lambda: {experiment.name: experiment})
+    monkeypatch.setattr(sweep, "RESULTS", experiment.store.folder)
 
     def call(*arguments: str) -> tuple[int, str, str]:
-        exit_status = __main__.main([*arguments, "--checkpoints", str(tmp_path / "checkpoints")])
+        exit_status = sweep.main([*arguments, "--checkpoints", str(tmp_path / "checkpoints")])
         return exit_status, *capsys.readouterr()
 
     return call
@@ -283,10 +278,67 @@ def test_command_lists_computes_and_follows_what_results_decide(command, store, 
     assert out.splitlines()[-1] == "chains: 5 done, 0 missing, 1 diverged; time left: 0 s"
 
 
+def test_command_prints_a_table_of_settings_and_metrics(command, store, place):
+    run(chains(1, 2), store, place)
+    code, out, _ = command("--table", "chains")
+    lines = list(csv.DictReader(out.splitlines()))
+    assert code == 0 and [line["number"] for line in lines] == ["1", "2"]
+    assert [int(line["state"]) for line in lines] == [record["metrics"]["state"] for record in store]
+
+
+def test_a_trial_of_the_toy_is_a_line_a_setting_and_seed():
+    record = {
+        "configuration": {
+            "seeds": 2,
+            "first_seed": 100,
+            "shared": {"width": 8},
+            "settings": [{"rho": 0.0}, {"rho": 1.0}],
+        },
+        "status": "finished",
+        "seconds": {"total": 1.0},
+        "metrics": {"wrong": {"test": {"hard": [[1, 2], [3, None]]}}, "means": [None, [[5.0], [6.0]]]},
+    }
+    lines = list(sweep._nets(record))
+    assert [(line["width"], line["rho"], line["seed"]) for line in lines] == [
+        (8, 0.0, 100), (8, 0.0, 101), (8, 1.0, 100), (8, 1.0, 101)
+    ]  # fmt: skip
+    assert [line["wrong"]["test"]["hard"] for line in lines] == [1, 2, 3, None]
+    assert [line["means"] for line in lines] == [None, None, [5.0], [6.0]]
+
+
+def test_command_names_results_that_no_experiment_has(command, store, place):
+    run(chains(1, 99), store, place)
+    assert command("--orphans")[1] == f"chain/{store.path(chains(99)[0].configuration).name}\n"
+
+
+def test_command_adopts_results_computed_elsewhere_and_never_overwrites_another(
+    command, store, place, tmp_path, capsys
+):
+    elsewhere = tmp_path / "elsewhere" / "toy"
+    elsewhere.mkdir(parents=True)
+    run(chains(1, 2, 99), Store(tmp_path / "there"), place)
+    for record in Store(tmp_path / "there"):  # the layout of an earlier day
+        (elsewhere / f"{identity(record['configuration'])}.json").write_text(json.dumps(record))
+    run(chains(2), store, place)
+    assert command("--adopt", str(tmp_path / "elsewhere"))[0] == 0
+    assert len(list(store)) == 3 and contents(store) == contents(Store(tmp_path / "there"))
+    assert command("--adopt", str(tmp_path / "elsewhere"))[0] == 0, "what is there already is passed over"
+    record = store.read(chains(2)[0].configuration)
+    (elsewhere / "changed.json").write_text(json.dumps(record | {"metrics": {"state": 0}}))
+    with pytest.raises(SystemExit):
+        command("--adopt", str(tmp_path / "elsewhere"))
+    assert "changed.json differs from" in capsys.readouterr().err
+    assert store.read(chains(2)[0].configuration) == record
+    for wrong in (elsewhere / "changed.json", tmp_path / "nowhere"):
+        with pytest.raises(SystemExit):
+            command("--adopt", str(wrong))
+        assert "adopt must be a folder with records" in capsys.readouterr().err
+
+
 def test_command_names_failures_and_wrong_arguments(command, monkeypatch, experiment, capsys):
     plan = Plan(tuple(chains(1, behaviour="raise")))
     monkeypatch.setattr(
-        __main__,
+        sweep,
         "experiments",
         lambda: {"chains": Experiment("chains", "", lambda store, seeds: plan, experiment.store, 1)},
     )

@@ -6,6 +6,6 @@
 """
 
 from lib.trials.engine import SweepError, run
-from lib.trials.status import Status, status
+from lib.trials.plan import Status, status
 
 __all__ = ["Status", "SweepError", "run", "status"]

@@ -11,7 +11,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ from joblib import Parallel, delayed
 from joblib.externals.loky.process_executor import BrokenProcessPool  # TerminatedWorkerError is one
 from tqdm import tqdm
 
+from lib import check
 from lib.trials.store import Store
 from lib.trials.trial import MissingTrials, Place, Trial
 
@@ -28,10 +29,10 @@ if TYPE_CHECKING:
     from distributed import Client
 
 BACKENDS = ("local", "dask")
-Outcome = tuple[str, str | None]  # of a trial: its identity with None, HELD, or in one line why it failed
 RETRIES = 1  # of a trial whose worker died
 POLL_SECONDS = 0.5  # between looks at trials that another sweep is computing
 HELD = "held"  # by another sweep, which is computing it
+Outcome = tuple[str, str | None]  # of a trial: its identity with None, HELD, or in one line why it failed
 
 
 class SweepError(RuntimeError):
@@ -60,36 +61,33 @@ def run(
     data, and ValueError for a backend, a scheduler or jobs that are not allowed.
     """
     trials = list(trials)
-    check(jobs, backend, scheduler)
+    check_backend(jobs, backend, scheduler)
     unique = {trial.identity: trial for trial in trials}
-    missing = {name: trial for name, trial in unique.items() if store.read(trial.configuration) is None}
-    lacking = Counter(trial.lacks(place) for trial in missing.values())
-    lacking.pop(None, None)
+    stored = {name: store.read(trial.configuration) for name, trial in unique.items()}
+    missing = {name: trial for name, trial in unique.items() if stored[name] is None}
+    lacking = Counter(reason for trial in missing.values() if (reason := trial.lacks(place)))
     for reason, count in lacking.items():
         raise MissingTrials(f"{count} of {len(trials)} trials are not stored, and {reason}")
     if missing:
         worker = _Worker(store, place, secrets.token_hex(8))
-        with (
-            _workers(jobs, backend, scheduler) as compute,
-            tqdm(total=len(missing), unit="trial", disable=None if progress else True) as bar,
-        ):
-            failures = _all(missing, worker, compute, bar)
+        bar = tqdm(total=len(missing), unit="trial", disable=None if progress else True)
+        with _workers(jobs, backend, scheduler) as compute, bar:
+            failures = _all(dict(missing), worker, compute, bar)
         if failures:
             raise SweepError("\n".join(failures))
-    return [store.read(trial.configuration) for trial in trials]
+        stored |= {name: store.read(trial.configuration) for name, trial in missing.items()}
+    return [stored[trial.identity] for trial in trials]
 
 
-def check(jobs: int, backend: str, scheduler: str | None) -> None:
+def check_backend(jobs: int, backend: str, scheduler: str | None) -> None:
     """Raise ValueError for a backend, a scheduler or jobs that are not allowed."""
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, not {backend!r}")
+    check.choice("backend", backend, BACKENDS)
+    check.whole("jobs", jobs, 1)
     if (backend == "dask") != (scheduler is not None):
         raise ValueError(
             "scheduler must be an address such as tcp://host:8786 where backend is 'dask', and "
             f"None elsewhere, not {scheduler!r} where backend is {backend!r}"
         )
-    if isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1:
-        raise ValueError(f"jobs must be a whole number of at least 1, not {jobs!r}")
 
 
 @dataclass(frozen=True)
@@ -113,8 +111,7 @@ class _Worker:
                     with self._threads():
                         self.store.write(trial.run(self.place))
                 except Exception as error:  # one trial's failure must not keep the others from being computed
-                    reason = f"{trial.label}: {type(error).__name__}: {error}"
-                    return trial.identity, " ".join(reason.split())
+                    return trial.identity, " ".join(f"{trial.label}: {type(error).__name__}: {error}".split())
                 finally:
                     begun.unlink()
                 return trial.identity, None
@@ -131,7 +128,7 @@ class _Worker:
     def _begun(self, trial: Trial) -> Path:
         return self.store.folder / ".locks" / f"{trial.identity}.begun"
 
-    def _threads(self) -> AbstractContextManager:
+    def _threads(self):
         if self.place.threads is None:
             return nullcontext()
         from lib import device  # here, so that a sweep without torch starts at once
@@ -143,8 +140,9 @@ Compute = Callable[[_Worker, Sequence[Trial]], Iterator[Outcome]]
 
 
 def _all(missing: dict[str, Trial], worker: _Worker, compute: Compute, bar: tqdm) -> list[str]:
-    """Compute the trials until each is stored or failed; the failures, one line each."""
-    missing, failures, deaths = dict(missing), [], Counter()
+    """Compute the trials until each is stored or failed and none is missing; the failures, one line each."""
+    failures: list[str] = []
+    deaths: Counter[str] = Counter()
     while missing:
         # Alone, a trial whose worker died is known to be the cause, and can harm no other.
         suspects = [trial for name, trial in missing.items() if deaths[name]]
@@ -156,16 +154,15 @@ def _all(missing: dict[str, Trial], worker: _Worker, compute: Compute, bar: tqdm
                     continue
                 bar.update()
                 bar.set_postfix_str(missing.pop(name).label)
-                if outcome is not None:
-                    failures.append(outcome)
+                failures += [outcome] if outcome else []
         except BrokenProcessPool as death:
             for trial in batch:
-                if trial.identity not in missing or not worker.left_behind(trial):
+                name = trial.identity
+                if name not in missing or not worker.left_behind(trial):
                     continue
-                deaths[trial.identity] += 1
-                if deaths[trial.identity] > RETRIES:
-                    del missing[trial.identity]
-                    failures.append(f"{trial.label}: its worker died {deaths[trial.identity]} times")
+                deaths[name] += 1
+                if deaths[name] > RETRIES:
+                    failures.append(f"{missing.pop(name).label}: its worker died {deaths[name]} times")
             if (len(missing), deaths.total()) == before:
                 raise SweepError(f"workers die before they begin a trial: {death}") from death
         if held:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -16,8 +17,7 @@ PACKAGES = ("torch", "numpy", "scikit-learn")
 
 @dataclass(frozen=True)
 class Place:
-    """Where trials are computed; nothing of it changes a result beyond rounding, so no record is named by
-    it."""
+    """Where trials are computed; nothing of it changes a result beyond rounding, so it is in no record's name."""
 
     root: Path | None = None  # of the image data; None: SAM_DATA_ROOT, or data/
     device: str = "auto"  # auto, cuda, mps or cpu
@@ -54,8 +54,7 @@ class Trial(Protocol):
         """A kind of computation, and how much of it this is: one kind's seconds grow in proportion."""
 
     def lacks(self, place: Place) -> str | None:
-        """In one line what keeps this trial from being computed at `place`, and how to get it; None: nothing,
-        as where data are drawn."""
+        """In one line what this trial lacks at `place`, and how to get it; None: nothing, as where data are drawn."""
         return None
 
     def run(self, place: Place) -> dict:
@@ -96,10 +95,7 @@ def hardware(device: str) -> dict:
     """What the numbers were computed on: kind of device, its model, threads of torch."""
     import torch  # here, so that the sweep's own process starts without it
 
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    model = names[0] if names else platform.machine()
-    if device == "cuda":
-        model = torch.cuda.get_device_name()
+    cpuinfo = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    name = re.search(r"^model name\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
+    model = torch.cuda.get_device_name() if device == "cuda" else name.group(1) if name else platform.machine()
     return {"device": device, "model": model, "threads": torch.get_num_threads()}

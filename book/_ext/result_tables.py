@@ -1,0 +1,85 @@
+"""Sphinx extension: `{claims-table}`, `{scorecard}` and `{not-run}` show the claims and their verdicts, short, in
+full, and those without one, all from `results/claims.json`; `{computing-time}` and `{chapter-times}` what results and
+chapters took. What each looks like stands in `book/_templates`."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pandas as pd
+from docutils import nodes
+from markupsafe import Markup
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+from book import scorecard
+from book.claims import Verdict, verdict_in_words
+from book.compute import efforts, joined
+from book.make import chapters, fingerprint
+from book.scorecard import Score
+from book.templates import render
+from lib.trials.plan import duration
+
+CLAIMS = ("claims-table", "scorecard", "not-run")
+
+
+def claims(name: str, scores: Sequence[Score], link: Callable[[str, str, str], str]) -> str:
+    """One of CLAIMS; `link(page, place in it or "", words)` gives a link, or the words alone."""
+    return render(name, scores=scores, link=link, verdicts=list(Verdict), in_words=verdict_in_words)
+
+
+def computing_time(found: pd.DataFrame) -> str:
+    """A line for each kind of stored trials, and their sum."""
+    lines = []
+    if len(found):
+        together = {
+            "experiment": "together",
+            **found.sum(numeric_only=True),
+            "on": joined(found["on"].str.split("; ").explode()),
+        }
+        for kind in [*found.to_dict("records"), together]:
+            counts = [f"{int(kind[name]):,}" for name in ("trials", "nets", "diverged")]
+            lines.append([kind["experiment"], *counts, duration(kind["seconds"]), kind["on"]])
+    return render("times", head=["experiment", "trials", "nets", "diverged", "time", "on"], lines=lines)
+
+
+def chapter_times(executed: Sequence[Path]) -> str:
+    """A line for each executed chapter: its title, and the time that it ran for in this book."""
+    lines, total = [], 0
+    for path in sorted(executed):
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        seconds, cores = (notebook["metadata"].get(name) for name in ("seconds", "cores"))
+        total += seconds or 0
+        time = "–" if seconds is None else duration(seconds)
+        lines.append([chapters.headings(notebook)[0].partition(":")[0], time, cores or "–"])
+    return render("times", head=["chapter", "time", "cores"], lines=[*lines, ["together", duration(total), ""]])
+
+
+class Table(SphinxDirective):
+    """Any of the directives, told apart by name."""
+
+    def run(self) -> list[nodes.Node]:
+        self.env.note_reread()  # results may come while the page's source stays as it is
+        if self.name in CLAIMS:
+            html = claims(self.name, scorecard.read(), self.link)
+        elif self.name == "computing-time":
+            html = computing_time(efforts(fingerprint.RESULTS))
+        else:
+            html = chapter_times(list((Path(self.env.srcdir) / "chapters").glob("*.ipynb")))
+        return [nodes.raw("", html, format="html")]
+
+    def link(self, page: str, place: str, words: str) -> str:
+        """A link to `place` in `page`, or the words alone where the book has no such page."""
+        source = Path(self.env.srcdir) / page
+        if not any(source.with_name(source.name + suffix).exists() for suffix in (".md", ".ipynb")):
+            return words
+        address = self.env.app.builder.get_relative_uri(self.env.docname, page)
+        return Markup('<a class="reference internal" href="{}">{}</a>').format(
+            address + ("#" + place if place else ""), words
+        )
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    for name in (*CLAIMS, "computing-time", "chapter-times"):
+        app.add_directive(name, Table)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
