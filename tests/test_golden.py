@@ -24,7 +24,7 @@ from book import (
     toy,
 )
 from book.claims import JUDGEMENT, Judgement, judge
-from lib.trials.store import RESULTS, ROOT, Store
+from lib.trials.store import ROOT, Store
 
 FOLDER = Path(__file__).parent / "golden"
 GOLDEN = json.loads((FOLDER / "judgements.json").read_text())

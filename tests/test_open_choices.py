@@ -14,7 +14,7 @@ from book.open_choices import CHOICES, EFFECTS, OURS, RADII, RATIOS, Explanation
 from lib.probes import wilson_interval
 from lib.stats import estimate
 from lib.toy.ensemble import ToySetting, lsam
-from lib.trials.store import RESULTS, Store
+from lib.trials.store import Store
 from lib.trials.toy import MEANS, ToyTrial
 from lib.trials.trial import Place
 
@@ -153,11 +153,12 @@ def test_every_part_holds_where_the_paper_is_right_in_everything():
 @pytest.mark.parametrize(
     ("changes", "fails"),
     [
-        ({"training": np.full((1, 5, SEEDS), 0.01)}, {"C1 both fit the labels"}),
+        ({"training": np.array([0.01, 0, 0, 0, 0])[None, :, None] * np.ones(SEEDS)}, {"C1 both fit the labels"}),
+        ({"training": np.array([0, 0, 0, 0.01, 0])[None, :, None] * np.ones(SEEDS)}, {"C1 both fit the labels"}),
         ({"easy": np.full((1, 5, SEEDS), 0.45)}, {"C1 SGD leaves the hard feature behind"}),
         ({"hard": made().hard[:, ::-1]}, {"C1 LSAM lowers the hard error", "C1 it falls as ρ grows"}),
     ],
-    ids=["does not fit", "the line is the hard one", "LSAM is worse"],
+    ids=["SGD does not fit", "LSAM does not fit", "the line is the hard one", "LSAM is worse"],
 )
 def test_part_fails_where_its_measure_says_so(changes, fails):
     before, after = judged(made()), judged(made(**changes))
