@@ -11,17 +11,18 @@ import torch
 from PIL import Image
 from torchvision import datasets
 
-from lib.data.sources import CIFAR_CLASSES, Labelled
+from lib.data.dataset import Split
+from lib.data.readers import CIFAR_CLASSES
 
 
-def marked(counts: dict[int, int], side: int, channels: int, seed: int = 0) -> Labelled:
+def marked(counts: dict[int, int], side: int, channels: int, seed: int = 0) -> Split:
     """`counts[label]` images a class, shuffled: bright by class, noisy, and numbered (see `identity`)."""
     random = np.random.default_rng(seed)
     labels = random.permutation(np.repeat(list(counts), list(counts.values())))
     images = random.integers(0, 40, (len(labels), channels, side, side)) + 20 * labels[:, None, None, None]
     index = np.arange(len(labels))
     images[:, 0, 0, 0], images[:, 0, 0, 1] = index // 256, index % 256
-    return Labelled(images.astype(np.uint8), labels)
+    return Split.of(images.astype(np.uint8), labels)
 
 
 def identity(images: torch.Tensor, side: int, top: int = 0) -> np.ndarray:

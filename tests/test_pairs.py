@@ -1,4 +1,5 @@
-from __future__ import annotations
+import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,19 +7,25 @@ import torch
 from images import identity, marked, write_cifar_archive, write_cifar_folder, write_mnist
 
 from lib.data import pairs
-from lib.data.pairs import Part, Split
-from lib.data.sources import DataError, Labelled, data_root
+from lib.data.dataset import Dataset, Split
+from lib.data.pairs import PAIRED_SETS, Pair, Part
+from lib.data.root import DataError, data_root
 
 SPLITS = ("train", "validation", "test", "probe_train", "probe_test")
 CORRELATED, BALANCED = SPLITS[:3], SPLITS[3:]
 COUNTS = {0: 40, 1: 52, 2: 47}
 
 
-def make(seed: int = 0) -> pairs.PairedSet:
+def parts() -> tuple[Part, Part]:
     """Three classes of unequal size; the two parts differ in size and colour."""
-    first = Part("upper", marked(COUNTS, 32, 3, 1), marked({0: 23, 1: 30, 2: 27}, 32, 3, 2))
-    second = Part("lower", marked({0: 60, 1: 30, 2: 50}, 28, 1, 3), marked({0: 30, 1: 25, 2: 40}, 28, 1, 4))
-    return pairs.pair("made", first, second, seed)
+    return (
+        Part("upper", marked(COUNTS, 32, 3, 1), marked({0: 23, 1: 30, 2: 27}, 32, 3, 2)),
+        Part("lower", marked({0: 60, 1: 30, 2: 50}, 28, 1, 3), marked({0: 30, 1: 25, 2: 40}, 28, 1, 4)),
+    )
+
+
+def make(seed: int = 0) -> Dataset:
+    return pairs.pair("made", *parts(), seed)
 
 
 def identities(split: Split) -> tuple[list[int], list[int]]:
@@ -30,8 +37,13 @@ def same(first: Split, second: Split) -> bool:
 
 
 @pytest.fixture(scope="module")
-def made() -> pairs.PairedSet:
+def made() -> Dataset:
     return make()
+
+
+@pytest.fixture(scope="module")
+def made_parts() -> tuple[Part, Part]:
+    return parts()
 
 
 def test_no_image_serves_in_two_places(made):
@@ -141,8 +153,8 @@ def test_set_does_not_depend_on_torch_or_numpy_global_state(made):
 
 def test_any_two_labelled_arrays_make_a_pair():
     labels = np.arange(40) % 2
-    larger = Labelled(np.zeros((40, 40, 36), np.uint8), labels)
-    grey = Labelled(np.full((40, 10, 10), 9, np.uint8), labels)
+    larger = Split.of(np.zeros((40, 40, 36), np.uint8), labels)
+    grey = Split.of(np.full((40, 10, 10), 9, np.uint8), labels)
     chosen = pairs.pair("own", Part("a", larger, larger), Part("b", grey, grey))
     assert chosen.train.images.shape == (18 * 2, 3, 80, 40)
     assert (chosen.train.images == 9).sum() == 36 * 3 * 100
@@ -150,67 +162,75 @@ def test_any_two_labelled_arrays_make_a_pair():
     assert mixed.train.images.shape[1:] == mixed.test.images.shape[1:] == (3, 80, 40)
 
 
-def test_wrong_parts_are_refused():
-    good = Labelled(np.zeros((12, 8, 8), np.uint8), np.arange(12) % 2)
-    one_class = Labelled(good.images, np.zeros(12, int))
-    three = Labelled(good.images, np.arange(12) % 3)
-    few = Labelled(good.images[:4], np.array([0, 0, 0, 1]))
-    gap = Labelled(good.images, np.arange(12) % 2 * 2)
-    none = Labelled(good.images[:0], np.zeros(0, int))
-    negative = Labelled(good.images, np.arange(12) % 2 - 1)
-    assert len(pairs.pair("x", Part("a", good, good), Part("b", good, good)).train) == 11
-    for bad in (
-        Part("a", good, good),
-        Part("b", one_class, good),
-        Part("b", three, three),
-        Part("b", good, few),
-        Part("b", gap, good),
-        Part("b", none, good),
-        Part("b", negative, good),
-    ):
-        with pytest.raises(ValueError) as error:
-            pairs.pair("x", Part("a", good, good), bad)
-        assert "\n" not in str(error.value)
-    for bad in (one_class, gap, none, negative):
-        with pytest.raises(ValueError):
-            pairs.pair("x", Part("a", bad, bad), Part("b", bad, bad))
+def test_wrong_parts_are_refused(refuses):
+    good = Split.of(np.zeros((12, 8, 8), np.uint8), np.arange(12) % 2)
+    of = {
+        "one class": Split.of(good.images, np.zeros(12, int)),
+        "three": Split.of(good.images, np.arange(12) % 3),
+        "few": Split.of(good.images[:4], np.array([0, 0, 0, 1])),
+        "gap": Split.of(good.images, np.arange(12) % 2 * 2),
+        "none": Split.of(good.images[:0], np.zeros(0, int)),
+        "negative": Split.of(good.images, np.arange(12) % 2 - 1),
+    }
+    part = Part("a", good, good)
+    assert len(pairs.pair("x", part, Part("b", good, good)).train) == 11
+    refuses(ValueError, pairs.pair, "x", part, part, match="different attributes, not 'a' twice")
+    for name, bad in of.items():
+        wrong = Part("b", good, bad) if name == "few" else Part("b", bad, good)
+        refuses(ValueError, pairs.pair, "x", part, wrong, match="b (training|test) labels must be the classes 0 to 1")
+        if name in ("one class", "gap", "none", "negative"):
+            refuses(ValueError, pairs.pair, "x", Part("a", bad, bad), Part("b", bad, bad), match="a training labels")
 
 
 @pytest.mark.parametrize("seed", [-1, 0.5, True, None])
-def test_wrong_seed_is_refused_before_files_are_touched(seed, tmp_path):
-    with pytest.raises(ValueError, match="seed"):
-        pairs.load("cifar-mnist", seed, tmp_path)
+def test_wrong_seed_is_refused_before_files_are_touched(seed, tmp_path, refuses):
+    refuses(ValueError, Pair("cifar-mnist").load, seed, root=tmp_path, match="seed")
 
 
-def test_unknown_name_is_refused():
-    for function in (pairs.load, pairs.available):
-        with pytest.raises(ValueError, match="cifar-mnist, fmnist-mnist"):
-            function("mnist-mnist")
+def test_unknown_name_is_refused_and_one_of_the_papers_for_parts_of_ones_own(made_parts, refuses):
+    refuses(ValueError, Pair, "mnist-mnist", match="cifar-mnist, fmnist-mnist, not 'mnist-mnist'")
+    refuses(ValueError, Pair, "cifar-mnist", made_parts, match="none of cifar-mnist, fmnist-mnist, not 'cifar-mnist'")
+    refuses(ValueError, Pair, "x", (made_parts[0],) * 2, match="different attributes")
 
 
-def test_load_reads_both_named_sets(tmp_path):
-    assert not pairs.available("cifar-mnist", tmp_path)
-    with pytest.raises(DataError):
-        pairs.load("cifar-mnist", root=tmp_path)
-    write_mnist(tmp_path)
-    assert not pairs.available("cifar-mnist", tmp_path)
+def test_source_of_ones_own_parts_is_named_by_its_images_too_and_can_be_sent(made_parts, made):
+    own = Pair("own", made_parts)
+    assert own.lacks("/nowhere") is None and all(same(getattr(own.load(), s), getattr(made, s)) for s in SPLITS)
+    # What stored records of such a pair have.
+    assert own.configuration == {"experiment": "images", "dataset": "own", "images": "8d18dff192ca80df"}
+    sent = pickle.loads(pickle.dumps(own))
+    assert sent == own and hash(sent) == hash(own) and same(sent.load().train, made.train)
+    upper, lower = made_parts
+    changed = replace(lower, test=Split.of(255 - lower.test.images, lower.test.labels))
+    assert Pair("own", (upper, changed)) != own
+    assert Pair("cifar-mnist").configuration == {"experiment": "images", "dataset": "cifar-mnist"}
+
+
+def test_named_sets_are_read_from_their_files_and_lack_them_until_they_are_there(tmp_path, refuses):
+    source = Pair("cifar-mnist")
+    for missing in ("cifar10 mnist", "cifar10"):
+        assert source.lacks(tmp_path).endswith(f"python -m lib.data --download {missing} --root {tmp_path}")
+        refuses(DataError, source.load, root=tmp_path, words=["--download cifar10"])
+        write_mnist(tmp_path)
     write_cifar_folder(tmp_path)
     write_mnist(tmp_path, "FashionMNIST", seed=7)
-    for name, classes, attributes in (("cifar-mnist", 2, ("cifar", "mnist")), ("fmnist-mnist", 5, ("fmnist", "mnist"))):
-        assert pairs.available(name, tmp_path)
-        chosen = pairs.load(name, 3, tmp_path)
-        assert (chosen.name, chosen.classes, chosen.attributes) == (name, classes, attributes)
+    kinds = {"cifar": ("airplane", "automobile"), "fmnist": ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat")}
+    for name, (first, values) in zip(PAIRED_SETS, kinds.items()):
+        assert Pair(name).lacks(tmp_path) is None
+        chosen, classes = Pair(name).load(3, root=tmp_path), len(values)
+        assert (chosen.name, chosen.classes, chosen.attributes) == (name, classes, (first, "mnist"))
+        assert chosen.values == {first: values, "mnist": tuple("01234"[:classes])}
         assert len(chosen.train) + len(chosen.validation) == 20 * classes
         assert chosen.train.labels.unique().tolist() == list(range(classes))
-        assert tuple(chosen.probe_test.attributes) == attributes
+        assert tuple(chosen.probe_test.attributes) == chosen.attributes
 
 
 def test_either_layout_of_cifar_gives_the_same_pairs(tmp_path, monkeypatch):
     write_mnist(tmp_path)
     write_cifar_folder(tmp_path)
-    folder = pairs.load("cifar-mnist", root=tmp_path)
+    folder = Pair("cifar-mnist").load(root=tmp_path)
     write_cifar_archive(tmp_path, monkeypatch, classes=2)
-    archive = pairs.load("cifar-mnist", root=tmp_path)
+    archive = Pair("cifar-mnist").load(root=tmp_path)
     assert all(same(getattr(folder, split), getattr(archive, split)) for split in SPLITS)
 
 
@@ -218,7 +238,7 @@ def test_either_layout_of_cifar_gives_the_same_pairs(tmp_path, monkeypatch):
     "name, sizes", [("cifar-mnist", (9000, 1000, 990, 980, 980)), ("fmnist-mnist", (26751, 2972, 2481, 2450, 2450))]
 )
 def test_real_sets_have_the_expected_sizes(name, sizes):
-    if not pairs.available(name):
+    if Pair(name).lacks():
         pytest.skip(f"{name} is not under the data root {data_root()}")
-    chosen = pairs.load(name)
+    chosen = Pair(name).load()
     assert tuple(len(getattr(chosen, split)) for split in SPLITS) == sizes

@@ -19,7 +19,7 @@ NOTEBOOKS = ROOT / "notebooks"
 PARAMETERS = ROOT / "book" / "parameters.yml"
 RESULTS = ROOT / "results"
 CLAIMS = RESULTS / "claims.json"  # made from the executed chapters
-STORE, DATA = "lib/trials/store.py", "lib/data/sources.py"  # what reads results, and the image data
+STORE, DATA = "lib/trials/store.py", "lib/data/root.py"  # what reads results, and the image data
 ENVIRONMENT = [ROOT / "requirements-lock.txt", ROOT / "pyproject.toml"]
 
 
@@ -33,10 +33,8 @@ def book_parameters() -> dict[str, dict]:
     entries = yaml.safe_load(PARAMETERS.read_text(encoding="utf-8")) or {}
     for notebook in chapters():
         if notebook.stem not in entries:
-            raise ValueError(
-                f"{PARAMETERS.relative_to(ROOT)} has no entry for {notebook.stem} "
-                "(an empty one, `{}`, runs it with its default parameters)"
-            )
+            hint = "an empty one, `{}`, runs it with its default parameters"
+            raise ValueError(f"{PARAMETERS.relative_to(ROOT)} has no entry for {notebook.stem} ({hint})")
     return {name: parameters or {} for name, parameters in entries.items()}
 
 
@@ -117,18 +115,7 @@ def of_run(notebook: Path, parameters: dict) -> str:
 
     Outputs stored in the notebook do not count.
     """
-    library = library_files(code_cells(notebook))
-    cells = [
-        (cell["cell_type"], cell.get("metadata"), "".join(cell["source"]))
-        for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    ]
-    return digest(
-        "\n".join(
-            [
-                json.dumps([cells, parameters], sort_keys=True),
-                sys.version,
-                *_lines(library + ENVIRONMENT),
-                *_watched(library),
-            ]
-        )
-    )
+    library, cells = library_files(code_cells(notebook)), json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    said = [(cell["cell_type"], cell.get("metadata"), "".join(cell["source"])) for cell in cells]
+    made_of = [json.dumps([said, parameters], sort_keys=True), sys.version]
+    return digest("\n".join([*made_of, *_lines(library + ENVIRONMENT), *_watched(library)]))

@@ -8,7 +8,7 @@ from pathlib import Path
 from lib.data import archives, cache, domains, groups, readers, root
 
 
-def state(name: str, where: Path | str | None = None, decode: bool = False) -> tuple[str, str]:
+def state(name: str, where: root.Root = None, decode: bool = False) -> tuple[str, str]:
     """(complete, reduced, damaged or missing; one line of detail) of the set of files `name` (one of root.FOLDERS).
 
     Tables are read, folders listed and every file looked for; natural images are decoded where `decode` is true,

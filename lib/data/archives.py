@@ -21,11 +21,10 @@ from urllib.request import Request, urlopen
 from torchvision.datasets.utils import check_integrity
 from tqdm import tqdm
 
-from lib.data.root import NO_ARCHIVE, DataError, command, data_root
+from lib.data.root import NO_ARCHIVE, TIMEOUT, DataError, Root, command, data_root
 from lib.data.tables import CELEBA_CHECKSUMS
 
 CHUNK = 1 << 20  # bytes
-TIMEOUT = 60  # seconds without a byte
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ ARCHIVES = {
 }
 
 
-def get(name: str, root: Path | str | None = None) -> None:
+def get(name: str, root: Root = None) -> None:
     """Bring the folder of the data set `name` into the data root.
 
     An archive that lies in its place, fetched by hand, is unpacked and kept; else it is downloaded where that
@@ -108,30 +107,26 @@ def fetch(address: str, path: Path) -> None:
     """
     part = path.with_name(f".{path.name}.part")
     have = part.stat().st_size if part.exists() else 0
+    # The last byte comes once more, so that a part that is already whole is no special case.
+    begin = max(have - 1, 0)
+    request = Request(address, headers={"Range": f"bytes={begin}-"} if have else {})
     try:
-        request = Request(address, headers={"Range": f"bytes={have}-"} if have else {})
-        with urlopen(request, timeout=TIMEOUT) as reply:
-            if reply.headers.get("Content-Range", "").split("-")[0] != f"bytes {have}":
-                have = 0  # the whole file comes, from a server that knows no ranges
+        with urlopen(request, timeout=TIMEOUT) as reply, part.open("r+b" if have else "wb") as file:
+            if not reply.headers.get("Content-Range", "").startswith(f"bytes {begin}-"):
+                begin = 0  # the whole file comes, from a server that knows no ranges
+            file.truncate(file.seek(begin))
             length = reply.headers.get("Content-Length")
-            total = None if length is None else have + int(length)
-            with (
-                part.open("ab" if have else "wb") as file,
-                tqdm(
-                    total=total, initial=have, desc=path.name, unit="B", unit_scale=True, leave=False, disable=None
-                ) as bar,
-            ):
-                while block := reply.read(CHUNK):
-                    file.write(block)
-                    bar.update(len(block))
+            total = None if length is None else begin + int(length)
+            bar = tqdm(None, path.name, total, initial=begin, unit="B", unit_scale=True, leave=False, disable=None)
+            while block := reply.read(CHUNK):
+                bar.update(file.write(block))
+            bar.close()
+            size = file.tell()
     except HTTPError as error:
-        if error.code != 416:  # range not satisfiable: nothing is left to come
-            raise
-        total = int(error.headers.get("Content-Range", "/0").split("/")[-1])
-    size = part.stat().st_size
-    if total is not None and size > total:
-        part.unlink()
-        raise OSError(f"what was left of an earlier download is no part of {address}")
+        if error.code == 416:  # range not satisfiable
+            part.unlink()
+            raise OSError(f"what was left of an earlier download is no part of {address}") from error
+        raise
     if total is not None and size < total:
         raise OSError(f"the connection broke off after {size:,} of {total:,} bytes")
     os.replace(part, path)

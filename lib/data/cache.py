@@ -5,8 +5,6 @@ else ``cache/`` in the repository. Its name holds a fingerprint of the image fil
 change), so that it is made anew where one of them changes. The folder may be deleted at any time.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shutil
@@ -28,10 +26,9 @@ DECODING = 1  # raised when the same files come to give other pixels
 SIZES = 8, 1024  # pixels, the least and the most
 
 
-def cache_root(cache: Path | str | None = None) -> Path:
-    """The cache root: `cache`, else ``SAM_CACHE_ROOT``, else ``cache/`` in the repository."""
-    repository = Path(__file__).parents[2]
-    return Path(cache or os.environ.get("SAM_CACHE_ROOT") or repository / "cache").expanduser()
+def cache_root() -> Path:
+    """The cache root: ``SAM_CACHE_ROOT``, else ``cache/`` in the repository."""
+    return Path(os.environ.get("SAM_CACHE_ROOT") or Path(__file__).parents[2] / "cache").expanduser()
 
 
 def check_size(size: object) -> int:
@@ -39,7 +36,7 @@ def check_size(size: object) -> int:
     return check.whole("size", size, *SIZES)
 
 
-def decoded(name: str, folder: Path, files: Sequence[str], size: int, cache: Path | str | None = None) -> Tensor:
+def decoded(name: str, folder: Path, files: Sequence[str], size: int) -> Tensor:
     """The images uint8 (n, 3, size, size) of the set `name`, in the order of `files` (relative to `folder`).
 
     Every image is turned into RGB and scaled to `size` by `size` pixels (bilinear, with antialiasing, without
@@ -50,7 +47,7 @@ def decoded(name: str, folder: Path, files: Sequence[str], size: int, cache: Pat
     written, and ValueError on a wrong size.
     """
     check_size(size)
-    path = cache_root(cache) / f"{name}-{size}-{fingerprint(name, folder, files)}.npy"
+    path = cache_root() / f"{name}-{size}-{fingerprint(name, folder, files)}.npy"
     shape = len(files), size, size, 3
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -125,13 +122,10 @@ def _write(name: str, folder: Path, files: Sequence[str], path: Path, shape: tup
 
 def _decode_all(name: str, folder: Path, files: Sequence[str], size: int) -> Iterator[np.ndarray]:
     """The images in order, decoded in threads (Pillow lets go of the interpreter), with a progress bar."""
-    tasks = (joblib.delayed(_decode)(name, folder / file, size) for file in files)
-    images = joblib.Parallel(n_jobs=-1, prefer="threads", return_as="generator")(tasks)
+
+    def decode(file: str) -> np.ndarray:
+        image = rgb_image(folder / file, DataError(f"{name}: {folder / file} is not a whole image file"))
+        return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+
+    images = joblib.Parallel(n_jobs=-1, prefer="threads", return_as="generator")(map(joblib.delayed(decode), files))
     yield from tqdm(images, total=len(files), desc=f"decoding {name}", unit="image", leave=False, disable=None)
-
-
-def _decode(name: str, path: Path, size: int) -> np.ndarray:
-    image = rgb_image(path, DataError(f"{name}: {path} is not a whole image file"))
-    if image.size != (size, size):
-        image = image.resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(image)

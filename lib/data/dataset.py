@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from lib.data.root import Root
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,14 +129,14 @@ class Source(Protocol):
         """What a stored configuration says of the data, as plain values: the kind of ``experiment`` and its own
         fields."""
 
-    def load(self, seed: int = 0, size: int | None = None, root: Path | str | None = None) -> Dataset:
+    def load(self, seed: int = 0, size: int | None = None, root: Root = None) -> Dataset:
         """The data set as `seed` splits it, of `size` by `size` pixels where its images have no size of their own.
 
         Raises ValueError on a wrong argument, and MissingData or DataError, in one line, where files are missing or
         damaged. The same seed gives the same set on every machine.
         """
 
-    def lacks(self, root: Path | str | None = None) -> str | None:
+    def lacks(self, root: Root = None) -> str | None:
         """In one line what is missing under the data root and how to get it; None: nothing."""
 
 

@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from lib import check
 from lib.data import cache
 from lib.data.dataset import Dataset, Split, rows_of_each
-from lib.data.root import DataError, damaged, lacking, missing, need
+from lib.data.root import DataError, Root, damaged, lacking, missing, need
 
 ATTRIBUTE = "class"  # the one attribute
 VALIDATION_SHARE = 0.1  # of the training domains ("10% of the training dataset", Appendix F.2)
@@ -77,67 +78,54 @@ class Domains:
         """See `Source`."""
         return {"experiment": "domains", "benchmark": self.benchmark, "target": self.target}
 
-    def load(self, seed: int = 0, size: int | None = None, root: Path | str | None = None) -> Dataset:
+    def load(self, seed: int = 0, size: int | None = None, root: Root = None) -> Dataset:
         """See `Source`; classes that differ over the domains, or too few images of one, are a DataError."""
         check.whole("seed", seed)
         size = cache.check_size(size)
-        listing = _list(self.benchmark, root)
-        is_target = listing.domain == list(BENCHMARKS[self.benchmark].domains).index(self.target)
+        folder, table, classes = _list(self.benchmark, root)
+        is_target = table["domain"].to_numpy() == list(BENCHMARKS[self.benchmark].domains).index(self.target)
         train_random, target_random = np.random.default_rng(seed).spawn(2)
         others = train_random.permutation(np.flatnonzero(~is_target))
         held_out = max(1, round(VALIDATION_SHARE * len(others)))
-        of_class = rows_of_each(listing.label, len(listing.classes), np.flatnonzero(is_target))
-        for name, rows in zip(listing.classes, of_class):
+        tests, probes = [], []
+        for name, rows in zip(
+            classes, rows_of_each(table["label"].to_numpy(), len(classes), np.flatnonzero(is_target))
+        ):
             if len(rows) < 2:
-                raise DataError(
-                    f"{self.benchmark}: the domain {self.target} must have two or more images of each class, "
-                    f"and has {len(rows)} of {name}"
-                )
-        shuffled = [
-            np.split(target_random.permutation(rows), [max(1, round(TEST_SHARE * len(rows)))]) for rows in of_class
-        ]
-        tests, probes = map(np.concatenate, zip(*shuffled))
-        labels = torch.from_numpy(listing.label)
-        images = cache.decoded(self.benchmark, listing.folder, listing.files, size)
+                problem = f"must have two or more images of each class, and has {len(rows)} of {name}"
+                raise DataError(f"{self.benchmark}: the domain {self.target} {problem}")
+            shuffled, count = target_random.permutation(rows), max(1, round(TEST_SHARE * len(rows)))
+            tests.append(shuffled[:count])
+            probes.append(shuffled[count:])
+        labels = torch.tensor(table["label"].to_numpy())
+        images = cache.decoded(self.benchmark, folder, list(table.index), size)
         everything = Split(images, labels, {ATTRIBUTE: labels})
+        chosen = others[held_out:], others[:held_out], np.concatenate(probes), np.concatenate(tests)
         # In the order in which they lie on the disk.
-        train, validation, probe_train, test = (
-            everything.take(np.sort(rows)) for rows in (others[held_out:], others[:held_out], probes, tests)
-        )
-        values = {ATTRIBUTE: listing.classes}
-        return Dataset(self.name, values, len(listing.classes), train, validation, test, probe_train, probe_test=test)
+        train, validation, probe_train, test = (everything.take(np.sort(rows)) for rows in chosen)
+        return Dataset(self.name, {ATTRIBUTE: classes}, len(classes), train, validation, test, probe_train, test)
 
-    def lacks(self, root: Path | str | None = None) -> str | None:
+    def lacks(self, root: Root = None) -> str | None:
         """See `Source`."""
         return lacking([self.benchmark], root)
 
 
-def describe(name: str, root: Path | str | None = None) -> tuple[str, str, Path, Sequence[str]]:
+def describe(name: str, root: Root = None) -> tuple[str, str, Path, Sequence[str]]:
     """Complete or reduced; one line of detail; the folder of the benchmark `name` and its images' names in it.
 
     Raises MissingData or DataError as `Domains.load`.
     """
-    listing, official = _list(name, root), BENCHMARKS[name]
-    counts = np.bincount(listing.domain).tolist()
+    (folder, table, classes), official = _list(name, root), BENCHMARKS[name]
+    counts = np.bincount(table["domain"]).tolist()
     detail = ", ".join(f"{count:,} {domain}" for count, domain in zip(counts, official.domains.values()))
-    complete = counts == list(official.counts) and len(listing.classes) == official.classes
-    detail += f" images of {len(listing.classes)} classes"
-    return "complete" if complete else "reduced", detail, listing.folder, listing.files
+    complete = counts == list(official.counts) and len(classes) == official.classes
+    detail += f" images of {len(classes)} classes"
+    return "complete" if complete else "reduced", detail, folder, list(table.index)
 
 
-@dataclass(frozen=True, eq=False)
-class _Listing:
-    """What the folders hold, in the order of domain, class and name."""
-
-    folder: Path
-    files: list[str]  # n names relative to `folder`
-    domain: np.ndarray  # int64 (n,)
-    label: np.ndarray  # int64 (n,)
-    classes: tuple[str, ...]
-
-
-def _list(benchmark: str, root: Path | str | None) -> _Listing:
-    """The images in the folders, by name; what is no image, or hidden, is passed over.
+def _list(benchmark: str, root: Root) -> tuple[Path, pd.DataFrame, tuple[str, ...]]:
+    """The folder; its images by their names in it, with domain and label, numbers, in the order of these; the
+    classes' names. What is no image, or hidden, is passed over.
 
     Raises MissingData or DataError where a domain or a class is missing or empty, or classes differ.
     """
@@ -160,8 +148,7 @@ def _list(benchmark: str, root: Path | str | None) -> _Listing:
             if not images:
                 raise damaged(benchmark, place / kind, "has no image", root)
             rows += [(f"{place.name}/{kind}/{image}", number, label) for image in images]
-    files, numbers, labels = zip(*rows)
-    return _Listing(folder, list(files), np.array(numbers), np.array(labels), classes)
+    return folder, pd.DataFrame(rows, columns=["file", "domain", "label"]).set_index("file"), classes
 
 
 # Until nobody uses them: the entry points of before.
@@ -169,9 +156,9 @@ DomainSet, DomainSplit = Dataset, Split
 NAMES = tuple(BENCHMARKS)
 
 
-def available(benchmark: str, root: Path | str | None = None) -> bool:
+def available(benchmark: str, root: Root = None) -> bool:
     return lacking([benchmark], root) is None
 
 
-def load(benchmark: str, target: str, size: int, seed: int = 0, root: Path | str | None = None) -> Dataset:
+def load(benchmark: str, target: str, size: int, seed: int = 0, root: Root = None) -> Dataset:
     return Domains(benchmark, target).load(seed, size, root)

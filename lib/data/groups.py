@@ -26,7 +26,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from lib import check
 from lib.data import cache, tables
 from lib.data.dataset import Dataset, Split, rows_of_each
-from lib.data.root import DataError, lacking
+from lib.data.root import DataError, Root, lacking
 
 GROUPS = 4
 SPLIT_NAMES = ("training", "validation", "test")
@@ -39,21 +39,12 @@ ATTRIBUTES = {
 }
 
 
-@dataclass(frozen=True)
-class Definition:
-    """One of the sets: the columns of its label and of what is correlated with it, and how many images a complete
-    set has, of each split and group."""
-
-    columns: tuple[str, str]
-    counts: tuple[tuple[int, ...], ...]
-
-
-SETS = {
-    "waterbirds": Definition(("y", "place"), ((3498, 184, 56, 1057), (467, 466, 133, 133), (2255, 2255, 642, 642))),
-    "celeba": Definition(
-        ("Blond_Hair", "Male"), ((71629, 66874, 22880, 1387), (8535, 8276, 2874, 182), (9767, 7535, 2480, 180))
-    ),
-    "birds_on_scenes": Definition(("y", "place"), ((2308, 121, 28, 542), (237, 236, 55, 54), (944, 944, 216, 217))),
+# The sets, with the columns of the label and of what is correlated with it.
+SETS = {"waterbirds": ("y", "place"), "celeba": ("Blond_Hair", "Male"), "birds_on_scenes": ("y", "place")}
+COUNTS = {  # images of a complete set in each split, of each group
+    "waterbirds": ((3498, 184, 56, 1057), (467, 466, 133, 133), (2255, 2255, 642, 642)),
+    "celeba": ((71629, 66874, 22880, 1387), (8535, 8276, 2874, 182), (9767, 7535, 2480, 180)),
+    "birds_on_scenes": ((2308, 121, 28, 542), (237, 236, 55, 54), (944, 944, 216, 217)),
 }
 
 
@@ -69,7 +60,7 @@ class Groups:
     attributes: tuple[str, str] | None = None
 
     def __post_init__(self) -> None:
-        own = SETS[check.choice("dataset", self.dataset, SETS)].columns
+        own = SETS[check.choice("dataset", self.dataset, SETS)]
         if self.attributes is None:
             return
         chosen = tuple(self.attributes)
@@ -89,11 +80,11 @@ class Groups:
         other = {} if self.attributes is None else {"attributes": list(self.attributes)}
         return {"experiment": "groups", "dataset": self.dataset, **other}
 
-    def load(self, seed: int = 0, size: int | None = None, root: Path | str | None = None) -> Dataset:
+    def load(self, seed: int = 0, size: int | None = None, root: Root = None) -> Dataset:
         """See `Source`; `seed` draws the probes' images. A split with too few images of a group is a DataError."""
         check.whole("seed", seed)
         size = cache.check_size(size)
-        columns = self.attributes or SETS[self.dataset].columns
+        columns = self.attributes or SETS[self.dataset]
         folder, table = tables.read(self.dataset, columns, root)
         values: dict[str, tuple[str, ...]] = dict(
             ATTRIBUTES.get(column, (column, (f"not {column}", column))) for column in columns
@@ -114,7 +105,7 @@ class Groups:
         train, validation, test, probe_train, probe_test = splits
         return Dataset(self.name, values, 2, train, validation, test, probe_train, probe_test, group_weights=weights)
 
-    def lacks(self, root: Path | str | None = None) -> str | None:
+    def lacks(self, root: Root = None) -> str | None:
         """See `Source`."""
         return lacking([self.dataset], root)
 
@@ -130,14 +121,14 @@ def places(split: np.ndarray, group: np.ndarray, seed: int) -> dict[str, np.ndar
     return {"train": train, "validation": kept, "test": test, "probe_train": probes[0], "probe_test": probes[1]}
 
 
-def describe(name: str, root: Path | str | None = None) -> tuple[str, str, Path, Sequence[str]]:
+def describe(name: str, root: Root = None) -> tuple[str, str, Path, Sequence[str]]:
     """Complete, reduced or damaged; one line of detail; the folder of the set `name` and its images' names in it.
 
     Raises MissingData or DataError as `tables.read`.
     """
-    folder, table = tables.read(name, SETS[name].columns, root)
-    _, counts = _groups(table, SETS[name].columns)
-    official = np.array(SETS[name].counts)
+    folder, table = tables.read(name, SETS[name], root)
+    _, counts = _groups(table, SETS[name])
+    official = np.array(COUNTS[name])
     detail = ", ".join(f"{count:,} {split}" for count, split in zip(counts.sum(1), SPLIT_NAMES)) + " images"
     found = (path for path in folder.rglob("[!.]*") if path.suffix.lower() in IMG_EXTENSIONS)
     names = set(table.index)
@@ -203,12 +194,9 @@ GroupedSet, GroupedSplit = Dataset, Split
 NAMES = tuple(SETS)
 
 
-def available(name: str, root: Path | str | None = None) -> bool:
+def available(name: str, root: Root = None) -> bool:
     return Groups(name).lacks(root) is None
 
 
-def load(name: str, size: int, seed: int = 0, root: Path | str | None = None) -> Dataset:
+def load(name: str, size: int, seed: int = 0, root: Root = None) -> Dataset:
     return Groups(name).load(seed, size, root)
-
-
-Definition.archive = property(lambda self: None if self is SETS["birds_on_scenes"] else True)  # type: ignore[attr-defined]

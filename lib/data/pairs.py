@@ -10,7 +10,6 @@ combination (``probe_test``).
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from torch.nn.functional import pad
 from lib import check
 from lib.data import readers
 from lib.data.dataset import Dataset, Split, rows_of_each
-from lib.data.root import lacking
+from lib.data.root import Root, lacking
 
 SIDE = 32  # pixels: the side of the square that each of the two images is padded to
 VALIDATION_SHARE = 0.1  # "a random 90/10 split of the training set" (Appendix B)
@@ -74,7 +73,7 @@ class Pair:
         own = {} if self.images is None else {"images": self.images}
         return {"experiment": "images", "dataset": self.name, **own}
 
-    def load(self, seed: int = 0, size: int | None = None, root: Path | str | None = None) -> Dataset:
+    def load(self, seed: int = 0, size: int | None = None, root: Root = None) -> Dataset:
         """See `Source`; the images keep their size."""
         check.whole("seed", seed)
         if self.parts is not None:
@@ -86,7 +85,7 @@ class Pair:
             parts.append(Part(attribute, train, test, readers.CLASSES[files][:classes]))
         return pair(self.name, parts[0], parts[1], seed)
 
-    def lacks(self, root: Path | str | None = None) -> str | None:
+    def lacks(self, root: Root = None) -> str | None:
         """See `Source`."""
         return None if self.parts is not None else lacking([files for _, files in PAIRED_SETS[self.name][:2]], root)
 
@@ -196,9 +195,9 @@ def fingerprint(name: str) -> str | None:
     return _source(name).images
 
 
-def available(name: str, root: Path | str | None = None) -> bool:
+def available(name: str, root: Root = None) -> bool:
     return _source(name).lacks(root) is None
 
 
-def load(name: str, seed: int = 0, root: Path | str | None = None) -> Dataset:
+def load(name: str, seed: int = 0, root: Root = None) -> Dataset:
     return _source(name).load(seed, root=root)

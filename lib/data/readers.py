@@ -18,7 +18,7 @@ from torchvision.datasets.utils import check_integrity
 
 from lib import check
 from lib.data.dataset import Split
-from lib.data.root import FOLDERS, DataError, damaged, data_root, missing, need, rgb_image
+from lib.data.root import FOLDERS, TIMEOUT, DataError, Root, damaged, data_root, missing, need, rgb_image
 
 SPLITS = ("train", "test")
 SETS = {"mnist": datasets.MNIST, "fashion-mnist": datasets.FashionMNIST, "cifar10": datasets.CIFAR10}
@@ -29,7 +29,7 @@ CLASSES = {
     "fashion-mnist": tuple(datasets.FashionMNIST.classes),
     "cifar10": CIFAR_CLASSES,
 }
-# Of the unpacked files (images and labels for training, then for tests); torchvision knows those of the packed ones.
+# MD5 of the unpacked files; torchvision knows those of the packed ones.
 IDX_CHECKSUMS = {
     "mnist": {
         "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
@@ -44,10 +44,9 @@ IDX_CHECKSUMS = {
         "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
     },
 }
-TIMEOUT = 60  # seconds without a byte
 
 
-def read(name: str, split: str, classes: Sequence[int] | None = None, root: Path | str | None = None) -> Split:
+def read(name: str, split: str, classes: Sequence[int] | None = None, root: Root = None) -> Split:
     """The images of `classes` (numbers 0 to 9; all ten where None) in one official split of a set.
 
     `name` is one of SETS and `split` one of SPLITS. Labels are positions in `classes`; images have one channel or
@@ -61,12 +60,8 @@ def read(name: str, split: str, classes: Sequence[int] | None = None, root: Path
     if not classes or len(set(classes)) < len(classes) or not set(classes) <= set(range(10)):
         raise ValueError(f"classes must be distinct numbers from 0 to 9, not {classes}")
     folder = need(name, root)
-    if name != "cifar10":
-        images, labels = _read_idx(name, split, folder, root)
-    elif folder.name == "cifar10":
-        images, labels = _read_cifar_folder(split, classes, folder, root)
-    else:
-        images, labels = _read_cifar(split, folder, root)
+    reader = _read_idx if name != "cifar10" else _read_cifar_folder if folder.name == "cifar10" else _read_cifar
+    images, labels = reader(name, split, classes, folder, root)
     position = torch.full((10,), -1)
     position[list(classes)] = torch.arange(len(classes))
     wanted = position[labels] >= 0
@@ -95,7 +90,7 @@ def read_folder(folder: Path | str, side: int = 32) -> Split:
     return Split.of(np.stack(images).transpose(0, 3, 1, 2), np.array(labels))
 
 
-def download(name: str, root: Path | str | None = None) -> None:
+def download(name: str, root: Root = None) -> None:
     """Get the set `name` with torchvision (progress bars, checksums) into the data root.
 
     All is fetched and unpacked in a temporary folder of the data root, and moved into place when it is whole.
@@ -122,11 +117,28 @@ def download(name: str, root: Path | str | None = None) -> None:
         socket.setdefaulttimeout(timeout)
 
 
-def _read_idx(name: str, split: str, folder: Path, root: Path | str | None) -> tuple[Tensor, Tensor]:
-    """All images uint8 (n, 1, 28, 28) and labels int64 (n,) of MNIST or Fashion-MNIST, checked."""
-    of_split = SPLITS.index(split)
+def describe(name: str, root: Root = None) -> tuple[str, str, Path, Sequence[str]]:
+    """Complete or reduced; one line of detail; the folder of the set `name`, whose files are all read, and no names.
+
+    Raises MissingData or DataError as `read`.
+    """
+    folder, counts, classes = need(name, root), [], list(range(10))
+    for split in SPLITS:
+        if folder.name == "cifar10":  # it may hold only some of the classes, but one at least
+            there = [(folder / split / kind).is_dir() for kind in CIFAR_CLASSES]
+            classes = [label for label in range(10) if there[label]] or [0]
+        counts.append(len(read(name, split, classes, root)))
+    detail = ", ".join(f"{count:,} {split} images" for count, split in zip(counts, SPLITS))
+    detail += f" of {len(classes)} classes" if len(classes) < 10 else ""
+    return "complete" if tuple(counts) == COUNTS[name] else "reduced", detail, folder, ()
+
+
+# Each reader gives images uint8 (n, 1 or 3, height, width) and labels int64 (n,), of `classes` at least.
+
+
+def _read_idx(name: str, split: str, classes: Sequence[int], folder: Path, root: Root) -> tuple[Tensor, Tensor]:
     tensors = []
-    files = list(IDX_CHECKSUMS[name])[2 * of_split :]
+    files = [file for file in IDX_CHECKSUMS[name] if file.startswith({"train": "train", "test": "t10k"}[split])]
     for file, reader, item in zip(files, (read_image_file, read_label_file), ((28, 28), ())):
         path = folder / file
         if not path.exists():
@@ -138,7 +150,7 @@ def _read_idx(name: str, split: str, folder: Path, root: Path | str | None) -> t
         if tensor.shape[1:] != item:
             raise damaged(name, path, f"is not an idx file of items of shape {item}", root)
         # A shorter file can be no official one, and is the owner's choice.
-        full = len(tensor) >= COUNTS[name][of_split]
+        full = len(tensor) >= COUNTS[name][SPLITS.index(split)]
         if full and not check_integrity(path, IDX_CHECKSUMS[name][file]):
             raise damaged(name, path, "has the wrong content (checksum)", root)
         tensors.append(tensor)
@@ -148,51 +160,32 @@ def _read_idx(name: str, split: str, folder: Path, root: Path | str | None) -> t
     return images[:, None], labels
 
 
-def _read_cifar(split: str, folder: Path, root: Path | str | None) -> tuple[Tensor, Tensor]:
-    """All images uint8 (n, 3, 32, 32) and labels int64 (n,) of the archive's files."""
+def _read_cifar(name: str, split: str, classes: Sequence[int], folder: Path, root: Root) -> tuple[Tensor, Tensor]:
     cifar = datasets.CIFAR10
     try:
         archive = cifar(folder.parent, train=split == "train")
     except RuntimeError as error:
         for file, checksum in (*cifar.train_list, *cifar.test_list, (cifar.meta["filename"], cifar.meta["md5"])):
             if not (folder / file).is_file():
-                raise missing("cifar10", folder / file, root) from error
+                raise missing(name, folder / file, root) from error
             if not check_integrity(folder / file, checksum):
-                raise damaged("cifar10", folder / file, "has the wrong content (checksum)", root) from error
+                raise damaged(name, folder / file, "has the wrong content (checksum)", root) from error
         raise
     return torch.from_numpy(archive.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(archive.targets)
 
 
 def _read_cifar_folder(
-    split: str, classes: Sequence[int], folder: Path, root: Path | str | None
+    name: str, split: str, classes: Sequence[int], folder: Path, root: Root
 ) -> tuple[Tensor, Tensor]:
-    """Images uint8 (n, 3, 32, 32) and labels int64 (n,) of `classes`, from a folder for each."""
     images, labels = [], []
     for label in classes:
         paths = list((folder / split / CIFAR_CLASSES[label]).glob("*.png"))
         if not paths:
-            raise missing("cifar10", folder / split / CIFAR_CLASSES[label] / "*.png", root)
+            raise missing(name, folder / split / CIFAR_CLASSES[label] / "*.png", root)
         for path in paths:
-            image = rgb_image(path, damaged("cifar10", path, "is not a whole image file", root))
+            image = rgb_image(path, damaged(name, path, "is not a whole image file", root))
             if image.size != (32, 32):
-                raise damaged("cifar10", path, "has {} x {} pixels, not 32 x 32".format(*image.size), root)
+                raise damaged(name, path, "has {} x {} pixels, not 32 x 32".format(*image.size), root)
             images.append(np.asarray(image))
-            labels.append(label)
+        labels += [label] * len(paths)
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(), torch.tensor(labels)
-
-
-def describe(name: str, root: Path | str | None = None) -> tuple[str, str, Path, Sequence[str]]:
-    """Complete or reduced; one line of detail; the folder of the set `name`, whose files are all read, and no names.
-
-    Raises MissingData or DataError as `read`.
-    """
-    folder, counts, classes = need(name, root), [], list(range(10))
-    for split in SPLITS:
-        if folder.name == "cifar10":  # it may hold only some of the classes
-            classes = [label for label in range(10) if (folder / split / CIFAR_CLASSES[label]).is_dir()]
-            if not classes:
-                raise missing(name, folder / split / "*" / "*.png", root)
-        counts.append(len(read(name, split, classes, root)))
-    detail = ", ".join(f"{count:,} {split} images" for count, split in zip(counts, SPLITS))
-    detail += f" of {len(classes)} classes" if len(classes) < 10 else ""
-    return "complete" if tuple(counts) == COUNTS[name] else "reduced", detail, folder, ()

@@ -6,10 +6,13 @@ The data root is the environment variable ``SAM_DATA_ROOT``, else ``data/`` in t
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from PIL import Image
 
 from lib import check
+
+Root: TypeAlias = Path | str | None  # of the data; None: see `data_root`
 
 # Of each set of files, where it may lie under the data root; the folder that wins comes first.
 FOLDERS = {
@@ -26,6 +29,7 @@ FOLDERS = {
     "vlcs": ("VLCS",),
     "office_home": ("office_home",),
 }
+TIMEOUT = 60  # seconds of a download without a byte
 UNPUBLISHED = ("birds_on_scenes",)
 NO_ARCHIVE = "this set is not published; copy its folder into the data root"
 
@@ -41,18 +45,18 @@ class MissingData(DataError):
     """A file of a data set is not there."""
 
 
-def data_root(root: Path | str | None = None) -> Path:
+def data_root(root: Root = None) -> Path:
     """The data root: `root`, else ``SAM_DATA_ROOT``, else ``data/`` in the repository."""
     return Path(root or os.environ.get("SAM_DATA_ROOT") or Path(__file__).parents[2] / "data").expanduser()
 
 
-def find(name: str, root: Path | str | None = None) -> Path | None:
+def find(name: str, root: Root = None) -> Path | None:
     """The folder of the set of files `name` (one of FOLDERS), whole or damaged; None where there is none."""
     folders = FOLDERS[check.choice("name", name, FOLDERS)]
     return next(filter(Path.is_dir, (data_root(root) / folder for folder in folders)), None)
 
 
-def need(name: str, root: Path | str | None = None) -> Path:
+def need(name: str, root: Root = None) -> Path:
     """The same folder; raises MissingData where there is none."""
     folder = find(name, root)
     if folder is None:
@@ -60,7 +64,7 @@ def need(name: str, root: Path | str | None = None) -> Path:
     return folder
 
 
-def lacking(names: Sequence[str], root: Path | str | None = None) -> str | None:
+def lacking(names: Sequence[str], root: Root = None) -> str | None:
     """In one line which of the sets of files `names` have no folder, and how to get them; None: all have one."""
     absent = [name for name in names if find(name, root) is None]
     if not absent:
@@ -76,19 +80,19 @@ def lacking(names: Sequence[str], root: Path | str | None = None) -> str | None:
     )
 
 
-def command(names: Sequence[str], root: Path | str | None = None) -> str:
+def command(names: Sequence[str], root: Root = None) -> str:
     """The command that gets the sets of files `names`."""
     elsewhere = "" if data_root(root) == data_root() else f" --root {root}"
     return f"python -m lib.data --download {' '.join(names)}{elsewhere}"
 
 
-def missing(name: str, path: Path, root: Path | str | None = None) -> MissingData:
+def missing(name: str, path: Path, root: Root = None) -> MissingData:
     """The error of a file that is not there."""
     otherwise = "" if name in UNPUBLISHED else f", or get it with: {command([name], root)}"
     return MissingData(f"{name}: {path} is missing; set SAM_DATA_ROOT to the folder of the data sets{otherwise}")
 
 
-def damaged(name: str, path: Path, problem: str, root: Path | str | None = None) -> DataError:
+def damaged(name: str, path: Path, problem: str, root: Root = None) -> DataError:
     """The error of a file with a `problem`."""
     otherwise = "" if name in UNPUBLISHED else f"; get it anew with: {command([name], root)}"
     return DataError(f"{name}: {path} {problem}{otherwise}")

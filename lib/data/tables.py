@@ -18,14 +18,14 @@ import pandas as pd
 from torchvision import datasets
 from torchvision.datasets.utils import check_integrity
 
-from lib.data.root import damaged, missing, need
+from lib.data.root import Root, damaged, missing, need
 
 SPLITS = 3  # numbered 0 (training), 1 (validation), 2 (test) by all of the sets
 CELEBA_IMAGES = 202_599
 CELEBA_CHECKSUMS = {file: checksum for _, checksum, file in datasets.CelebA.file_list}
 
 
-def read(name: str, columns: Sequence[str], root: Path | str | None = None) -> tuple[Path, pd.DataFrame]:
+def read(name: str, columns: Sequence[str], root: Root = None) -> tuple[Path, pd.DataFrame]:
     """The folder of the images of the set `name`, and their table; no image is opened.
 
     The table is indexed by the files' names relative to the folder, ordered by split and then by name, and has the
@@ -50,9 +50,7 @@ def read(name: str, columns: Sequence[str], root: Path | str | None = None) -> t
     return folder, table.astype(np.int64).rename_axis("file").sort_values(["split", "file"])
 
 
-def _table(
-    name: str, folder: Path, stem: str, allowed: dict[str, Sequence[int]], root: Path | str | None
-) -> pd.DataFrame:
+def _table(name: str, folder: Path, stem: str, allowed: dict[str, Sequence[int]], root: Root) -> pd.DataFrame:
     """The columns of a table that `allowed` names, by image, as whole numbers, each one of those allowed."""
     text, comma = folder / f"{stem}.txt", folder / f"{stem}.csv"
     path = text if name == "celeba" and (text.is_file() or not comma.is_file()) else comma

@@ -8,14 +8,16 @@ Input x = (x_e, x_h) in R^4. For label y the latents z_e, z_h are uniform on y [
 with kappa the complexity in degrees: the two labels lie on two arms of a spiral.
 """
 
-from __future__ import annotations
-
+import math
 from dataclasses import dataclass, fields
 
 import numpy as np
 
+from lib import check
+
 SPLITS = ("train", "validation", "test")
 NOISY = ("both", "hard")
+NOISES = ("uniform_noise", "gaussian_noise", "label_noise", "dropout")
 
 
 @dataclass(frozen=True)
@@ -40,26 +42,13 @@ class ToyConstants:
     test_points: int = 2000  # fresh clean points for the probing errors; as many for validation (ours)
 
     def __post_init__(self) -> None:
-        if not np.isfinite(self.outer) or self.outer <= 0:
-            raise ValueError(f"outer must be a positive finite number, not {self.outer!r}")
-        limits = {
-            "complexity": (0, np.inf),
-            "inner": (0, self.outer),
-            "easy_scale": (0, np.inf),
-            "hard_scale": (0, np.inf),
-            "uniform_noise": (0, np.inf),
-            "gaussian_noise": (0, np.inf),
-            "label_noise": (0, 1),
-            "dropout": (0, 1),
-            "training_points": (1, np.inf),
-            "test_points": (1, np.inf),
-        }
-        for name, (low, high) in limits.items():
-            value = getattr(self, name)
-            if not low <= value <= high or not np.isfinite(value):
-                raise ValueError(f"{name} must be a finite number between {low} and {high}, not {value!r}")
-        if self.noisy not in NOISY:
-            raise ValueError(f"noisy must be one of {', '.join(NOISY)}, not {self.noisy!r}")
+        check.number("outer", self.outer, 0, above=True)
+        limits = {"inner": self.outer, "label_noise": 1, "dropout": 1}
+        for name in ("complexity", "inner", "easy_scale", "hard_scale", *NOISES):
+            check.number(name, getattr(self, name), 0, limits.get(name, math.inf))
+        for name in ("training_points", "test_points"):
+            check.whole(name, getattr(self, name), 1)
+        check.choice("noisy", self.noisy, NOISY)
 
     def __str__(self) -> str:
         return ", ".join(f"{field.name}={getattr(self, field.name)}" for field in fields(self))
@@ -82,10 +71,8 @@ def sample(constants: ToyConstants, seed: int, split: str = "train") -> ToySampl
     their labels, their latents up to scale and the same draws for each kind of noise, so comparisons
     between constants stay paired. Raises ValueError for an unknown split or a negative seed.
     """
-    if split not in SPLITS:
-        raise ValueError(f"split must be one of {', '.join(SPLITS)}, not {split!r}")
-    if seed < 0:
-        raise ValueError(f"seed must be 0 or more, not {seed!r}")
+    check.choice("split", split, SPLITS)
+    check.whole("seed", seed)
     streams = [np.random.default_rng([seed, SPLITS.index(split), source]) for source in range(5)]
     latent, uniform, gaussian, flips, drops = streams
     n = constants.training_points if split == "train" else constants.test_points

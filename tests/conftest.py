@@ -1,0 +1,26 @@
+"""What tests of more than one room begin with."""
+
+from collections.abc import Callable
+
+import pytest
+
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch):
+    """The folder in which this test alone decodes images."""
+    monkeypatch.setenv("SAM_CACHE_ROOT", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def refuses() -> Callable:
+    """Calls a function that must raise `error`, in one line that matches `match` and holds all of `words`."""
+
+    def call(error: type[Exception], function: Callable, *given, match: str | None = None, words=(), **named) -> str:
+        with pytest.raises(error, match=match) as caught:
+            function(*given, **named)
+        message = str(caught.value)
+        assert "\n" not in message and all(str(word) in message for word in words), message
+        return message
+
+    return call
