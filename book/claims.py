@@ -73,11 +73,11 @@ class Check:
 
     def as_json(self) -> dict[str, Any]:
         """The check as plain JSON values; a number that is none (NaN, infinity) is null."""
-        effect = self.effect and {
-            name: value if math.isfinite(value) else None for name, value in asdict(self.effect).items()
-        }
         holds = None if self.holds is None else bool(self.holds)  # NumPy's booleans are no JSON
-        return {"what": self.what, "holds": holds, "effect": effect, "main": self.main, "reduced": self.reduced}
+        values = asdict(self) | {"holds": holds}
+        if self.effect:
+            values["effect"] = {name: x if math.isfinite(x) else None for name, x in values["effect"].items()}
+        return values
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Check:

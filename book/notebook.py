@@ -14,6 +14,7 @@ import sys
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import matplotlib.pyplot as plt
@@ -103,19 +104,9 @@ def _names(cell: str) -> tuple[dict[str, str], set[str]]:
         body = ast.parse(cell).body
     except SyntaxError:  # an IPython magic: no parameters there
         return {}, set()
-    annotated = {
-        line.target.id: ast.unparse(line.annotation)
-        for line in body
-        if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)
-    }
-    assigned = {
-        target.id
-        for line in body
-        if isinstance(line, ast.Assign)
-        for target in line.targets
-        if isinstance(target, ast.Name)
-    }
-    return annotated, assigned
+    typed = [line for line in body if isinstance(line, ast.AnnAssign)]
+    assigned = (target for line in body if isinstance(line, ast.Assign) for target in line.targets)
+    return {ast.unparse(line.target): ast.unparse(line.annotation) for line in typed}, set(map(ast.unparse, assigned))
 
 
 def _checked_value(name: str, value: Any, kind: str, rule: Rule) -> Any:
@@ -148,22 +139,11 @@ def figure(name: str, fig: Figure) -> None:
 def interactive(name: str, fig: PlotlyFigure, alt: str = "") -> None:
     """Show a plotly figure, as wide as the page, and glue it as `name`; `alt` describes it in words."""
     fig.update_layout(width=None, autosize=True)
-    plot = fig.to_html(
-        full_html=False,
-        include_plotlyjs=False,
-        include_mathjax=False,
-        div_id=f"{name}-plot",
-        config={"responsive": True, "displayModeBar": False},
-    )
-    label = alt.replace("&", "&amp;").replace('"', "&quot;")
-    _glue(
-        name,
-        {
-            "text/html": f'<div class="interactive" role="group" aria-label="{label}">{plot}</div>',
-            PLOTLY: json.loads(fig.to_json()),
-            "text/plain": f"<interactive figure {name}>",
-        },
-    )
+    bare = {"full_html": False, "include_plotlyjs": False, "include_mathjax": False}
+    config = {"responsive": True, "displayModeBar": False}
+    plot = fig.to_html(**bare, div_id=f"{name}-plot", config=config)
+    html = f'<div class="interactive" role="group" aria-label="{escape(alt)}">{plot}</div>'
+    _glue(name, {"text/html": html, PLOTLY: json.loads(fig.to_json()), "text/plain": f"<interactive figure {name}>"})
 
 
 def placeholder(message: str) -> Figure:
@@ -197,11 +177,8 @@ def numbers(prefix: str, values: Mapping[str, Any]) -> None:
 def _glue(name: str, data: dict[str, Any], prefix: str = "") -> None:
     if not re.fullmatch(r"[A-Za-z][\w-]*", name):
         raise ValueError(f"name must be a letter, then letters, digits, _ or -, not {name!r}")
-    display(
-        {prefix + mime: content for mime, content in data.items()},
-        raw=True,
-        metadata={"scrapbook": {"name": name, "mime_prefix": prefix}},
-    )
+    shown = {prefix + mime: content for mime, content in data.items()}
+    display(shown, raw=True, metadata={"scrapbook": {"name": name, "mime_prefix": prefix}})
 
 
 class KeyNumbers(pd.DataFrame):

@@ -1,7 +1,7 @@
 """Runs the chapters: `book/chapters/` holds each notebook as executed with the book's parameters.
 
-    python book/chapters.py              run those whose inputs changed
-    python book/chapters.py --in-place   run every notebook with its default parameters, keep outputs in it
+    python -m book.make.chapters              run those whose inputs changed
+    python -m book.make.chapters --in-place   run every notebook with its default parameters, keep outputs in it
 
 A chapter that fails names its cell; what was there from the last good run stays.
 """
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from book.make import fingerprint
+from lib.files import replacing
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -32,11 +33,8 @@ KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 def is_fresh(notebook: Path, parameters: dict) -> bool:
     """Whether the executed chapter was made from exactly these inputs."""
     executed = EXECUTED / notebook.name
-    if not executed.exists():
-        return False
-    return json.loads(executed.read_text(encoding="utf-8"))["metadata"].get(MARK) == fingerprint.of_run(
-        notebook, parameters
-    )
+    made_from = json.loads(executed.read_text(encoding="utf-8"))["metadata"].get(MARK) if executed.exists() else None
+    return made_from == fingerprint.of_run(notebook, parameters)
 
 
 def run_stale() -> bool:
@@ -48,22 +46,17 @@ def run_stale() -> bool:
             executed.unlink()
     good = True
     for notebook in fingerprint.chapters():
-        if is_fresh(notebook, parameters[notebook.stem]):
+        given = parameters[notebook.stem]
+        if is_fresh(notebook, given):
             continue
-        made_from = fingerprint.of_run(notebook, parameters[notebook.stem])  # as it begins
-        began = time.perf_counter()
-        result = execute(notebook, parameters[notebook.stem])
+        made_from, began = fingerprint.of_run(notebook, given), time.perf_counter()  # as it begins
+        result = execute(notebook, given)
         good = good and result is not None
         if result is not None:
             for_the_page(result)
-            result.metadata.update(
-                {  # the last three for the scorecard
-                    MARK: made_from,
-                    "parameters": parameters[notebook.stem],
-                    "seconds": round(time.perf_counter() - began),
-                    "cores": os.cpu_count(),
-                }
-            )
+            seconds = round(time.perf_counter() - began)
+            made = {"parameters": given, "seconds": seconds, "cores": os.cpu_count()}  # for the scorecard
+            result.metadata.update({MARK: made_from, **made})
             write(EXECUTED / notebook.name, as_text(result))
     return good
 
@@ -93,7 +86,7 @@ def execute(notebook: Path, parameters: dict) -> NotebookNode | None:
             await super().start_kernel(**options, stderr=subprocess.DEVNULL)
 
     logging.getLogger("papermill").setLevel(logging.ERROR)
-    began = time.perf_counter()
+    began, problem = time.perf_counter(), ""
     started: list[NotebookNode] = []
     print(f"{notebook.stem}: running", flush=True)
     try:
@@ -102,28 +95,22 @@ def execute(notebook: Path, parameters: dict) -> NotebookNode | None:
             raise PapermillException(
                 f"book/parameters.yml gives it an unknown parameter {name}; it takes {', '.join(sorted(known))}"
             )
-        bar = {"desc": notebook.stem, "leave": False} if sys.stderr.isatty() else False
-        result = papermill.execute_notebook(
-            notebook,
-            None,
-            parameters,
-            kernel_name="python3",
-            progress_bar=bar,
-            cwd=fingerprint.ROOT,
-            kernel_manager_class=QuietKernelManager,
-            on_cell_start=lambda cell, **_: started.append(cell),
-        )
+        options = {
+            "kernel_name": "python3",
+            "progress_bar": {"desc": notebook.stem, "leave": False} if sys.stderr.isatty() else False,
+            "cwd": fingerprint.ROOT,
+            "kernel_manager_class": QuietKernelManager,
+            "on_cell_start": lambda cell, **_: started.append(cell),
+        }
+        result = papermill.execute_notebook(notebook, None, parameters, **options)
     except PapermillExecutionError as error:
-        reason = " ".join(f"{error.ename}: {error.evalue}".split())
-        print(
-            f"{notebook.stem}: cell {error.exec_count}, {_beginning(error.source)}, failed: {reason}", file=sys.stderr
-        )
-        return None
+        problem = f"cell {error.exec_count}, {_beginning(error.source)}, failed: {error.ename}: {error.evalue}"
     except DeadKernelError:
-        print(f"{notebook.stem}: the kernel died in the cell {_beginning(started[-1].source)}", file=sys.stderr)
-        return None
+        problem = f"the kernel died in the cell {_beginning(started[-1].source)}"
     except PapermillException as error:
-        print(f"{notebook.stem}: {' '.join(str(error).split())}", file=sys.stderr)
+        problem = str(error)
+    if problem:
+        print(f"{notebook.stem}: {' '.join(problem.split())}", file=sys.stderr)
         return None
     print(f"{notebook.stem}: done in {time.perf_counter() - began:.0f} s", flush=True)
     merge_parameters(result)
@@ -137,11 +124,8 @@ def _beginning(source: str) -> str:
 
 def declared(sources: list[str]) -> set[str]:
     """The names that the first cell with annotated assignments declares."""
-    for source in sources:
-        names = {line.target.id for line in _annotated(source)}
-        if names:
-            return names
-    return set()
+    found = ({line.target.id for line in _annotated(source)} for source in sources)
+    return next(filter(None, found), set())
 
 
 def _annotated(source: str) -> list[ast.AnnAssign]:
@@ -215,12 +199,8 @@ def as_text(notebook: NotebookNode) -> bytes:
 
 def write(path: Path, content: bytes) -> None:
     """Write whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as file:
+        file.write(content)
 
 
 def main() -> int:

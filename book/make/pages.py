@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import base64
 import fcntl
-import io
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -25,17 +23,15 @@ BUILD = ROOT / "_build"
 HTML = BUILD / "html"
 MADE_FROM = HTML / ".made_from"
 HEADLINE = ("03_toy", "fig-headline", BOOK / "images" / "headline.png")  # chapter, name, file for README
-HEADLINE_BYTES = 100_000
 
 
 def inputs() -> str:
     """The hash of everything that the pages are made from, the library of the book's own code included."""
     files = [path for path in BOOK.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
-    library = fingerprint.library_files([path.read_text(encoding="utf-8") for path in files if path.suffix == ".py"])
-    claims = [path for path in [fingerprint.CLAIMS] if path.exists()]
-    return fingerprint.of_files(
-        [*files, ROOT / "_config.yml", *fingerprint.ENVIRONMENT, *library, *fingerprint.trial_files(), *claims]
-    )
+    code = [path.read_text(encoding="utf-8") for path in files if path.suffix == ".py"]
+    files += [ROOT / "_config.yml", *fingerprint.ENVIRONMENT, *fingerprint.library_files(code)]
+    files += [*fingerprint.trial_files(), *(path for path in [fingerprint.CLAIMS] if path.exists())]
+    return fingerprint.of_files(sorted(set(files)))
 
 
 def build() -> bool:
@@ -49,36 +45,19 @@ def build() -> bool:
     made_from = inputs()
     work = BUILD / "work"
     shutil.rmtree(work / "_build" / "html", ignore_errors=True)  # else a new stylesheet alone is not copied
-    command = [
-        sys.executable,
-        "-c",
-        "from jupyter_book.cli.main import main; main()",
-        "build",
-        "book",
-        "-W",
-        "-n",
-        "--keep-going",
-        "--path-output",
-        work,
-    ]
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", "book"]
+    command += ["-W", "-n", "--keep-going", "--path-output", work]
     log = BUILD / "pages.log"
-    path = os.pathsep.join(filter(None, [str(BOOK), os.environ.get("PYTHONPATH")]))  # for book/_ext
     with log.open("w") as output:
-        failed = subprocess.run(
-            command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, "PYTHONPATH": path}
-        ).returncode
+        failed = subprocess.run(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT).returncode
     text = re.sub(r"\x1b\[[\d;]*m", "", log.read_text()).replace(f"{ROOT}/", "")
     problems = [line for line in text.splitlines() if "WARNING" in line or "ERROR" in line]
     if failed and not problems:
         problems = text.splitlines()[-20:]
     problems = problems or list(missing(work / "_build" / "html"))
     if failed or problems:
-        print(
-            *problems,
-            f"pages: not built, for the reasons above; {log.relative_to(ROOT)} has it all",
-            sep="\n",
-            file=sys.stderr,
-        )
+        problems.append(f"pages: not built, for the reasons above; {log.relative_to(ROOT)} has it all")
+        print(*problems, sep="\n", file=sys.stderr)
         return False
     put_in_place(work / "_build" / "html", made_from)
     print(f"pages: done in {time.perf_counter() - began:.0f} s", flush=True)
@@ -152,12 +131,12 @@ def glued_figures(executed: Path) -> list[tuple[str, str, str]]:
 
 
 def write_headline() -> None:
-    """Store the headline figure of its chapter, with few colours, where README and landing page show it."""
+    """Store the headline figure of its chapter where README and landing page show it."""
     chapter, headline, path = HEADLINE
     executed = chapters.EXECUTED / f"{chapter}.ipynb"
     for name, _, content in glued_figures(executed) if executed.exists() else []:
         if name == headline:
-            picture = _reduced(base64.b64decode(content))
+            picture = base64.b64decode(content)
             if not path.exists() or path.read_bytes() != picture:
                 chapters.write(path, picture)
 
@@ -167,19 +146,6 @@ def write_scorecard() -> None:
     from book import scorecard
 
     scorecard.write(scorecard.collect(chapters.EXECUTED))
-
-
-def _reduced(png: bytes) -> bytes:
-    """The picture in 128 colours, made smaller until it is under HEADLINE_BYTES."""
-    from PIL import Image
-
-    picture = Image.open(io.BytesIO(png)).convert("RGB")
-    while True:
-        reduced = io.BytesIO()
-        picture.quantize(128, dither=Image.Dither.NONE).save(reduced, "PNG", optimize=True)
-        if reduced.tell() < HEADLINE_BYTES:
-            return reduced.getvalue()
-        picture = picture.resize((picture.width * 4 // 5, picture.height * 4 // 5), Image.Resampling.LANCZOS)
 
 
 def main() -> int:

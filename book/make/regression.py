@@ -1,6 +1,6 @@
 """Runs the tests and compares the notebooks' key numbers (nbval), where something changed since they passed.
 
-python book/regression.py [--again]      --again: run everything
+python -m book.make.regression [--again]      --again: run everything
 """
 
 from __future__ import annotations
