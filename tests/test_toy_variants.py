@@ -44,7 +44,7 @@ def trained_alone(method: str, chosen: VariantSetting, seed: int) -> ToyNet:
     settings = {"lr": chosen.learning_rate, "weight_decay": chosen.weight_decay}
     optimizer = VARIANTS[method](net, chosen.rho, settings)
     if isinstance(optimizer, ESAM):
-        optimizer.defaults["beta"] = 1.0
+        optimizer.beta = 1.0
     points = sample(chosen.data, seed)
     for rows in batch_order(seed, chosen.data.training_points, chosen.epochs).reshape(-1, chosen.batch_size):
         x, y = torch.from_numpy(points.x[rows]), torch.from_numpy(points.y[rows])

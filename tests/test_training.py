@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lib import training
+from lib.data.dataset import Split
 from lib.models import ConvNet
 from lib.training import Images
 
@@ -22,7 +23,7 @@ def images(count: int, seed: int) -> Images:
     random = torch.Generator().manual_seed(seed)
     labels = torch.randint(2, (count,), generator=random)
     pixels = torch.randint(100, (count, 3, 16, 8), generator=random) + 100 * labels[:, None, None, None]
-    return Images.of(pixels.to(torch.uint8), labels, torch.tensor([0.4, 0.4, 0.4]), CPU)
+    return Images.of(Split(pixels.to(torch.uint8), labels, {}), torch.tensor([0.4, 0.4, 0.4]), CPU)
 
 
 def trained(method: str, rho: float = 0.0, *, seed: int = 0, lr: float = 0.05, epochs: int = 2):
@@ -109,7 +110,7 @@ def test_learning_rate_falls_as_a_cosine_from_step_to_step(monkeypatch):
 def test_batch_is_the_image_less_the_mean_pixel_in_channels_last():
     pixels = torch.randint(256, (4, 3, 16, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     mean = torch.tensor([0.1, 0.2, 0.3])
-    inputs, labels = Images.of(pixels, torch.arange(4), mean, CPU).batch(torch.tensor([2, 0]))
+    inputs, labels = Images.of(Split(pixels, torch.arange(4), {}), mean, CPU).batch(torch.tensor([2, 0]))
     torch.testing.assert_close(inputs, pixels[[2, 0]] / 255 - mean[:, None, None])
     assert inputs.is_contiguous(memory_format=torch.channels_last) and labels.tolist() == [2, 0]
 
