@@ -27,15 +27,15 @@ test: $(INSTALLED)  ## run the tests and compare the notebooks' key numbers (AGA
 notebooks: $(INSTALLED)  ## for authors: run every notebook with its default parameters and store its outputs
 	@$(RUN) -m book.make.chapters --in-place
 
-lint: $(INSTALLED)  ## check the style of the code
-	@$(BIN)/ruff check .
+lint: $(INSTALLED)  ## check the style of the code and the library's types
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy lib
 
 lock: $(INSTALLED)  ## for authors: write the installed versions to requirements-lock.txt
 	@{ grep '^#' requirements-lock.txt; $(BIN)/pip list --format=freeze --exclude-editable \
 	  | grep -v '^pip==' | sed 's/+.*//'; } > $(VENV)/lock && mv $(VENV)/lock requirements-lock.txt
 
 clean:  ## remove what was built, but not the environment
-	rm -rf _build book/chapters .pytest_cache .ruff_cache .hypothesis
+	rm -rf _build book/chapters .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 distclean: clean  ## remove the environment too
 	rm -rf $(VENV) *.egg-info
