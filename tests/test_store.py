@@ -14,6 +14,8 @@ from lib.trials.toy import ToyTrial
 CONFIGURATION = {"dataset": "cifar-mnist", "lr": 0.05, "seed": 3, "train_limit": None}
 RECORD = {"configuration": CONFIGURATION, "status": "finished", "metrics": {"test_error": 1 / 3}, "curve": [0.5, 0.25]}
 
+NOISY = ToyConstants(dropout=0.1, noisy="hard")
+
 
 @pytest.fixture
 def store(tmp_path):
@@ -59,7 +61,7 @@ def test_two_trials_whose_names_begin_alike_are_told_apart(store, monkeypatch):
         ({"experiment": "groups", "dataset": "birds_on_scenes", "method": "sgd", "rho": 0.0, "seed": 0}, "sgd-seed-0"),
         ({"experiment": "weights", "of": {"method": "sam", "rho": 0.1, "seed": 2}, "epoch": 1, "rho": 0.1},
          "weights-of-sam-rho-0.1-seed-2-after-epoch-1"),
-        (ToyTrial((lsam(0.7, data=ToyConstants(dropout=0.1, noisy="hard")),), 20), "lsam-rho-0.7-dropout-0.1-noisy-hard"),
+        (ToyTrial((lsam(0.7, data=NOISY),), 20), "lsam-rho-0.7-dropout-0.1-noisy-hard"),
         (ToyTrial((sgd(width=32), lsam(0.5, width=32), lsam(1, width=32)), 20), "sgd-lsam-width-32-rho-0.5-to-1"),
         (ToyTrial((sgd(), lsam(1), intervention("both", 2)), 20), "3-methods-rho-1-ratio-2"),
         (ToyTrial((intervention("importance", 2, batch_size=1),), 20), "fixed-importance-ratio-2-batch-size-1"),

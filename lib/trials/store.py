@@ -40,8 +40,6 @@ class Store:
 
     def __init__(self, folder: Path | str = RESULTS, experiment: str | None = None) -> None:
         self.folder, self.experiment = Path(folder), experiment
-        if self.folder.parent == RESULTS and self.folder.name in ("images", "natural", "toy"):  # until all calls moved
-            self.folder = RESULTS
 
     def path(self, configuration: dict) -> Path:
         """Where the record of this configuration is or would be."""
