@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import hashlib
 import http.server
 import io
@@ -7,7 +5,6 @@ import stat
 import tarfile
 import threading
 import zipfile
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +13,11 @@ from image_trees import snapshot
 
 from lib.data import archives
 from lib.data.archives import Archive
-from lib.data.sources import DataError
+from lib.data.root import DataError
 
 CONTENT = np.random.default_rng(0).integers(0, 256, 5000, dtype=np.uint8).tobytes()
 FILES = {"set/a/1.jpg": CONTENT, "set/with blank/é.JPG": b"two", "set/table.csv": b"three"}
+UNPACKED = {name.replace("set/", "target/", 1): content for name, content in FILES.items()}
 
 
 class Server(http.server.BaseHTTPRequestHandler):
@@ -67,10 +65,15 @@ def root(tmp_path) -> Path:
     return tmp_path / "root"
 
 
-def one_line(error: pytest.ExceptionInfo) -> str:
-    message = str(error.value)
-    assert "\n" not in message
-    return message
+@pytest.fixture
+def archive(monkeypatch):
+    """Calling it makes `address` that of the set called "set"."""
+
+    def call(address: str, direct: bool = True, checksum: str | None = None) -> None:
+        known = Archive("set.tar.gz", "set", "target", address, direct, checksum)
+        monkeypatch.setitem(archives.ARCHIVES, "set", known)
+
+    return call
 
 
 def tar(files: dict[str, bytes], *members: tarfile.TarInfo) -> bytes:
@@ -85,54 +88,52 @@ def tar(files: dict[str, bytes], *members: tarfile.TarInfo) -> bytes:
     return packed.getvalue()
 
 
-def pack_zip(files: dict[str, bytes]) -> bytes:
+def pack_zip(files: dict[str, bytes], *members: zipfile.ZipInfo) -> bytes:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         for name, content in files.items():
             archive.writestr(zipfile.ZipInfo(name), content)
+        for member in members:
+            archive.writestr(member, "/etc")
     return packed.getvalue()
 
 
-def link(name: str, to: str, kind: bytes = tarfile.SYMTYPE) -> tarfile.TarInfo:
-    member = tarfile.TarInfo(name)
+def link(to: str, kind: bytes = tarfile.SYMTYPE) -> tarfile.TarInfo:
+    member = tarfile.TarInfo("set/out")
     member.type, member.linkname = kind, to
     return member
 
 
-def archive_at(address: str, checksum: str | None = None) -> Archive:
-    return Archive("set.tar.gz", "set", "target", address, direct=True, checksum=checksum)
+def zip_link() -> zipfile.ZipInfo:
+    member = zipfile.ZipInfo("set/out")
+    member.external_attr = (stat.S_IFLNK | 0o777) << 16
+    return member
 
 
-def unpacked() -> dict[str, bytes]:
-    return {name.replace("set/", "target/", 1): content for name, content in FILES.items()}
-
-
-def test_download_is_unpacked_into_place_and_leaves_nothing_else(server, root, monkeypatch):
+def test_download_is_unpacked_into_place_and_leaves_nothing_else(server, archive, root, monkeypatch):
     monkeypatch.setattr(Server, "content", tar(FILES))
-    archives.get("set", archive_at(server), root)
-    assert snapshot(root) == unpacked()
+    archive(server)
+    archives.get("set", root)
+    assert snapshot(root) == UNPACKED and [path.name for path in root.iterdir()] == ["target"]
 
 
 def test_fetch_goes_on_where_it_broke_off(server, root, monkeypatch):
     monkeypatch.setattr(Server, "breaks_off_after", 1800)
-    for begin in (None, "bytes=1800-"):
+    # The last byte that is there is asked for once more.
+    for begin, size in ((None, 1800), ("bytes=1799-", 3599)):
         with pytest.raises(OSError, match="broke off"):
             archives.fetch(server, root / "file")
-        assert Server.requested[-1] == begin and not (root / "file").exists()
+        assert Server.requested[-1] == begin and snapshot(root) == {".file.part": CONTENT[:size]}
     archives.fetch(server, root / "file")
-    assert Server.requested[-1] == "bytes=3600-"
-    assert snapshot(root) == {"file": CONTENT}
+    assert Server.requested[-1] == "bytes=3598-" and snapshot(root) == {"file": CONTENT}
 
 
-def test_fetch_begins_anew_where_the_server_knows_no_ranges(server, root, monkeypatch):
-    monkeypatch.setattr(Server, "knows_ranges", False)
-    (root / ".file.part").write_bytes(b"x" * 100)
-    archives.fetch(server, root / "file")
-    assert snapshot(root) == {"file": CONTENT}
-
-
-def test_fetch_takes_a_part_that_is_already_whole(server, root):
-    (root / ".file.part").write_bytes(CONTENT)
+@pytest.mark.parametrize(
+    "part, knows_ranges", [(b"x" * 100, False), (CONTENT, True), (CONTENT, False), (CONTENT[:1], True)]
+)
+def test_fetch_ends_with_the_whole_file_whatever_part_is_there(part, knows_ranges, server, root, monkeypatch):
+    monkeypatch.setattr(Server, "knows_ranges", knows_ranges)
+    (root / ".file.part").write_bytes(part)
     archives.fetch(server, root / "file")
     assert snapshot(root) == {"file": CONTENT}
 
@@ -146,21 +147,21 @@ def test_part_that_is_longer_than_the_file_is_thrown_away(server, root):
     assert snapshot(root) == {"file": CONTENT}
 
 
-def test_download_that_breaks_off_is_one_line_and_the_next_one_ends_it(server, root, monkeypatch):
+def test_download_that_breaks_off_is_one_line_and_the_next_one_ends_it(server, archive, root, monkeypatch, refuses):
     monkeypatch.setattr(Server, "content", tar(FILES))
     monkeypatch.setattr(Server, "breaks_off_after", 2000)
-    with pytest.raises(DataError, match="run again") as error:
-        archives.get("set", archive_at(server), root)
-    assert "set.tar.gz" in one_line(error) and list(snapshot(root)) == [".set.tar.gz.part"]
+    archive(server)
+    refuses(DataError, archives.get, "set", root, match="run again", words=["set.tar.gz", server])
+    assert list(snapshot(root)) == [".set.tar.gz.part"]
     monkeypatch.setattr(Server, "breaks_off_after", None)
-    archives.get("set", archive_at(server), root)
-    assert Server.requested[-1] == "bytes=2000-" and snapshot(root) == unpacked()
+    archives.get("set", root)
+    assert Server.requested[-1] == "bytes=1999-" and snapshot(root) == UNPACKED
 
 
-def test_download_from_nowhere_is_one_line(root):
-    with pytest.raises(DataError, match="could not be fetched") as error:
-        archives.get("set", archive_at("http://127.0.0.1:9/set.tar.gz"), root)
-    assert str(root) in one_line(error) and not snapshot(root)
+def test_download_from_nowhere_is_one_line(archive, root, refuses):
+    archive("http://127.0.0.1:9/set.tar.gz")
+    refuses(DataError, archives.get, "set", root, match="could not be fetched", words=[root])
+    assert not snapshot(root)
 
 
 @pytest.mark.parametrize(
@@ -172,89 +173,77 @@ def test_download_from_nowhere_is_one_line(root):
         lambda content: b"",
         lambda content: content[:900] + bytes(40) + content[940:],
     ],
+    ids=["half", "last bytes cut", "page", "empty", "overwritten"],
 )
 @pytest.mark.parametrize("pack", [tar, pack_zip])
-def test_damaged_archive_leaves_nothing_behind(pack, damage, server, root, monkeypatch):
+def test_damaged_archive_leaves_nothing_behind(pack, damage, server, archive, root, monkeypatch, refuses):
     monkeypatch.setattr(Server, "content", damage(pack(FILES)))
-    with pytest.raises(DataError, match="unpack"):
-        archives.get("set", archive_at(server), root)
-    assert not snapshot(root) and not list(root.iterdir())
+    archive(server)
+    refuses(DataError, archives.get, "set", root, match="unpack", words=[root / "set.tar.gz"])
+    assert not list(root.iterdir())
 
 
-def test_checksum_is_compared_where_one_is_published(server, root, monkeypatch):
+def test_checksum_is_compared_where_one_is_published(server, archive, root, monkeypatch, refuses):
     monkeypatch.setattr(Server, "content", tar(FILES))
-    with pytest.raises(DataError, match="checksum"):
-        archives.get("set", archive_at(server, "0" * 32), root)
+    archive(server, checksum="0" * 32)
+    refuses(DataError, archives.get, "set", root, match="checksum", words=[root / "set.tar.gz"])
     assert not snapshot(root)
-    archives.get("set", archive_at(server, hashlib.md5(Server.content).hexdigest()), root)
-    assert snapshot(root) == unpacked()
+    archive(server, checksum=hashlib.md5(Server.content).hexdigest())
+    archives.get("set", root)
+    assert snapshot(root) == UNPACKED
 
 
-def test_archive_fetched_by_hand_is_unpacked_and_kept(root):
-    by_hand = replace(archive_at("https://nowhere.invalid"), direct=False)
-    with pytest.raises(DataError, match="with a browser from https://nowhere.invalid") as error:
-        archives.get("set", by_hand, root)
-    assert str(root) in one_line(error) and "--download set" in str(error.value) and not snapshot(root)
+def test_archive_fetched_by_hand_is_unpacked_and_kept(archive, root, refuses):
+    archive("https://nowhere.invalid", direct=False)
+    words = [root, "with a browser from https://nowhere.invalid", "--download set"]
+    refuses(DataError, archives.get, "set", root, words=words)
+    assert not snapshot(root)
     for content in (tar(FILES), pack_zip(FILES)):
         (root / "set.tar.gz").write_bytes(content)
-        archives.get("set", by_hand, root)
-        assert snapshot(root) == unpacked() | {"set.tar.gz": content}
+        archives.get("set", root)
+        assert snapshot(root) == UNPACKED | {"set.tar.gz": content}
         (root / "target").rename(root.parent / f"moved {len(content)}")
 
 
-def test_damaged_archive_fetched_by_hand_is_kept(root):
+@pytest.mark.parametrize("checksum, problem", [(None, "unpack"), ("0" * 32, "checksum")])
+def test_damaged_archive_fetched_by_hand_is_kept(checksum, problem, archive, root, refuses):
+    archive("https://nowhere.invalid", checksum=checksum)
     (root / "set.tar.gz").write_bytes(b"damaged")
-    with pytest.raises(DataError, match="unpack"):
-        archives.get("set", archive_at("https://nowhere.invalid"), root)
+    refuses(DataError, archives.get, "set", root, match=problem)
     assert snapshot(root) == {"set.tar.gz": b"damaged"}
 
 
-def test_what_is_there_is_never_touched(server, root):
+def test_what_is_there_is_never_touched(server, archive, root, refuses):
+    archive(server)
     (root / "target").mkdir()
     (root / "target/own.txt").write_text("mine")
-    with pytest.raises(DataError, match="in the way") as error:
-        archives.get("set", archive_at(server), root)
-    assert str(root / "target") in one_line(error) and not Server.requested
-    assert snapshot(root) == {"target/own.txt": b"mine"}
+    refuses(DataError, archives.get, "set", root, match="in the way", words=[root / "target"])
+    assert not Server.requested and snapshot(root) == {"target/own.txt": b"mine"}
 
 
-UNSAFE_TARS = {
-    "parent": tar(FILES | {"set/../../out.txt": b"x"}),
-    "absolute": tar(FILES | {"/tmp-out/out.txt": b"x"}),
-    "link out": tar(FILES, link("set/out", "../../../etc")),
-    "absolute link": tar(FILES, link("set/out", "/etc")),
-    "hard link out": tar(FILES, link("set/out", "../../etc/passwd", tarfile.LNKTYPE)),
-    "device": tar(FILES, link("set/out", "", tarfile.CHRTYPE)),
+OUT, LINK = "leads out of its folder", "is a link or a device"
+REFUSED = {
+    "parent": (tar(FILES | {"set/../../out.txt": b"x"}), OUT),
+    "absolute": (tar(FILES | {"/tmp-out/out.txt": b"x"}), OUT),
+    "link out": (tar(FILES, link("../../../etc")), LINK),
+    "absolute link": (tar(FILES, link("/etc")), LINK),
+    "link inside": (tar(FILES, link("a")), LINK),
+    "hard link out": (tar(FILES, link("../../etc/passwd", tarfile.LNKTYPE)), LINK),
+    "device": (tar(FILES, link("", tarfile.CHRTYPE)), LINK),
+    "zip parent": (pack_zip(FILES | {"set/../../out.txt": b"x"}), OUT),
+    "zip absolute": (pack_zip(FILES | {"/tmp-out/out.txt": b"x"}), OUT),
+    "zip backslash": (pack_zip(FILES | {"set\\..\\..\\out.txt": b"x"}), OUT),
+    "zip link": (pack_zip(FILES, zip_link()), LINK),
+    "other folder": (tar({"other/1.jpg": b"x"}), "has no folder set"),
+    "zip other folder": (pack_zip({"other/1.jpg": b"x"}), "has no folder set"),
+    "file for a folder": (tar({"set": b"x"}), "has no folder set"),
 }
-UNSAFE_ZIPS = {
-    "zip parent": pack_zip(FILES | {"set/../../out.txt": b"x"}),
-    "zip absolute": pack_zip(FILES | {"/tmp-out/out.txt": b"x"}),
-    "zip backslash": pack_zip(FILES | {"set\\..\\..\\out.txt": b"x"}),
-}
 
 
-@pytest.mark.parametrize("kind", [*UNSAFE_TARS, *UNSAFE_ZIPS])
-def test_archive_that_leads_out_of_its_folder_is_refused(kind, root):
-    (root / "file").write_bytes((UNSAFE_TARS | UNSAFE_ZIPS)[kind])
+@pytest.mark.parametrize("kind", REFUSED)
+def test_unsafe_archive_or_one_of_another_set_is_refused_and_leaves_nothing_behind(kind, root, refuses):
+    content, problem = REFUSED[kind]
+    (root / "file").write_bytes(content)
     before = snapshot(root.parent)
-    with pytest.raises(DataError) as error:
-        archives.unpack(root / "file", "set", root / "target")
-    assert str(root / "file") in one_line(error)
-    assert snapshot(root.parent) == before and len(list(root.iterdir())) == 1
-
-
-def test_zip_with_a_link_is_refused(root):
-    member = zipfile.ZipInfo("set/out")
-    member.external_attr = (stat.S_IFLNK | 0o777) << 16
-    with zipfile.ZipFile(root / "file", "w") as archive:
-        archive.writestr(member, "/etc")
-    with pytest.raises(DataError, match="link"):
-        archives.unpack(root / "file", "set", root / "target")
-    assert [path.name for path in root.iterdir()] == ["file"]
-
-
-def test_archive_without_the_folder_is_refused(root):
-    (root / "file").write_bytes(tar({"other/1.jpg": b"x"}))
-    with pytest.raises(DataError, match="no folder set"):
-        archives.unpack(root / "file", "set", root / "target")
-    assert [path.name for path in root.iterdir()] == ["file"]
+    refuses(DataError, archives.unpack, root / "file", "set", root / "target", match=problem, words=[root / "file"])
+    assert snapshot(root.parent) == before and [path.name for path in root.iterdir()] == ["file"]
