@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import hashlib
 import shutil
 from dataclasses import replace
@@ -12,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from image_trees import COUNTS, edit, numbers, rows_of, write_birds, write_celeba, write_image
 
-from lib.data import annotations, groups, sources
-from lib.data.groups import GroupedSet, GroupedSplit
-from lib.data.sources import DataError, MissingData, data_root
+from lib.data import archives, groups, tables
+from lib.data.__main__ import main, state
+from lib.data.dataset import Dataset, Split
+from lib.data.groups import Groups
+from lib.data.root import DataError, MissingData, data_root
 
 SIZE = 8
 SPLITS = ("train", "validation", "test", "probe_train", "probe_test")
@@ -36,9 +36,11 @@ LAYOUTS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("SAM_CACHE_ROOT", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("own_cache")
+
+
+def load(name: str, root: Path, seed: int = 0) -> Dataset:
+    return Groups(name).load(seed, SIZE, root)
 
 
 @pytest.fixture(scope="module")
@@ -49,88 +51,89 @@ def module_root(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def made(module_root) -> GroupedSet:
-    return groups.load("waterbirds", SIZE, 0, module_root)
+def made(module_root) -> Dataset:
+    return load("waterbirds", module_root)
 
 
-def used(split: GroupedSplit) -> list[int]:
+def used(split: Split) -> list[int]:
     return numbers(split.images)
 
 
-def same(first: GroupedSplit, second: GroupedSplit) -> bool:
-    return torch.equal(first.images, second.images) and torch.equal(first.groups, second.groups)
-
-
-def one_line(error: pytest.ExceptionInfo) -> str:
-    message = str(error.value)
-    assert "\n" not in message
-    return message
+def same(first: Dataset, second: Dataset, splits: tuple[str, ...] = SPLITS) -> bool:
+    pairs = [(getattr(first, split), getattr(second, split)) for split in splits]
+    return all(torch.equal(a.images, b.images) and torch.equal(first.groups(a), second.groups(b)) for a, b in pairs)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_layout_gives_each_image_with_its_own_values(layout, tmp_path):
     name, write, arguments = LAYOUTS[layout]
-    assert not groups.available(name, tmp_path)
+    assert Groups(name).lacks(tmp_path)
     write(tmp_path, **arguments)
-    assert groups.available(name, tmp_path)
-    chosen, rows = groups.load(name, SIZE, 0, tmp_path), rows_of()
-    assert chosen.name == name and chosen.classes == 2
+    assert Groups(name).lacks(tmp_path) is None
+    chosen, rows = load(name, tmp_path), rows_of()
+    assert chosen.name == name and chosen.classes == 2 and chosen.mean_pixel is None
     for position, split in enumerate(("train", "validation", "test")):
-        found = getattr(chosen, split)
-        assert (rows[used(found), 0] == position).all()
+        assert (rows[used(getattr(chosen, split)), 0] == position).all()
     for split in SPLITS:
         found = getattr(chosen, split)
         assert found.images.shape == (len(found), 3, SIZE, SIZE) and found.images.dtype == torch.uint8
+        assert found.images.is_contiguous(memory_format=torch.channels_last)
         values = rows[used(found)]
         assert found.labels.tolist() == values[:, 1].tolist()
         assert [found.attributes[name].tolist() for name in chosen.attributes] == values[:, 1:].T.tolist()
+        assert chosen.groups(found).tolist() == (2 * values[:, 1] + values[:, 2]).tolist()
     assert len(chosen.train) == (rows[:, 0] == 0).sum() and len(chosen.test) == (rows[:, 0] == 2).sum()
 
 
 def test_sets_name_their_attributes_and_groups(tmp_path):
     write_birds(tmp_path)
     write_celeba(tmp_path)
-    birds, faces = (groups.load(name, SIZE, 0, tmp_path) for name in ("waterbirds", "celeba"))
+    birds, faces = (load(name, tmp_path) for name in ("waterbirds", "celeba"))
     assert birds.attributes == ("bird", "place") and faces.attributes == ("hair", "gender")
     assert birds.group_names == ("land bird, land", "land bird, water", "water bird, land", "water bird, water")
     assert faces.group_names == ("dark, female", "dark, male", "blond, female", "blond, male")
 
 
+def test_any_two_columns_of_celeba_are_a_source_of_their_own(tmp_path, refuses):
+    write_celeba(tmp_path)
+    usual, turned = Groups("celeba"), Groups("celeba", ("Male", "Blond_Hair"))
+    assert usual == Groups("celeba", ("Blond_Hair", "Male")) and usual.name == "celeba"
+    assert usual.configuration == {"experiment": "groups", "dataset": "celeba"}
+    assert turned.configuration == usual.configuration | {"attributes": ["Male", "Blond_Hair"]}
+    assert turned.name == "celeba Male and Blond_Hair"
+    first, second = (source.load(0, SIZE, tmp_path) for source in (usual, turned))
+    assert second.attributes == ("gender", "hair") and second.group_names[1] == "female, blond"
+    assert torch.equal(first.train.attributes["gender"], second.train.labels)
+    assert used(first.train) == used(second.train)
+    other = Groups("celeba", ("Blond_Hair", "5_o_Clock_Shadow"))
+    refuses(DataError, other.load, 0, SIZE, tmp_path, words=["lack: dark, 5_o_Clock_Shadow; blond, 5_o_Clock_Shadow"])
+    refuses(DataError, Groups("celeba", ("Smiling", "Male")).load, 0, SIZE, tmp_path, match="no column Smiling;")
+    for bad in (("celeba", ("Male", "Male")), ("celeba", ("Male",)), ("waterbirds", ("place", "y"))):
+        refuses(ValueError, Groups, *bad, match="attributes must be")
+
+
 def test_both_layouts_of_celeba_give_the_same_set(tmp_path):
     write_celeba(tmp_path / "text")
     write_celeba(tmp_path / "comma", kaggle=True, nested=True)
-    text, comma = (groups.load("celeba", SIZE, 2, tmp_path / kind) for kind in ("text", "comma"))
-    assert all(same(getattr(text, split), getattr(comma, split)) for split in SPLITS)
+    assert same(*(load("celeba", tmp_path / kind, 2) for kind in ("text", "comma")))
 
 
 def test_images_serve_in_one_place_only_and_none_is_left_out(made):
     train, validation, test, probe_train, probe_test = (used(getattr(made, split)) for split in SPLITS)
-    everything = train + validation + test + probe_train
-    assert sorted(everything) == list(range(sum(COUNTS.values())))
+    assert sorted(train + validation + test + probe_train) == list(range(sum(COUNTS.values())))
     assert set(probe_test) <= set(test) and len(set(probe_test)) == len(probe_test)
 
 
 def test_images_of_training_and_test_are_read_from_the_cache_when_used(made):
-    train, validation, test = (getattr(made, split).images for split in SPLITS[:3])
-    assert train.untyped_storage().data_ptr() == test.untyped_storage().data_ptr()
-    assert train.untyped_storage().data_ptr() != validation.untyped_storage().data_ptr()
-    for split in SPLITS:
-        assert getattr(made, split).images.is_contiguous(memory_format=torch.channels_last)
-
-
-def test_groups_part_every_split_by_both_attributes(made):
-    for split in SPLITS:
-        found = getattr(made, split)
-        assert torch.equal(found.groups, 2 * found.attributes["bird"] + found.attributes["place"])
-        assert torch.equal(found.labels, found.attributes["bird"])
-        assert torch.bincount(found.groups, minlength=4).sum() == len(found)
+    train, validation, test = (getattr(made, split).images.untyped_storage().data_ptr() for split in SPLITS[:3])
+    assert train == test != validation
 
 
 @pytest.mark.parametrize("split", BALANCED)
 def test_probe_sets_hold_every_group_equally_often(made, split):
     # The rarest group has 4 validation images, half of which train probes, and 5 test images.
     count = {"probe_train": 2, "probe_test": 5}[split]
-    assert torch.bincount(getattr(made, split).groups).tolist() == [count] * 4
+    assert torch.bincount(made.groups(getattr(made, split))).tolist() == [count] * 4
 
 
 counts_of_split = st.tuples(*[st.integers(2, 6)] * 4)
@@ -162,299 +165,242 @@ def test_every_image_is_reachable_in_every_split_that_is_drawn():
 
 
 def test_seed_decides_the_probes_and_nothing_else(made, module_root):
-    again, other = (groups.load("waterbirds", SIZE, seed, module_root) for seed in (0, 1))
-    assert all(same(getattr(made, split), getattr(again, split)) for split in SPLITS)
-    for split in ("train", "test"):
-        assert same(getattr(made, split), getattr(other, split))
+    again, other = (load("waterbirds", module_root, seed) for seed in (0, 1))
+    assert same(made, again) and same(made, other, ("train", "test"))
     for split in ("validation", *BALANCED):
-        assert not same(getattr(made, split), getattr(other, split))
+        assert not same(made, other, (split,))
         assert len(getattr(made, split)) == len(getattr(other, split))
 
 
-def test_order_of_the_tables_does_not_matter(made, tmp_path):
+BIRDS_TABLE = "waterbird_complete95_forest2water2/metadata.csv"
+
+
+@pytest.mark.parametrize(
+    "rewrite",
+    [
+        lambda header, lines: "\n".join([header, *reversed(lines)]).encode(),
+        lambda header, lines: b"\xef\xbb\xbf" + "\r\n".join([header, *lines]).encode(),
+    ],
+    ids=["another order", "byte order mark and windows line ends"],
+)
+def test_order_and_line_ends_of_the_tables_do_not_matter(rewrite, made, tmp_path):
     write_birds(tmp_path)
-    path = tmp_path / "waterbird_complete95_forest2water2/metadata.csv"
-    header, *lines = path.read_text().splitlines()
-    path.write_text("\n".join([header, *reversed(lines)]))
-    other = groups.load("waterbirds", SIZE, 0, tmp_path)
-    assert all(same(getattr(made, split), getattr(other, split)) for split in SPLITS)
+    header, *lines = (tmp_path / BIRDS_TABLE).read_text().splitlines()
+    (tmp_path / BIRDS_TABLE).write_bytes(rewrite(header, lines))
+    assert same(made, load("waterbirds", tmp_path))
 
 
 def test_group_weights_are_the_shares_in_training(made):
-    counts = torch.bincount(made.train.groups)
-    assert torch.allclose(made.group_weights, counts / counts.sum(dtype=torch.float64))
+    assert made.group_weights.dtype == torch.float64
     assert made.group_weights.tolist() == [count / 36 for count in (20, 3, 2, 11)]
 
 
 @pytest.mark.parametrize("split, least, word", [(0, 1, "training"), (1, 2, "validation"), (2, 1, "test")])
-def test_missing_groups_are_named(split, least, word, tmp_path):
+def test_missing_groups_are_named(split, least, word, tmp_path, refuses):
     write_birds(tmp_path, counts=COUNTS | {(split, 0, 1): least - 1, (split, 1, 0): least - 1})
-    with pytest.raises(DataError, match=word) as error:
-        groups.load("waterbirds", SIZE, 0, tmp_path)
-    assert one_line(error).endswith("lack: land bird, water; water bird, land")
+    message = refuses(DataError, load, "waterbirds", tmp_path, match=word)
+    assert message.endswith("lack: land bird, water; water bird, land")
     write_birds(tmp_path / "enough", counts=COUNTS | {(split, 0, 1): least, (split, 1, 0): least})
-    assert groups.load("waterbirds", SIZE, 0, tmp_path / "enough")
+    assert load("waterbirds", tmp_path / "enough")
 
 
 def test_oddly_named_files_are_read_and_others_passed_over(tmp_path):
     paths = write_birds(tmp_path)
     folder = tmp_path / "waterbird_complete95_forest2water2"
-    for number, name in enumerate(("With blank.jpg", "Grüner Häher, 雀.JPG", "'quoted'.jpeg", "x.y.JPEG")):
+    for number, name in enumerate(("With blank.jpg", "Grüner Häher, 雀.JPG", "'quoted'.jpeg", "x.y.JPEG", "NA")):
         old = paths[number].relative_to(folder).as_posix()
         edit(folder / "metadata.csv", f",{old},", f',"{paths[number].parent.name}/{name}",')
         paths[number].rename(paths[number].with_name(name))
     for name in ("Thumbs.db", ".DS_Store", "._Kind_0001.jpg", "readme.txt"):
         (folder / "000.Kind_0" / name).write_text("no image")
-    chosen = groups.load("waterbirds", SIZE, 0, tmp_path)
+    chosen = load("waterbirds", tmp_path)
     found = [used(getattr(chosen, split)) for split in ("train", "validation", "probe_train", "test")]
     assert sorted(sum(found, [])) == list(range(len(paths)))
-    assert groups.state("waterbirds", tmp_path) == ("reduced", "36 training, 27 validation, 32 test images")
+    assert state("waterbirds", tmp_path) == ("reduced", "36 training, 27 validation, 32 test images")
 
 
 def test_images_that_no_table_names_are_left_out_and_counted(tmp_path):
     write_birds(tmp_path)
     write_image(tmp_path / "waterbird_complete95_forest2water2/000.Kind_0/other.jpg", 300)
-    chosen = groups.load("waterbirds", SIZE, 0, tmp_path)
+    chosen = load("waterbirds", tmp_path)
     assert not any(300 in used(getattr(chosen, split)) for split in SPLITS)
-    assert groups.state("waterbirds", tmp_path)[1].endswith("; 1 more that no table names")
+    assert state("waterbirds", tmp_path)[1].endswith("; 1 more that no table names")
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_missing_and_damaged_images_are_named(layout, tmp_path):
+def test_missing_and_damaged_images_are_named(layout, tmp_path, refuses):
     name, write, arguments = LAYOUTS[layout]
     paths = write(tmp_path, **arguments)
     paths[5].write_text("<html>quota exceeded</html>")
-    with pytest.raises(DataError, match="not a whole image") as error:
-        groups.load(name, SIZE, 0, tmp_path)
-    assert str(paths[5]) in one_line(error)
-    assert groups.state(name, tmp_path)[0] == "reduced"
-    assert groups.state(name, tmp_path, decode=True) == ("damaged", str(error.value))
+    message = refuses(DataError, load, name, tmp_path, match="not a whole image", words=[paths[5]])
+    assert state(name, tmp_path)[0] == "reduced"
+    assert state(name, tmp_path, decode=True) == ("damaged", message)
     paths[5].unlink()
-    with pytest.raises(MissingData) as error:
-        groups.load(name, SIZE, 0, tmp_path)
-    assert str(paths[5]) in one_line(error)
-    assert groups.state(name, tmp_path) == ("damaged", str(error.value))
+    assert state(name, tmp_path) == ("damaged", refuses(MissingData, load, name, tmp_path, words=[paths[5]]))
 
 
-BIRDS_TABLE = "waterbird_complete95_forest2water2/metadata.csv"
 ATTRIBUTES, PARTITION = "celeba/list_attr_celeba.txt", "celeba/list_eval_partition.txt"
+TABLES = (BIRDS_TABLE, ATTRIBUTES, PARTITION, ATTRIBUTES.replace("txt", "csv"), PARTITION.replace("txt", "csv"))
 DAMAGES = {
-    "empty": (b"", "no column|names no image"),
-    "page": (b"<html><body>404 Not Found</body></html>\n", "no column|values in row 1"),
+    "empty": (b"", "cannot be read|names no image|no column"),
+    "page": (b"<html><body>404 Not Found</body></html>\n", "no column|cannot be read|names no image"),
     "header only": (lambda content: content.splitlines(keepends=True)[0], "names no image|no column|differ"),
-    "bytes": (b"\xff\xfe\x00\x80", "not a table"),
-    "long row": (lambda content: content + b"x.jpg 1 1 1 1 1 1,1,1,1,1,1,1,1,1\n", "values in row 96"),
-    "last row cut": (lambda content: content.rstrip().rsplit(b" ", 1)[0].rsplit(b",", 1)[0], "values in row 95"),
+    "bytes": (b"\xff\xfe\x00\x80", "cannot be read as a table"),
+    "long row": (lambda content: content + b"x.jpg 1 1 1 1 1 1,1,1,1,1,1,1,1,1\n", "cannot be read .*line 9[5678]"),
+    "last row cut": (lambda content: content.rstrip().rsplit(b" ", 1)[0].rsplit(b",", 1)[0], "a value in row 95"),
     "row twice": (lambda content: content + content.splitlines()[-1], "twice|96 rows"),
 }
 
 
-@pytest.mark.parametrize(
-    "file", [BIRDS_TABLE, ATTRIBUTES, PARTITION, ATTRIBUTES.replace("txt", "csv"), PARTITION.replace("txt", "csv")]
-)
+def written(file: str, root: Path) -> str:
+    """Write the set that has the table `file`; its name."""
+    if "celeba" not in file:
+        write_birds(root)
+        return "waterbirds"
+    write_celeba(root, kaggle=file.endswith("csv"))
+    return "celeba"
+
+
+@pytest.mark.parametrize("file", TABLES)
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_tables_are_named(damage, file, tmp_path):
-    name = "celeba" if "celeba" in file else "waterbirds"
-    write_celeba(tmp_path, kaggle=file.endswith("csv")) if name == "celeba" else write_birds(tmp_path)
+def test_damaged_tables_are_named(damage, file, tmp_path, refuses):
+    name = written(file, tmp_path)
     change, problem = DAMAGES[damage]
     content = (tmp_path / file).read_bytes()
     (tmp_path / file).write_bytes(change if isinstance(change, bytes) else change(content))
-    with pytest.raises(DataError, match=problem) as error:
-        groups.load(name, SIZE, 0, tmp_path)
-    assert str(tmp_path / file) in one_line(error) and f"--download {name}" in str(error.value)
-    assert groups.state(name, tmp_path)[0] == "damaged"
+    refuses(DataError, load, name, tmp_path, match=problem, words=[tmp_path / file, f"--download {name}"])
+    assert state(name, tmp_path)[0] == "damaged"
 
 
-@pytest.mark.parametrize("file", [BIRDS_TABLE, ATTRIBUTES, PARTITION])
-def test_missing_tables_are_named(file, tmp_path):
-    name = "celeba" if "celeba" in file else "waterbirds"
-    write_celeba(tmp_path) if name == "celeba" else write_birds(tmp_path)
+@pytest.mark.parametrize("file", TABLES[:3])
+def test_missing_tables_are_named(file, tmp_path, refuses):
+    name = written(file, tmp_path)
     (tmp_path / file).unlink()
-    with pytest.raises(MissingData) as error:
-        groups.load(name, SIZE, 0, tmp_path)
-    assert str(tmp_path / file) in one_line(error)
+    refuses(MissingData, load, name, tmp_path, words=[tmp_path / file])
 
 
-def bird_row(label: object, split: object, place: object, number: int = 7) -> str:
-    return f"Kind_{number:04}.jpg,{label},{split},{place},/o"
+# The table, what is replaced in it, and what is said then.
+SPLIT, LABEL, PLACE = rows_of()[7]
+ROW = "Kind_0007.jpg,{},{},{},/o".format
+OLD_ROW = ROW(LABEL, SPLIT, PLACE)
+WRONG_VALUES = {
+    **{
+        f"{column} {values}": (BIRDS_TABLE, OLD_ROW, ROW(*values), f"has {column} '.*' for .*/Kind_0007.jpg;")
+        for column, values in [
+            ("y", (2, 0, 0)),
+            ("y", (-1, 0, 0)),
+            ("split", (0, 3, 0)),
+            ("split", (0, "train", 0)),
+            ("place", (0, 0, 2)),
+            ("place", (0, 0, "0.5")),
+            ("place", (0, 0, "nan")),
+        ]
+    },
+    "no label": (BIRDS_TABLE, OLD_ROW, ROW("", 0, 0), "lacks a value in row 8"),
+    "columns of birds": (BIRDS_TABLE, ",y,split,place,", ",label,split,places,", "has no column y, place;"),
+    "column of faces": (ATTRIBUTES, "Blond_Hair", "Bald", "has no column Blond_Hair;"),
+    "number of rows": (ATTRIBUTES, "95\n", "96\n", "has 95 rows, and not '96'"),
+    "partition": (PARTITION, f"000003.jpg {rows_of()[2][0]}", "000003.jpg 3", "partition '3' for 000003.jpg"),
+    "images": (PARTITION, f"000001.jpg {rows_of()[0][0]}\n", "", "differ in 1 images, one of them 000001.jpg"),
+}
 
 
-@pytest.mark.parametrize(
-    "column, values",
-    [
-        ("y", (2, 0, 0)),
-        ("y", (-1, 0, 0)),
-        ("y", ("", 0, 0)),
-        ("split", (0, 3, 0)),
-        ("split", (0, "train", 0)),
-        ("place", (0, 0, 2)),
-        ("place", (0, 0, "0.5")),
-        ("place", (0, 0, "nan")),
-    ],
-)
-def test_birds_with_a_label_split_or_place_that_is_not_allowed_are_named(column, values, tmp_path):
-    write_birds(tmp_path)
-    _, label, place = rows_of()[7]
-    edit(tmp_path / BIRDS_TABLE, bird_row(label, rows_of()[7][0], place), bird_row(*values))
-    with pytest.raises(DataError, match=f"has {column} ") as error:
-        groups.load("waterbirds", SIZE, 0, tmp_path)
-    assert "Kind_0007.jpg" in one_line(error) and str(tmp_path / BIRDS_TABLE) in str(error.value)
-
-
-def test_lacking_columns_are_named(tmp_path):
-    write_birds(tmp_path)
-    edit(tmp_path / BIRDS_TABLE, ",y,split,place,", ",label,split,places,")
-    with pytest.raises(DataError, match="has no column y, place;"):
-        groups.load("waterbirds", SIZE, 0, tmp_path)
-    write_celeba(tmp_path)
-    edit(tmp_path / ATTRIBUTES, "Blond_Hair", "Bald")
-    with pytest.raises(DataError, match="has no column Blond_Hair;"):
-        groups.load("celeba", SIZE, 0, tmp_path)
+@pytest.mark.parametrize("kind", WRONG_VALUES)
+def test_values_that_are_not_allowed_are_named_with_their_image(kind, tmp_path, refuses):
+    file, old, new, problem = WRONG_VALUES[kind]
+    name = written(file, tmp_path)
+    edit(tmp_path / file, old, new)
+    refuses(DataError, load, name, tmp_path, match=problem, words=[tmp_path / file])
 
 
 @pytest.mark.parametrize("kaggle", [False, True])
-def test_attributes_of_0_and_1_are_not_taken_for_those_of_minus_1_and_1(kaggle, tmp_path):
+def test_attributes_of_0_and_1_are_not_taken_for_those_of_minus_1_and_1(kaggle, tmp_path, refuses):
     write_celeba(tmp_path, kaggle=kaggle)
     path = tmp_path / (ATTRIBUTES.replace("txt", "csv") if kaggle else ATTRIBUTES)
     path.write_text(path.read_text().replace("-1", " 0" if not kaggle else "0"))
-    with pytest.raises(DataError, match="Blond_Hair '0' for .*; allowed are -1, 1") as error:
-        groups.load("celeba", SIZE, 0, tmp_path)
-    assert ".jpg" in one_line(error)
+    refuses(DataError, load, "celeba", tmp_path, match="Blond_Hair '0' for .*.jpg; allowed are -1, 1")
 
 
-def test_unknown_partition_and_tables_that_differ_are_named(tmp_path):
+def test_official_text_file_of_full_length_must_have_the_published_checksum(tmp_path, monkeypatch, refuses):
     write_celeba(tmp_path)
-    path = tmp_path / PARTITION
-    content = path.read_text()
-    edit(path, f"000003.jpg {rows_of()[2][0]}", "000003.jpg 3")
-    with pytest.raises(DataError, match="partition '3' for 000003.jpg"):
-        groups.load("celeba", SIZE, 0, tmp_path)
-    path.write_text("".join(content.splitlines(keepends=True)[1:]))
-    with pytest.raises(DataError, match="differ in 1 images, one of them 000001.jpg") as error:
-        groups.load("celeba", SIZE, 0, tmp_path)
-    assert str(path) in one_line(error)
-
-
-def test_attributes_must_be_as_many_as_their_first_line_says(tmp_path):
-    write_celeba(tmp_path)
-    edit(tmp_path / ATTRIBUTES, "95\n", "96\n")
-    with pytest.raises(DataError, match="has 95 rows, and not '96'"):
-        groups.load("celeba", SIZE, 0, tmp_path)
-
-
-def test_official_text_file_of_full_length_must_have_the_published_checksum(tmp_path, monkeypatch):
-    write_celeba(tmp_path)
-    monkeypatch.setattr(annotations, "CELEBA_IMAGES", 95)
-    with pytest.raises(DataError, match="checksum"):
-        groups.load("celeba", SIZE, 0, tmp_path)
+    monkeypatch.setattr(tables, "CELEBA_IMAGES", 95)
+    refuses(DataError, load, "celeba", tmp_path, match="checksum")
     for file in (ATTRIBUTES, PARTITION):
-        content = (tmp_path / file).read_bytes()
-        monkeypatch.setitem(annotations.CELEBA_CHECKSUMS, Path(file).name, hashlib.md5(content).hexdigest())
-    assert groups.load("celeba", SIZE, 0, tmp_path)
+        checksum = hashlib.md5((tmp_path / file).read_bytes()).hexdigest()
+        monkeypatch.setitem(tables.CELEBA_CHECKSUMS, Path(file).name, checksum)
+    assert load("celeba", tmp_path)
 
 
-def test_table_with_a_byte_order_mark_and_windows_line_ends_is_read(made, tmp_path):
-    write_birds(tmp_path)
-    content = (tmp_path / BIRDS_TABLE).read_text()
-    (tmp_path / BIRDS_TABLE).write_bytes(b"\xef\xbb\xbf" + content.replace("\n", "\r\n").encode())
-    other = groups.load("waterbirds", SIZE, 0, tmp_path)
-    assert all(same(getattr(made, split), getattr(other, split)) for split in SPLITS)
-
-
-def test_absent_set_is_named_with_the_way_to_get_it(tmp_path):
-    for name in groups.NAMES:
-        with pytest.raises(MissingData, match="SAM_DATA_ROOT") as error:
-            groups.load(name, SIZE, 0, tmp_path)
+def test_absent_set_is_named_with_the_way_to_get_it(tmp_path, refuses):
+    for name in groups.SETS:
         published = name != "birds_on_scenes"
-        assert (f"--download {name}" in one_line(error)) == published
-        kind, detail = groups.state(name, tmp_path)
-        assert kind == "missing" and ("--download" in detail) == published
-    with pytest.raises(DataError, match="list_attr_celeba.txt.* with a browser") as error:
-        groups.download("celeba", tmp_path)
-    assert str(tmp_path / "celeba") in one_line(error)
-    with pytest.raises(DataError, match="not published"):
-        groups.download("birds_on_scenes", tmp_path)
+        missing = refuses(MissingData, load, name, tmp_path, match="SAM_DATA_ROOT")
+        kind, detail = state(name, tmp_path)
+        assert kind == "missing"
+        for message in (missing, detail, Groups(name).lacks(tmp_path)):
+            assert (f"--download {name}" in message) == published
+    words = [tmp_path / "celeba", "list_attr_celeba.txt"]
+    refuses(DataError, archives.get, "celeba", tmp_path, match="with a browser", words=words)
+    refuses(DataError, archives.get, "birds_on_scenes", tmp_path, match="not published")
 
 
-def test_waterbirds_and_celeba_are_read_from_their_unpacked_archives(tmp_path, monkeypatch):
+def test_waterbirds_and_celeba_are_read_from_their_unpacked_archives(tmp_path, monkeypatch, refuses):
     """Waterbirds comes from a server, CelebA's images from an archive fetched by hand beside the tables."""
     root = tmp_path / "root"
     (root / "celeba").mkdir(parents=True)
     write_birds(tmp_path / "made")
     write_celeba(tmp_path / "made")
-    archive = groups.SETS["waterbirds"].archive
-    packed = shutil.make_archive(tmp_path / "birds", "gztar", tmp_path / "made", archive.inner)
-    monkeypatch.setitem(
-        groups.SETS,
-        "waterbirds",
-        replace(groups.SETS["waterbirds"], archive=replace(archive, address=Path(packed).as_uri())),
-    )
-    groups.download("waterbirds", root)
-    assert len(groups.load("waterbirds", SIZE, 0, root).train) == 36
+    birds, faces = archives.ARCHIVES["waterbirds"], archives.ARCHIVES["celeba"]
+    packed = shutil.make_archive(tmp_path / "birds", "gztar", tmp_path / "made", birds.inner)
+    monkeypatch.setitem(archives.ARCHIVES, "waterbirds", replace(birds, address=Path(packed).as_uri()))
+    archives.get("waterbirds", root)
+    assert len(load("waterbirds", root).train) == 36
 
-    archive = groups.SETS["celeba"].archive
-    packed = shutil.make_archive(tmp_path / "faces", "zip", tmp_path / "made/celeba", archive.inner)
-    shutil.copy(packed, root / archive.file)
-    for file in archive.also:
+    packed = shutil.make_archive(tmp_path / "faces", "zip", tmp_path / "made/celeba", faces.inner)
+    shutil.copy(packed, root / faces.file)
+    for file in faces.also:
         shutil.copy(tmp_path / "made/celeba" / file, root / "celeba" / file)
-    with pytest.raises(DataError, match="checksum"):
-        groups.download("celeba", root)
-    content = (root / archive.file).read_bytes()
-    monkeypatch.setitem(
-        groups.SETS,
-        "celeba",
-        replace(groups.SETS["celeba"], archive=replace(archive, checksum=hashlib.md5(content).hexdigest())),
-    )
-    groups.download("celeba", root)
-    assert len(groups.load("celeba", SIZE, 0, root).train) == 36
-    with pytest.raises(DataError, match="in the way.*list_attr_celeba.txt"):
-        groups.download("celeba", root)
+    refuses(DataError, archives.get, "celeba", root, match="checksum")
+    checksum = hashlib.md5((root / faces.file).read_bytes()).hexdigest()
+    monkeypatch.setitem(archives.ARCHIVES, "celeba", replace(faces, checksum=checksum))
+    archives.get("celeba", root)
+    assert len(load("celeba", root).train) == 36
+    refuses(DataError, archives.get, "celeba", root, match="in the way.*list_attr_celeba.txt")
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    "given, word",
     [
-        ("imagenet", SIZE),
-        ("waterbirds", 0),
-        ("waterbirds", 64.0),
-        ("waterbirds", SIZE, -1),
-        ("waterbirds", SIZE, 0.5),
-        ("waterbirds", SIZE, True),
-        ("waterbirds", SIZE, None),
+        ((0, 0), "size"),
+        ((0, 64.0), "size"),
+        ((0, None), "size"),
+        ((-1, SIZE), "seed"),
+        ((0.5, SIZE), "seed"),
+        ((True, SIZE), "seed"),
+        ((None, SIZE), "seed"),
     ],
 )
-def test_wrong_arguments_are_refused_before_files_are_touched(arguments, tmp_path):
-    with pytest.raises(ValueError) as error:
-        groups.load(*arguments, root=tmp_path)
-    assert "\n" not in str(error.value)
+def test_wrong_arguments_are_refused_before_files_are_touched(given, word, tmp_path, refuses):
+    refuses(ValueError, Groups("waterbirds").load, *given, tmp_path, match=word)
+    refuses(ValueError, Groups, "imagenet", match="waterbirds, celeba, birds_on_scenes")
 
 
 def test_state_tells_complete_from_wrong_counts(tmp_path, monkeypatch):
     write_birds(tmp_path)
     counts = np.array(list(COUNTS.values())).reshape(3, 4)
-    definition = groups.SETS["waterbirds"]
-    monkeypatch.setitem(
-        groups.SETS,
-        "waterbirds",
-        groups.Definition(definition.attributes, definition.values, tuple(map(tuple, counts))),
-    )
-    assert groups.state("waterbirds", tmp_path)[0] == "complete"
-    monkeypatch.setitem(
-        groups.SETS,
-        "waterbirds",
-        groups.Definition(definition.attributes, definition.values, tuple(map(tuple, counts[:, ::-1]))),
-    )
-    assert groups.state("waterbirds", tmp_path)[0] == "damaged"
+    for official, kind in ((counts, "complete"), (counts[:, ::-1], "damaged"), (counts + 1, "reduced")):
+        monkeypatch.setitem(groups.COUNTS, "waterbirds", official)
+        assert state("waterbirds", tmp_path)[0] == kind
 
 
 def test_command_lists_the_sets_and_fails_on_damage(tmp_path, capsys):
     write_birds(tmp_path)
     arguments = ["--root", str(tmp_path)]
-    assert sources.main(arguments) == 0
-    assert {line.split()[0] for line in capsys.readouterr().out.splitlines()} >= set(groups.NAMES)
+    assert main(arguments) == 0
+    assert {line.split()[0] for line in capsys.readouterr().out.splitlines()} >= set(groups.SETS)
     (tmp_path / "waterbird_complete95_forest2water2/000.Kind_0/Kind_0000.jpg").write_text("damaged")
-    assert sources.main(arguments) == 0
-    assert sources.main([*arguments, "--decode"]) == 1
+    assert main(arguments) == 0
+    assert main([*arguments, "--decode"]) == 1
     assert "Kind_0000.jpg is not a whole image" in capsys.readouterr().out
 
 
@@ -470,22 +416,21 @@ def test_weighted_error_is_that_of_examples_weighted_by_their_group(examples, sh
     expected = float((per_example * wrong).sum() / per_example.sum())
     assert groups.weighted_error(wrong, group, weights) == pytest.approx(expected)
     worst = max(float(wrong[group == kind].float().mean()) for kind in range(4))
-    assert groups.worst_group_error(wrong, group) == pytest.approx(worst)
+    assert groups.worst_group_error(wrong, group, 4) == pytest.approx(worst)
 
 
 def test_training_error_weighted_by_the_training_shares_is_the_plain_error(made):
     wrong = torch.arange(len(made.train)) % 3 == 0
-    weighted = groups.weighted_error(wrong, made.train.groups, made.group_weights)
+    weighted = groups.weighted_error(wrong, made.groups(made.train), made.group_weights)
     assert weighted == pytest.approx(float(wrong.double().mean()))
 
 
-def test_errors_refuse_what_does_not_fit_and_name_groups_without_images():
+def test_errors_refuse_what_does_not_fit_and_name_groups_without_images(refuses):
     wrong, group = torch.tensor([True, False, True]), torch.tensor([0, 2, 2])
-    with pytest.raises(ValueError, match="lack: 1, 3"):
-        groups.worst_group_error(wrong, group)
-    full = torch.tensor([0, 1, 2, 3])
-    right = torch.zeros(4, dtype=torch.bool)
-    assert groups.worst_group_error(right, full) == 0
+    refuses(ValueError, groups.worst_group_error, wrong, group, 4, match="lack: 1, 3")
+    assert groups.group_errors(wrong, torch.tensor([0, 1, 1]), 2).tolist() == [1, 0.5]
+    full, right = torch.tensor([0, 1, 2, 3]), torch.zeros(4, dtype=torch.bool)
+    assert groups.worst_group_error(right, full, 4) == 0
     for bad in (
         (right[:3], full),
         (right.float(), full),
@@ -494,11 +439,9 @@ def test_errors_refuse_what_does_not_fit_and_name_groups_without_images():
         (right, full.float()),
         (right[None], full[None]),
     ):
-        with pytest.raises(ValueError):
-            groups.group_errors(*bad)
-    for weights in (torch.ones(4), torch.tensor([0.5, 0.5]), torch.tensor([1.5, -0.5, 0, 0])):
-        with pytest.raises(ValueError, match="weights"):
-            groups.weighted_error(right, full, weights)
+        refuses(ValueError, groups.group_errors, *bad, 4)
+    for weights in (torch.ones(4), torch.tensor([0.5, 0.5]), torch.tensor([1.5, -0.5, 0, 0]), torch.ones(1, 1)):
+        refuses(ValueError, groups.weighted_error, right, full, weights, match="weights|groups")
 
 
 # Of the rarest group 133, 182 or 54 images are for validation, half of which train probes.
@@ -509,13 +452,13 @@ SIZES = {
 }
 
 
-@pytest.mark.parametrize("name", groups.NAMES)
+@pytest.mark.parametrize("name", groups.SETS)
 def test_real_sets_have_the_expected_sizes(name):
-    if not groups.available(name):
+    if Groups(name).lacks():
         pytest.skip(f"{name} is not under the data root {data_root()}")
-    chosen = groups.load(name, SIZE)
-    assert [int(getattr(chosen, split).groups.unique().numel()) for split in SPLITS] == [4] * 5
-    kind, _ = groups.state(name)
+    chosen = Groups(name).load(0, SIZE)
+    assert [chosen.groups(getattr(chosen, split)).unique().numel() for split in SPLITS] == [4] * 5
+    kind, _ = state(name)
     assert kind in ("complete", "reduced")
     if kind == "complete":
         assert tuple(len(getattr(chosen, split)) for split in SPLITS) == SIZES[name]

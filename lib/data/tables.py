@@ -9,7 +9,7 @@ In the set's folder (`lib.data.root.FOLDERS`)::
 
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,30 +36,36 @@ def read(name: str, columns: Sequence[str], root: Root = None) -> tuple[Path, pd
     """
     folder = need(name, root)
     if name == "celeba":
-        attributes = _table(name, folder, "list_attr_celeba", dict.fromkeys(columns, (-1, 1)), root) > 0
-        partition = _table(name, folder, "list_eval_partition", {"partition": range(SPLITS)}, root)
+        first, second = (_celeba(folder, stem) for stem in ("list_attr_celeba", "list_eval_partition"))
+        attributes = _table(name, first, dict.fromkeys(columns, (-1, 1)), root) > 0
+        partition = _table(name, second, {"partition": range(SPLITS)}, root)
         odd = attributes.index.symmetric_difference(partition.index)
         if len(odd):
-            problem = f"and list_attr_celeba differ in {len(odd):,} images, one of them {odd[0]}"
-            raise damaged(name, folder / "list_eval_partition", problem, root)
+            problem = f"and {first.name} differ in {len(odd):,} images, one of them {odd[0]}"
+            raise damaged(name, second, problem, root)
         table = attributes.assign(split=partition["partition"])
         nested = ("img_align_celeba", "img_align_celeba")
         folder = next(filter(Path.is_dir, (folder.joinpath(*nested),)), folder / nested[0])
     else:
-        table = _table(name, folder, "metadata", {"split": range(SPLITS), **dict.fromkeys(columns, range(2))}, root)
+        allowed = {"split": range(SPLITS), **dict.fromkeys(columns, range(2))}
+        table = _table(name, folder / "metadata.csv", allowed, root)
     return folder, table.astype(np.int64).rename_axis("file").sort_values(["split", "file"])
 
 
-def _table(name: str, folder: Path, stem: str, allowed: dict[str, Sequence[int]], root: Root) -> pd.DataFrame:
-    """The columns of a table that `allowed` names, by image, as whole numbers, each one of those allowed."""
+def _celeba(folder: Path, stem: str) -> Path:
+    """The official text file, or else the one with commas."""
     text, comma = folder / f"{stem}.txt", folder / f"{stem}.csv"
-    path = text if name == "celeba" and (text.is_file() or not comma.is_file()) else comma
-    file = "img_filename" if stem == "metadata" else "image_id"
+    return comma if comma.is_file() and not text.is_file() else text
+
+
+def _table(name: str, path: Path, allowed: Mapping[str, Sequence[int]], root: Root) -> pd.DataFrame:
+    """The columns of a table that `allowed` names, by image, as whole numbers, each one of those allowed."""
+    file = "image_id" if name == "celeba" else "img_filename"
     count: str | None = None
     layout: dict[str, Any] = {}
     try:
         content = path.read_bytes()
-        if path == text:
+        if path.suffix == ".txt":
             layout = {"sep": r"\s+", "names": [file, *allowed]}  # the official partition has no line of names
         if path.name == "list_attr_celeba.txt":
             count, header = (content.decode().splitlines() + ["", ""])[:2]
