@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from book.sam_cost import GOALS, step_costs, verdict
+from book.sam import GOALS, step_costs, verdict
 from lib import device
 
 

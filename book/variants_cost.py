@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from book.sam_cost import interleaved_seconds
+from book.sam import interleaved_seconds
 from lib.device import threads
 from lib.models import ConvNet
 from lib.optim.constants import CONSTANTS

@@ -1,0 +1,175 @@
+"""Chapter 01: the surface agrees with autograd, walks and invariants are what the optimizers promise, times are fair."""
+
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from book import sam
+from book.sam import GOALS, LEAST_ROUNDS, METHODS, STEPS, StepCost, Surface, median_ratio, verdict, walk, walks
+
+SURFACE = Surface()
+BENCHMARK = Path(__file__).resolve().parents[1] / "benchmarks" / "optimizer_step.py"
+
+
+def autograd_loss(weights: torch.Tensor) -> torch.Tensor:
+    x, y = SURFACE.sample
+    return F.softplus(-y * weights[0] * weights[1] * x).double().mean()
+
+
+@pytest.mark.parametrize("weights", [(3.0, 0.3), (1.2, 2.0), (-0.5, 1.0)])
+def test_loss_gradient_and_sharpness_are_autograds(weights):
+    here, at = np.array(weights), torch.tensor(weights, dtype=torch.float64, requires_grad=True)
+    value = autograd_loss(at)
+    slope = torch.autograd.grad(value, at)[0].numpy()
+    hessian = torch.autograd.functional.hessian(autograd_loss, at.detach())
+    assert SURFACE.loss(here) == pytest.approx(value.item(), rel=1e-6)
+    assert SURFACE.gradient(here) == pytest.approx(slope, rel=1e-5)
+    assert SURFACE.sharpness(here) == pytest.approx(torch.linalg.eigvalsh(hessian)[-1].item(), rel=1e-5)
+
+
+def test_loss_is_least_in_the_valley_and_flattest_where_it_is_balanced():
+    best = SURFACE.valley
+    assert np.abs(SURFACE.gradient(np.array([best, 1.0]))).max() < 1e-9
+    along = np.linspace(0.5, 4, 50)
+    sharpest = SURFACE.sharpness(np.stack([along, best / along], axis=-1))
+    assert SURFACE.sharpness(np.full(2, best**0.5)) <= sharpest.min() + 1e-9
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_phantoms_lie_at_rho_along_what_the_method_perturbs(method):
+    run = walk(method, 0.4, 20, 0)
+    offsets = run.phantoms - run.weights[:-1]
+    assert np.linalg.norm(offsets, axis=1) == pytest.approx(0.0 if method == "SGD" else 0.4, rel=1e-5)
+    assert (offsets[:, 0] == 0).all() == (method != "SAM")
+
+
+def test_methods_without_radius_are_one():
+    runs = [walk(method, 0.0, 20, 3).weights for method in METHODS]
+    assert all(np.array_equal(run, runs[0]) for run in runs)
+
+
+def test_walks_are_those_of_their_seeds():
+    runs = walks("SAM", 0.3, 5, 3)
+    assert runs.shape == (3, 6, 2)
+    assert np.array_equal(runs[2], walk("SAM", 0.3, 5, 2).weights) and not np.array_equal(runs[0], runs[1])
+
+
+def test_unknown_method_is_one_line():
+    with pytest.raises(ValueError, match="^method must be one of SGD, SAM, LSAM, not 'sam'$"):
+        walk("sam", 0.1, 1, 0)
+
+
+@pytest.mark.parametrize("method", ["SAM", "LSAM"])
+@pytest.mark.parametrize("rho", [0.0, 0.05, 2.0])
+def test_invariants_hold(method, rho):
+    found = sam.measure(method, rho)
+    assert found.hold and found.distance < 1e-5
+    assert found.restoration == found.rho_zero == found.resumed == 0
+    assert found.batch_norm_steps == STEPS
+    assert (found.fused is None) == (method == "SAM") and (found.fused or 0) < 1e-5
+
+
+@pytest.mark.parametrize("broken", ["distance", "restoration", "rho_zero", "resumed"])
+def test_one_broken_invariant_is_told(broken):
+    exact = {"distance": 9e-6, "restoration": 0.0, "rho_zero": 0.0, "resumed": 0.0}
+    assert sam.Invariants(**exact, batch_norm_steps=10, fused=None).hold
+    assert not sam.Invariants(**{**exact, broken: 1e-5}, batch_norm_steps=10, fused=None).hold
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.5])
+def test_figures_have_a_panel_for_each_method_whatever_the_radius(rho):
+    runs = {method: walk(method, rho, 3, 0) for method in METHODS}
+    for fig in (sam.anatomy((2.4, 1.25), rho), sam.trajectories(runs)):
+        assert [ax.get_title(loc="left") or ax.get_title() for ax in fig.axes] == list(METHODS)
+        plt.close(fig)
+    fig = sam.drift({method: run.weights[None] for method, run in runs.items()})
+    assert len(fig.axes[0].get_legend().get_texts()) == len(METHODS)
+    plt.close(fig)
+
+
+def test_every_round_runs_every_step_once_and_begins_with_another():
+    order: list[str] = []
+    times = sam.interleaved_seconds({name: partial(order.append, name) for name in "abc"}, 0)
+    rounds = ["".join(order[i : i + 3]) for i in range(0, len(order), 3)]
+    assert rounds[:4] == ["abc", "bca", "cab", "abc"]
+    assert {len(values) for values in times.values()} == {LEAST_ROUNDS}
+
+
+def test_ratios_are_to_sgd_in_the_same_round():
+    costs = sam.step_costs(0, batch_size=2)
+    assert list(costs) == ["SGD", "LSAM", "SAM"] and np.all(costs["SGD"].ratios == 1)
+    for cost in costs.values():
+        assert cost.low <= cost.ratio <= cost.high and len(cost.ratios) == LEAST_ROUNDS
+
+
+def test_interval_of_the_median_ratio_is_that_of_ordered_rounds():
+    """About the binomial one: of 101 rounds the 41st and the 61st ratio, whatever the reference's own time."""
+    ratios = np.random.default_rng(0).permutation(np.linspace(1, 2, 101))
+    found = median_ratio(ratios * 0.25, np.full(101, 0.25))
+    assert (found.seconds, found.ratio) == (0.375, 1.5) and np.array_equal(found.ratios, ratios)
+    assert found.low == pytest.approx(1.40, abs=0.02) and found.high == pytest.approx(1.60, abs=0.02)
+
+
+def test_ratio_is_the_median_over_rounds_and_not_of_the_medians():
+    assert median_ratio(np.array([2.0, 6.0, 3.0]), np.array([1.0, 2.0, 3.0])).ratio == 2
+
+
+BORDER = GOALS["LSAM"]
+INTERVALS = {  # (low, ratio, high): the ratio alone never decides
+    "met": [(1.0, 1.02, 1.05), (1.0, 1.05, BORDER)],
+    "undecided": [(1.05, 1.08, 1.11), (1.09, 1.15, 1.2), (BORDER, 1.15, 1.2), (1.0, 1.05, 1.1001)],
+    "missed": [(1.2, 1.25, 1.3), (1.1001, 1.15, 1.2)],
+}
+
+
+@pytest.mark.parametrize("expected, low, ratio, high", [(word, *of) for word, all_ in INTERVALS.items() for of in all_])
+def test_verdict_needs_the_whole_interval(expected, low, ratio, high):
+    assert verdict("LSAM", StepCost(0.1, ratio, low, high, np.ones(3))) == expected
+
+
+@pytest.mark.parametrize(
+    "scales, expected",
+    [((1.0, 1.05), "met"), ((1.05, 1.19), "undecided"), ((1.02, 1.16), "undecided"), ((1.15, 1.3), "missed")],
+)
+def test_verdict_of_measured_rounds(scales, expected):
+    """Medians 1.12 and 1.09 of wide rounds stand on either side of the goal, and neither decides."""
+    own = np.random.default_rng(1).permutation(np.linspace(*scales, 9))
+    assert verdict("LSAM", median_ratio(own, np.ones(9))) == expected
+
+
+@pytest.mark.parametrize(
+    "arguments, name",
+    [
+        ({"seconds": -1}, "seconds"),
+        ({"seconds": float("nan")}, "seconds"),
+        ({"seconds": 1, "batch_size": 0}, "batch_size"),
+        ({"seconds": 1, "batch_size": 1.5}, "batch_size"),
+        ({"seconds": 1, "threads": 0}, "threads"),
+    ],
+)
+def test_bad_argument_is_one_line_that_names_it(arguments, name):
+    with pytest.raises(ValueError, match=f"^{name} must be"):
+        sam.step_costs(**arguments)
+
+
+def benchmark(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, BENCHMARK, *arguments], capture_output=True, text=True)
+
+
+def test_command_line_prints_one_row_a_method():
+    run = benchmark("--seconds", "0", "--batch-size", "2")
+    assert run.returncode == 0, run.stderr
+    assert [line.split()[0] for line in run.stdout.splitlines()[2:]] == ["SGD", "LSAM", "SAM"]
+
+
+def test_command_line_refuses_a_bad_argument_in_one_line():
+    run = benchmark("--batch-size", "0")
+    assert run.returncode == 2 and "Traceback" not in run.stderr
+    assert run.stderr.splitlines()[-1].endswith("batch_size must be a whole number of at least 1, not 0")
