@@ -1,20 +1,23 @@
-"""What goes wrong with a probe, where the truth is known: made representations, and toy nets (chapter 02)."""
+"""Chapter 02: what goes wrong with a probe, where the truth is known (made representations, toy nets, raw pixels)."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import cycle, product
 from statistics import NormalDist
 
+import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
-from lib.data.pairs import PairedSet
+from book import style
+from lib.data.dataset import Dataset
 from lib.data.toy import ToyConstants, ToySample, sample
 from lib.probes import linear_probe
 from lib.toy.ensemble import ToyResult, features
 
 TEST_EXAMPLES = 2000
+NOTE = {"textcoords": "offset points", "fontsize": 8.5, "color": style.GREY}
 Attributes = dict[str, np.ndarray]
 
 
@@ -100,8 +103,7 @@ def of_toy_inputs(spirals: Sequence[ToyConstants], seed: int) -> list[float]:
 def of_toy_nets(result: ToyResult) -> dict[str, np.ndarray]:
     """Hard probing errors (setting, seed) of trained toy nets, whose representation is phi = (f_e, f_h).
 
-    "correlated": of a probe trained and measured on points like the training data; "balanced": on balanced
-    ones.
+    "correlated": of a probe trained and measured on points like the training data; "balanced": on balanced ones.
     Raises ValueError where the nets were not kept.
     """
     if result.nets is None:
@@ -126,12 +128,120 @@ def _represented(net: np.ndarray, points: ToySample, balanced: bool) -> tuple[np
     return np.stack(phi, axis=1), {"easy": labels[rows], "hard": labels[partner]}
 
 
-def of_pixels(paired: PairedSet) -> dict[str, dict[str, float]]:
+def of_pixels(data: Dataset) -> dict[str, dict[str, float]]:
     """Errors of an attribute's probe on raw pixels, without a net, on "correlated" and "balanced" pairs."""
-    kinds = {"correlated": (paired.validation, paired.test), "balanced": (paired.probe_train, paired.probe_test)}
-    errors = {name: {} for name in paired.attributes}
+    kinds = {"correlated": (data.validation, data.test), "balanced": (data.probe_train, data.probe_test)}
+    errors = {name: {} for name in data.attributes}
     for name, (kind, splits) in product(errors, kinds.items()):
         sets = [(split.images.flatten(1), split.attributes) for split in splits]
         probe = linear_probe(*sets[0], *sets[1], name, allow_unbalanced=kind == "correlated")
         errors[name][kind] = probe.error
     return errors
+
+
+# Figures.
+
+
+def toy_planes(samples: Mapping[float, ToySample], line_errors: Sequence[float]) -> Figure:
+    """The easy plane, and the hard one at each complexity (degrees); below, the best line's error."""
+    panels = [(r"easy: $x_e$", next(iter(samples.values())), 0)]
+    panels += [(rf"hard: $x_h$, $\kappa$ = {complexity:g}°", one, 2) for complexity, one in samples.items()]
+    height = 0.55 + style.PAGE_WIDTH / len(panels)
+    fig, axes = plt.subplots(1, len(panels), figsize=(style.PAGE_WIDTH, height))
+    for panel, (title, points, column), error in zip(axes, panels, line_errors, strict=True):
+        plane = points.x[:, column : column + 2]
+        limit = 1.08 * np.abs(plane).max()
+        panel.axhline(0, color="#E4E4E4", linewidth=0.8, zorder=0)
+        panel.axvline(0, color="#E4E4E4", linewidth=0.8, zorder=0)
+        for label, colour, marker in ((-1, style.NEGATIVE, "o"), (1, style.POSITIVE, "^")):
+            look = {"s": 13, "c": colour, "marker": marker, "edgecolors": "white", "linewidths": 0.3}
+            panel.scatter(*plane[points.y == label].T, label=f"$y={label:+d}$", **look)
+        panel.set(aspect="equal", xlim=(-limit, limit), ylim=(-limit, limit), xticks=[], yticks=[])
+        panel.set_title(title, loc="center", fontsize=10, weight="normal")
+        panel.set_xlabel(f"best line: error {error:.2f}", fontsize=9)
+        panel.spines[:].set_visible(False)
+    axes[0].legend(loc="lower right", handletextpad=0, borderpad=0, fontsize=8.5)
+    return fig
+
+
+def image_pairs(data: Dataset, columns: int = 10) -> Figure:
+    """A row of correlated pairs (`train`), class by class, and one of balanced pairs (`probe_train`)."""
+    fig = plt.figure(figsize=(style.PAGE_WIDTH, 3.9))
+    rows = {
+        "training: both attributes are the label": data.train,
+        "probing: every combination of attributes equally often": data.probe_train,
+    }
+    for part, (title, split) in zip(fig.subfigures(2, hspace=0.05), rows.items()):
+        part.suptitle(title, x=0.01, ha="left", fontsize=10, weight="bold")
+        for panel, index in zip(part.subplots(1, columns), _spread(data.groups(split).numpy(), columns)):
+            panel.imshow(split.images[index].permute(1, 2, 0).numpy(), interpolation="nearest")
+            panel.axhline(split.images.shape[2] / 2 - 0.5, color="white", linewidth=1.2)
+            panel.set(xticks=[], yticks=[])
+            panel.spines[:].set_visible(False)
+            upper, lower = (int(split.attributes[name][index]) for name in data.attributes)
+            # "T-shirt/top" is too long for a small picture.
+            names = [of[value].split("/")[0] for of, value in zip(data.values.values(), (upper, lower))]
+            colour = "black" if upper == lower else style.SGD
+            panel.set_xlabel("\n".join(names), fontsize=7, labelpad=2, color=colour)
+    return fig
+
+
+def _spread(groups: np.ndarray, count: int) -> list[int]:
+    """Indices of `count` examples that go in order through the `groups` (n,) of a split."""
+    present = np.unique(groups)
+    chosen = present[np.linspace(0, len(present) - 1, count).round().astype(int)]
+    rows = {group: cycle(np.flatnonzero(groups == group)) for group in present}
+    return [int(next(rows[group])) for group in chosen]
+
+
+def reported_and_true(agreements: Sequence[float], errors: Mapping[str, np.ndarray], truths: Sequence[float]) -> Figure:
+    """Probing error of the hard attribute against the agreement of the probe data, as reported and as it is.
+
+    errors: name of a representation -> (agreement, seed, 2), as `against_agreement` gives them; truths: the error
+    of each one's best linear probe.
+    """
+    fig, axes = plt.subplots(1, 2, figsize=(style.PAGE_WIDTH, 3.3), sharey=True)
+    looks = ((style.HARD, "o", "-"), (style.EASY, "s", "--"))
+    for side, panel in enumerate(axes):
+        for (name, values), truth, (colour, marker, dashes) in zip(errors.items(), truths, looks):
+            panel.axhline(truth, color=colour, linewidth=1, linestyle=":")
+            style.line(panel, agreements, values[..., side], colour, marker, linestyle=dashes, label=name)
+        panel.set(xlabel="share of probe data whose attributes agree", ylim=(-0.015, 0.56))
+        panel.xaxis.set_major_formatter(PercentFormatter(1, 0, symbol=" %"))
+    axes[0].set(title="reported: on more data of the same kind", ylabel="error of the hard attribute's probe")
+    axes[1].set_title("true: the same probe on balanced data")
+    axes[0].legend(loc="lower left", bbox_to_anchor=(0, 0.02))
+    for words, place, side in (("balanced", agreements[0], "left"), ("correlated", agreements[-1], "right")):
+        axes[1].annotate(words, (place, 0), xytext=(0, 4), ha=side, **NOTE)
+    return fig
+
+
+def error_against_size(sizes: Sequence[int], errors: Mapping[str, np.ndarray], truth: float) -> Figure:
+    """Balanced probe's error against the number of probe examples, one line for each entry (size, seed)."""
+    fig, axes = plt.subplots(figsize=(style.PAGE_WIDTH, 3.3))
+    style.lines(axes, sizes, errors)
+    axes.axhline(truth, color=style.GREY, linewidth=1, linestyle=":")
+    axes.annotate("best linear probe", (sizes[0], truth), xytext=(0, -11), **NOTE)
+    axes.set(xscale="log", xticks=sizes, xticklabels=[f"{size:,}" for size in sizes])
+    axes.set(xlabel="balanced examples to train the probe", ylabel="error of the hard attribute's probe")
+    axes.set_ylim(bottom=truth - 0.035)
+    axes.minorticks_off()
+    axes.legend()
+    return fig
+
+
+def methods_told_apart(errors: Mapping[str, np.ndarray], methods: Sequence[str]) -> Figure:
+    """Hard error of two methods' toy nets, by each way of measuring: `errors` maps its name to (2, seeds)."""
+    fig, axes = plt.subplots(figsize=(style.PAGE_WIDTH, 3.3))
+    for place, values in enumerate(errors.values()):
+        at = place + np.array([-0.17, 0.17])
+        axes.plot(at, values, color="#C9C9C9", linewidth=0.7, zorder=1)
+        for x, seeds, colour, marker, method in zip(at, values, (style.SGD, style.LSAM), "o^", methods):
+            look = {"s": 18, "color": colour, "marker": marker, "alpha": 0.75, "linewidths": 0, "zorder": 2}
+            axes.scatter(np.full(len(seeds), x), seeds, label=None if place else method, **look)
+            axes.hlines(seeds.mean(), x - 0.1, x + 0.1, color=colour, linewidth=2.5, zorder=3)
+    axes.set(xticks=range(len(errors)), xticklabels=errors, xlim=(-0.5, len(errors) - 0.5))
+    axes.set(ylabel="hard probing error", ylim=(-0.015, None))
+    axes.tick_params(axis="x", length=0)
+    axes.legend(loc="upper right")
+    return fig

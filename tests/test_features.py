@@ -1,24 +1,26 @@
-from __future__ import annotations
+"""Chapter 02: a probe is right on balanced data and wrong on others, where the truth is known."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from images import marked
 
-from book import features as pitfalls
-from book import figures_features as features
+from book import features
 from book.features import Representation
 from lib import probes
 from lib.data import pairs
+from lib.data.dataset import Dataset
 from lib.data.toy import ToyConstants
 from lib.toy.ensemble import lsam, train
 
+DIGITS = tuple(map(str, range(10)))
+COLOURS = ("red", "green", "blue/cyan", "grey", "black")
 BOTH, EASY_ONLY = Representation(easy=2.0, hard=1.5), Representation(easy=6.0, hard=0.0)
 
 
 @pytest.mark.parametrize("agreement", [0.5, 0.7, 0.9, 1.0])
 def test_attributes_agree_as_often_as_asked_and_stay_balanced_each(agreement):
-    made = pitfalls.agreeing(400, agreement, np.random.default_rng(0))
+    made = features.agreeing(400, agreement, np.random.default_rng(0))
     assert np.mean(made["easy"] == made["hard"]) == agreement
     assert made["easy"].mean() == made["hard"].mean() == 0.5
     if agreement == 0.5:
@@ -27,7 +29,7 @@ def test_attributes_agree_as_often_as_asked_and_stay_balanced_each(agreement):
 
 def test_representation_holds_the_attributes_at_their_distances():
     random = np.random.default_rng(0)
-    made = pitfalls.agreeing(40_000, 0.5, random)
+    made = features.agreeing(40_000, 0.5, random)
     phi = BOTH.draw(made, random)
     for unit, name in enumerate(("easy", "hard")):
         difference = phi[made[name] == 1].mean(0) - phi[made[name] == 0].mean(0)
@@ -36,7 +38,7 @@ def test_representation_holds_the_attributes_at_their_distances():
 
 
 def test_balanced_probe_finds_the_true_error_and_a_correlated_one_does_not():
-    errors = pitfalls.against_agreement([BOTH, EASY_ONLY], [0.5, 1.0], 400, range(3)).mean(2)
+    errors = features.against_agreement([BOTH, EASY_ONLY], [0.5, 1.0], 400, range(3)).mean(2)
     for found, representation in zip(errors, (BOTH, EASY_ONLY)):
         assert np.allclose(found[0], representation.hard_error, atol=0.03)
         assert found[1, 0] < representation.hard_error - 0.05 and found[1, 1] > found[0, 1]
@@ -46,41 +48,43 @@ def test_balanced_probe_finds_the_true_error_and_a_correlated_one_does_not():
 
 def test_error_nears_the_truth_from_above_as_the_probe_set_grows():
     wide = Representation(easy=6.0, hard=1.5, width=128)
-    small, large = pitfalls.against_size([wide], [60, 2000], range(4)).mean(2)[0]
+    small, large = features.against_size([wide], [60, 2000], range(4)).mean(2)[0]
     assert small > large > wide.hard_error - 0.02 and large < wide.hard_error + 0.03
 
 
 def test_a_line_reads_the_easy_plane_and_not_a_tight_spiral():
-    easy, loose, tight = pitfalls.of_toy_inputs([ToyConstants(complexity=c) for c in (90.0, 360.0)], seed=100)
+    easy, loose, tight = features.of_toy_inputs([ToyConstants(complexity=c) for c in (90.0, 360.0)], seed=100)
     assert easy == loose == 0 and tight > 0.3
 
 
 def test_toy_nets_are_told_apart_by_the_balanced_probe_only():
     result = train([lsam(0.0, epochs=100), lsam(1.4, epochs=100)], range(100, 104), keep_nets=True)
-    errors = pitfalls.of_toy_nets(result)
+    errors = features.of_toy_nets(result)
     assert errors["correlated"].max() < 0.01
     assert (errors["balanced"][0] - errors["balanced"][1]).mean() > 0.1
     with pytest.raises(ValueError, match="keep_nets"):
-        pitfalls.of_toy_nets(train([lsam(0.0, data=ToyConstants(training_points=5), epochs=1)], [0]))
+        features.of_toy_nets(train([lsam(0.0, data=ToyConstants(training_points=5), epochs=1)], [0]))
 
 
 @pytest.mark.parametrize("examples, agreement", [(6, 0.5), (0, 0.5), (8, 0.4), (8, 1.1)])
 def test_wrong_arguments_are_refused(examples, agreement):
     with pytest.raises(ValueError):
-        pitfalls.agreeing(examples, agreement, np.random.default_rng(0))
+        features.agreeing(examples, agreement, np.random.default_rng(0))
 
 
-def made_pairs(classes: int) -> pairs.PairedSet:
+def made_pairs(classes: int) -> Dataset:
     """Each part's class is told by the brightness of its image."""
     upper, lower = (
         [marked(dict.fromkeys(range(classes), 60), side, channels, seed) for seed in (1, 2)]
         for side, channels in ((32, 3), (28, 1))
     )
-    return pairs.pair("made", pairs.Part("cifar", *upper), pairs.Part("mnist", *lower))
+    return pairs.pair(
+        "made", pairs.Part("cifar", *upper, COLOURS[:classes]), pairs.Part("mnist", *lower, DIGITS[:classes])
+    )
 
 
 def test_pixels_tell_both_attributes_of_bright_images():
-    errors = pitfalls.of_pixels(made_pairs(2))
+    errors = features.of_pixels(made_pairs(2))
     assert errors == {name: {"correlated": 0.0, "balanced": 0.0} for name in ("cifar", "mnist")}
 
 
@@ -90,4 +94,5 @@ def test_grid_of_pairs_shows_each_class_and_pairs_that_disagree(classes):
     names = [[panel.get_xlabel() for panel in part.axes] for part in fig.subfigs]
     plt.close(fig)
     assert len(set(names[0])) == classes and len(set(names[1])) > classes
-    assert {name.split("\n")[1] for name in names[0]} == set(map(str, range(classes)))
+    uppers, lowers = zip(*(name.split("\n") for name in names[0]))
+    assert set(lowers) == set(DIGITS[:classes]) and uppers[0] == "red" and "blue/cyan" not in uppers
