@@ -1,4 +1,4 @@
-"""Appendix D: the importance weight at the phantom parameter, by a Taylor expansion of the logit.
+"""Chapter 11, Appendix D: the importance weight at the phantom parameter, by a Taylor expansion of the logit.
 
 For a logit f(w), a label y in {-1, +1} and a batch of one example, the ascent is -y rho grad f/||grad f|| for
 any loss that falls with the margin m = y f. The margin shrinks by the `shift` m(w) - m(w~), and
@@ -6,22 +6,37 @@ any loss that falls with the margin m = y f. The margin shrinks by the `shift` m
     shift = rho ||grad f|| - y/2 rho^2 g'Hg/||g||^2 + ...,   g = grad f, H the Hessian of f.
 
 With the exponential loss the shift is log(lambda~/lambda) itself; with the logistic loss it is its upper
-bound. Everything here is float64 on the CPU: small radii and float precision are what is tested.
+bound. Expansions are float64 on the CPU: small radii and float precision are what is tested.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, fields, replace
 from functools import partial
+from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, LogLocator, NullLocator, PercentFormatter
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
+from torch.nn import functional as F
 
+from book import style
+from book.claims import Check
+from lib import check
+from lib.data.toy import ToyConstants, sample
+from lib.device import threads
 from lib.importance import gini
-from lib.stats import rank_correlation
+from lib.models import ConvNet, FeatureNet, SingleLogit, ToyNet
+from lib.stats import estimate, rank_correlation
+from lib.toy.ensemble import ToyResult, unpack
 
 LOSSES = ("exponential", "logistic")
 PERTURBED = ("head", "all")  # the parameters that the ascent moves: LSAM's and SAM's
@@ -72,8 +87,7 @@ def log_weights(margins: np.ndarray, loss: str) -> np.ndarray:
 
     Raises ValueError for another loss.
     """
-    if loss not in LOSSES:
-        raise ValueError(f"loss must be one of {', '.join(LOSSES)}, not {loss!r}")
+    check.choice("loss", loss, LOSSES)
     return -margins if loss == "exponential" else -np.logaddexp(0, margins)
 
 
@@ -141,21 +155,17 @@ def expand(
     perturbed: str = "all",
     batch_size: int = 1,
     loss: str = "logistic",
-    orders: int = 2,
+    curved: bool = True,
 ) -> Expansion:
     """The expansion of each example of x (n, ...), labels y (n,) in {-1, +1}, around the net's weights.
 
     The direction is the ascent of the mean loss of each batch of `batch_size` examples, in the order given
     (`loss` matters from two on); `perturbed` is "all" parameters (SAM) or those of the "head" (LSAM). A net
-    with two outputs has the logit f = output 1 - output 0. With `orders` 1 instead of 2 the curvature, half
-    of the work, is left out: NaN. Raises ValueError for what is not allowed.
+    with two outputs has the logit f = output 1 - output 0. Unless `curved` the curvature, half of the work, is
+    left out: NaN. Raises ValueError for what is not allowed.
     """
-    if perturbed not in PERTURBED:
-        raise ValueError(f"perturbed must be one of {', '.join(PERTURBED)}, not {perturbed!r}")
-    if orders not in (1, 2):
-        raise ValueError(f"orders must be 1 or 2, not {orders!r}")
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, not {batch_size!r}")
+    check.choice("perturbed", perturbed, PERTURBED)
+    check.whole("batch_size", batch_size, 1)
     if len(radii) == 0 or min(radii) <= 0:
         raise ValueError(f"radii must be one positive number or more, not {list(radii)!r}")
     if not bool((y.abs() == 1).all()):
@@ -179,15 +189,9 @@ def expand(
         return _inner(grad(lambda p: _inner(grad(logit)(p, one), d))(moved), d)
 
     phantom = torch.stack([y * vmap(partial(logit_at, rho))(direction, x) for rho in radii])
-    second = vmap(curvature)(direction, x) if orders == 2 else torch.full_like(y, torch.nan)
-    parts = (
-        y,
-        margin,
-        vmap(_inner)(gradients, gradients).sqrt(),
-        -y * vmap(_inner)(gradients, direction),
-        second,
-        margin - phantom,
-    )
+    second = vmap(curvature)(direction, x) if curved else torch.full_like(y, torch.nan)
+    norm, slope = vmap(_inner)(gradients, gradients).sqrt(), -y * vmap(_inner)(gradients, direction)
+    parts = (y, margin, norm, slope, second, margin - phantom)
     return Expansion(np.array(radii, dtype=float), *(part.numpy() for part in parts))
 
 
@@ -206,8 +210,7 @@ def _directions(gradients: Weights, factors: Tensor, batch_size: int) -> Weights
     batch = torch.arange(len(factors)) // batch_size
     ascent = {}
     for name, g in gradients.items():
-        zero = torch.zeros(int(batch[-1]) + 1, *g.shape[1:], dtype=g.dtype)
-        ascent[name] = zero.index_add(0, batch, -_scaled(g, factors))
+        ascent[name] = g.new_zeros(int(batch[-1]) + 1, *g.shape[1:]).index_add(0, batch, -_scaled(g, factors))
     length = vmap(_inner)(ascent, ascent).sqrt()
     inverse = torch.where(length > 0, 1 / length, 0)
     return {name: _scaled(a, inverse)[batch] for name, a in ascent.items()}
@@ -261,27 +264,13 @@ def batch_effect(alone: Expansion, together: Expansion, batch_size: int) -> Batc
     """Compares expansions (nets, n) at one radius: batches of one, and batches of `batch_size`."""
     margins = alone.margin, alone.margin - alone.shift[:, 0], together.margin - together.shift[:, 0]
     logs = np.stack([log_weights(margin, "logistic") for margin in margins])
-    correlations = (_correlation(e.norm, e.log_ratio("logistic")[:, 0]) for e in (alone, together))
-    falls = together.slope < 0
-    opposite = (_worst_label(together, batch_size) != together.labels)[falls]
-    return BatchEffect(
-        *correlations,
-        falls.mean(axis=-1),
-        float(opposite.mean()) if opposite.size else 0.0,
-        logs.std(axis=-1),
-        gini(np.exp(logs)),
-    )
-
-
-def _correlation(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Spearman's, within each row."""
-    return np.array([rank_correlation(a, b[:, None])[0] for a, b in zip(x, y)])
-
-
-def _worst_label(e: Expansion, batch_size: int) -> np.ndarray:
-    """The label of the worst-fitted example of each example's batch, (nets, n)."""
-    worst = e.labels[worst_fitted(e.margin, batch_size)].reshape(len(e.labels), -1)
-    return np.repeat(worst, batch_size, axis=1)[:, : e.labels.shape[1]]
+    pairs = ([e.norm, e.log_ratio("logistic")[:, 0]] for e in (alone, together))
+    correlations = (np.array([rank_correlation(x, y[:, None])[0] for x, y in zip(*pair)]) for pair in pairs)
+    falls, labels = together.slope < 0, together.labels
+    worst = labels[worst_fitted(together.margin, batch_size)].reshape(len(labels), -1)  # a label a batch
+    opposite = (np.repeat(worst, batch_size, axis=1)[:, : labels.shape[1]] != labels)[falls]
+    share = float(opposite.mean()) if opposite.size else 0.0
+    return BatchEffect(*correlations, falls.mean(axis=-1), share, logs.std(axis=-1), gini(np.exp(logs)))
 
 
 def worst_fitted(margin: np.ndarray, batch_size: int) -> np.ndarray:
@@ -290,3 +279,362 @@ def worst_fitted(margin: np.ndarray, batch_size: int) -> np.ndarray:
     for start in range(0, margin.shape[1], batch_size):
         worst[np.arange(len(margin)), start + margin[:, start : start + batch_size].argmin(axis=1)] = True
     return worst
+
+
+# The nets, untrained and trained, each with its labelled examples.
+
+
+class LayeredNet(FeatureNet):
+    """The nets of Examples 2 to 4: layers without bias, with ReLU or nothing in between.
+
+    Takes inputs (n, sizes[0]) to logits (n,). Raises ValueError for less than one layer or several outputs.
+    """
+
+    def __init__(self, sizes: Sequence[int], relu: bool = True) -> None:
+        super().__init__()
+        if len(sizes) < 2 or sizes[-1] != 1 or min(sizes) < 1:
+            raise ValueError(f"sizes must be two positive integers or more, the last 1, not {list(sizes)!r}")
+        self.relu = relu
+        self.body = nn.ModuleList(nn.Linear(*pair, bias=False) for pair in zip(sizes[:-2], sizes[1:-1]))
+        self.head = SingleLogit(sizes[-2])
+
+    def features(self, x: Tensor) -> Tensor:
+        for layer in self.body:
+            x = F.relu(layer(x)) if self.relu else layer(x)
+        return x
+
+    @property
+    def matrices(self) -> list[Tensor]:
+        """W_1 ... W_L, detached."""
+        return [layer.weight.detach() for layer in (*self.body, self.head)]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A net with labelled examples: inputs x (n, ...), labels y (n,) in {-1, +1}."""
+
+    net: FeatureNet
+    x: Tensor
+    y: Tensor
+
+
+RELU_SIZES = (4, 64, 64, 1)
+# How `fitted` trains them; all chosen here, but the conv net's rate and momentum, which are the paper's.
+RELU_FIT = {"steps": 300, "batch_size": 10, "lr": 0.1, "momentum": 0.0}
+CONV_FIT = {"steps": 20, "batch_size": 20, "lr": 0.05, "momentum": 0.9}
+
+
+def toy_subjects(result: ToyResult, checkpoint: int) -> list[Subject]:
+    """Every seed's toy net of the first setting at a checkpoint (an index), with its training points."""
+    subjects = []
+    for s, seed in enumerate(result.seeds):
+        points = sample(result.settings[0].data, seed)
+        net = ToyNet(result.settings[0].width)
+        with torch.no_grad():
+            for body, flat in zip((net.easy, net.hard), result.nets[0][s, checkpoint]):
+                for p, part in zip(body.parameters(), unpack(flat).values()):
+                    # The engine's matrices are (input, output).
+                    p.copy_(torch.from_numpy(part.T.copy()).reshape(p.shape))
+            net.head.weight.copy_(torch.from_numpy(result.heads[0, s, checkpoint])[None])
+        subjects.append(Subject(net, torch.from_numpy(points.x), torch.from_numpy(points.y)))
+    return subjects
+
+
+def relu_subject(seed: int) -> Subject:
+    """An untrained ReLU net of Example 4 that sees both features of the toy at once."""
+    points = sample(ToyConstants(), seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = LayeredNet(RELU_SIZES)
+    return Subject(net, torch.from_numpy(points.x), torch.from_numpy(points.y))
+
+
+def conv_subject(seed: int, images: int = 200) -> Subject:
+    """The untrained conv net of Section 4 and gratings, 64 by 32, level for y = +1 and upright for -1.
+
+    Pixels have mean 0; contrast and tint vary, so that some images are easy to fit and some are not.
+    """
+    draw = np.random.default_rng([seed, 0x57])
+    y = np.where(np.arange(images) % 2 == 0, 1.0, -1.0)
+    row, column = np.mgrid[:64, :32] / 16
+    grating = np.sin(2 * np.pi * np.where(y[:, None, None] > 0, row, column))
+    contrast = draw.uniform(0, 0.4, (images, 1, 1, 1)) * draw.uniform(0.5, 1, (images, 3, 1, 1))
+    pixels = contrast * grating[:, None] + draw.normal(0, 0.1, (images, 3, 64, 32))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = ConvNet(classes=2)
+    return Subject(net, torch.from_numpy(np.clip(pixels, -0.5, 0.5)).float(), torch.from_numpy(y).float())
+
+
+@threads(1)  # more gain nothing on tensors this small, and lose much on a busy machine
+def fitted(subject: Subject, seed: int, steps: int, batch_size: int, **settings: float) -> Subject:
+    """The subject with a copy of its net trained by SGD on the logistic loss; `seed` draws the batches."""
+    net, draw = deepcopy(subject.net), torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.SGD(net.parameters(), **settings)
+    for _ in range(steps):
+        batch = torch.randperm(len(subject.y), generator=draw)[:batch_size]
+        output = net(subject.x[batch])
+        logit = output if output.ndim == 1 else output[:, 1] - output[:, 0]
+        optimizer.zero_grad()
+        F.softplus(-subject.y[batch] * logit).mean().backward()
+        optimizer.step()
+    return Subject(net, subject.x, subject.y)
+
+
+@threads(1)
+def survey(subjects: Iterable[Subject], points: int, *given: Any, **options: Any) -> Expansion:
+    """`expand` for the first `points` examples of every subject, its other arguments `given`: arrays with the nets
+    as first axis."""
+    each = [expand(one.net, one.x[:points], one.y[:points], *given, **options) for one in subjects]
+    stacked = [np.stack([getattr(e, field.name) for e in each]) for field in fields(Expansion)[1:]]
+    return Expansion(each[0].radii, *stacked)
+
+
+@threads(1)
+def example_differences(draws: int, seed: int = 0) -> dict[str, float]:
+    """Largest difference between each closed form and automatic differentiation, by the largest value, over `draws`
+    nets, each with widths, depth and ten inputs of its own. The keys begin with the example's number."""
+    draw, found = np.random.default_rng(seed), {}
+
+    def compare(name: str, closed: Tensor, reference: np.ndarray) -> None:
+        difference = float(np.abs(closed.numpy() - reference).max() / np.abs(reference).max())
+        found[name] = max(found.get(name, 0.0), difference)
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        y, options = torch.ones(10, dtype=torch.float64), {"dtype": torch.float64}
+        for _ in range(draws):
+            size, hidden, depth = (int(n) for n in draw.integers((2, 4, 3), (9, 17, 7)))
+            net, x = ToyNet(hidden).double(), torch.randn(10, 4, **options)
+            norms = last_layer_norms(net.features(x).detach())
+            compare("1, toy net", norms, expand(net, x, y, [1.0], "head").norm)
+            net, x = ConvNet(2, height=8, width=8).double(), torch.randn(10, 3, 8, 8, **options)
+            norms = last_layer_norms(net.features(x).detach(), outputs=2, bias=True)
+            compare("1, conv net", norms, expand(net, x, y, [1.0], "head").norm)
+            net, x = LayeredNet((size, hidden, 1), relu=False).double(), torch.randn(10, size, **options)
+            first, last = net.matrices
+            e = expand(net, x, y, [1.0])
+            compare("2", two_layer_norms(first, last[0], x), e.norm)
+            compare("2, second order", two_layer_curvatures(first, last[0], x), e.curvature)
+            for name, relu in (("3", False), ("4", True)):
+                net = LayeredNet((size, *draw.integers(4, 17, depth).tolist(), 1), relu).double()
+                compare(name, layer_terms(net.matrices, x, relu).sum(1).sqrt(), expand(net, x, y, [1.0]).norm)
+    return found
+
+
+# How C12 is judged.
+
+ROUNDING, EXACT = 1e-12, 1e-9  # what is left of a formula's difference, and of LSAM's first order
+
+
+def checks(
+    difference: float, inexact: float, errors: Mapping[str, Mapping[str, np.ndarray]], tolerance: float
+) -> list[Check]:
+    """C12's checks: the closed forms' largest `difference`, LSAM's largest error, and, for each of the cases that
+    `errors` words, kind of net -> typical errors (nets,): none exceeds the tolerance, by the end of its interval.
+    """
+    formulas = f"Examples 1 to 4, automatic differentiation: difference below 1e-12 (largest: {difference:.0e})"
+    first_order = f"LSAM, exponential loss: largest error below 1e-9 (largest: {inexact:.0e})"
+    found = [Check(formulas, difference < ROUNDING), Check(first_order, inexact < EXACT)]
+    for case, nets in errors.items():
+        net, effect = max(((net, estimate(of)) for net, of in nets.items()), key=lambda item: item[1].high)
+        which = f" ({net})" if len(nets) > 1 else ""
+        found.append(Check(f"{case} at most {100 * tolerance:g} %{which}", effect.high <= tolerance, effect))
+    return found
+
+
+# Figures.
+
+INK, PALE = "#22272E", "#ECEEF0"
+COLOURS = {"exponential": INK, "logistic": "#CC79A7"}  # the second is Okabe and Ito's reddish purple
+ALONE, WORST, OTHERS = "#C9CDD1", "#C2478B", "#4A5662"
+MARKS = {"exponential": "o", "logistic": "D"}
+
+
+def log_ratio_scatter(expansions: Mapping[str, Expansion], radii: Sequence[float], nets: int = 6) -> Figure:
+    """The claim as it stands: log ratio (exponential loss) against rho ||grad f||; a point an example."""
+    fig, axes = plt.subplots(1, len(expansions), figsize=(style.PAGE_WIDTH, 2.3), sharex=True, sharey=True)
+    limits = 2e-3, 4e2
+    axis_of = {"major_locator": FixedLocator([0.01, 0.1, 1, 10, 100]), "major_formatter": "{x:g}"}
+    for panel, (name, e) in zip(axes, expansions.items()):
+        panel.plot(limits, limits, color=style.GREY, linewidth=0.8, zorder=1)
+        for radius, colour in zip(radii, style.sequence(len(radii))):
+            one = e.at(radius)
+            x, y = one.first_order[:nets].ravel(), one.log_ratio("exponential")[:nets].ravel()
+            look = {"s": 5, "color": colour, "linewidths": 0, "zorder": 2, "label": rf"$\rho={radius:g}$"}
+            panel.scatter(x, np.where(y > 0, y, np.nan), **look)
+        panel.set(xscale="log", yscale="log", xlim=limits, ylim=limits, aspect="equal")
+        panel.set_title(name, fontsize=9)
+        panel.set_xlabel(r"$\rho\,\Vert\nabla f\Vert$")
+        for axis in (panel.xaxis, panel.yaxis):
+            axis.set(**axis_of, minor_locator=NullLocator())
+    axes[0].set_ylabel(r"$\log(\tilde\lambda/\lambda)$")
+    axes[0].legend(loc="upper left", fontsize=7.5, handletextpad=0, borderpad=0, markerscale=2.2, labelspacing=0.25)
+    return fig
+
+
+def orders(expansions: Mapping[str, Expansion], tolerance: float) -> Figure:
+    """Above, the log ratio as a part of its first order; below, what first and second order leave over.
+
+    Lines are medians over all examples of all nets, bands the 10th to the 90th percentile.
+    """
+    fig, axes = plt.subplots(2, len(expansions), figsize=(style.PAGE_WIDTH, 4.3), sharex=True, sharey="row")
+    ink = {"color": INK, "linewidth": 1.7}
+    dashed = {"color": style.SAM, "linestyle": (0, (4, 2)), "linewidth": 1.2}
+    dotted = {"color": style.LSAM, "linestyle": ":", "linewidth": 1.7}
+    for (upper, lower), (name, e) in zip(axes.T, expansions.items()):
+        second = e.second_order / e.first_order
+        upper.axhspan(1 - tolerance, 1 + tolerance, color=PALE, zorder=0)
+        for loss in LOSSES[::-1]:
+            _band(upper, e.radii, 1 - e.error(loss), COLOURS[loss])
+        lower.axhspan(tolerance, 9, color=PALE, zorder=0)
+        _band(lower, e.radii, np.abs(e.error("exponential")), INK)
+        if np.abs(second).max() > 1e-9:
+            upper.plot(e.radii, _middle(1 + second), **dashed)
+            lower.plot(e.radii, _middle(np.abs(second)), **dashed)
+            lower.plot(e.radii, _middle(np.abs(e.shift / e.first_order - 1 - second)), **dotted)
+        else:
+            lower.text(0.5, 0.53, "exact", transform=lower.transAxes, ha="center", color=style.GREY)
+        upper.set_title(name, fontsize=9)
+        upper.set(ylim=(0, 1.22))
+        lower.set(xscale="log", yscale="log", xlabel=r"radius $\rho$", ylim=(1e-4, 4))
+        lower.xaxis.set_major_locator(LogLocator(numticks=5))
+        lower.xaxis.set_major_formatter("{x:g}")
+    axes[0, 0].set_ylabel(r"$\log(\tilde\lambda/\lambda)\;/\;\rho\,\Vert\nabla f\Vert$")
+    axes[1, 0].set_ylabel(r"part of $\rho\,\Vert\nabla f\Vert$")
+    pink = {**ink, "color": COLOURS["logistic"]}
+    corner = {"loc": "lower left", "fontsize": 7.5, "handlelength": 1.6, "borderpad": 0.1, "labelspacing": 0.3}
+    _legend(axes[0, 0], {"exponential loss": ink, "logistic loss": pink, "both orders": dashed}, **corner)
+    lower_lines = {"first order's error": ink, "second-order term": dashed, "both orders' error": dotted}
+    _legend(axes[1, 0], lower_lines, **corner)
+    return fig
+
+
+def reaches(
+    found: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]],
+    limits: tuple[float, float],
+    used: Mapping[str, tuple[float, float]],
+    tolerance: float,
+) -> Figure:
+    """The radius where the first order is off by `tolerance`: found[net][stage][loss] is (nets, examples).
+
+    A mark is the median over examples (geometric mean over nets), a bar the 10th to the 90th percentile of
+    all examples; an arrow stands for what lies outside `limits`, the smallest and the largest radius tried.
+    The ranges of radii in `used` are shaded.
+    """
+    fig, ax = plt.subplots(figsize=(style.PAGE_WIDTH, 3.9))
+    for (label, (low, high)), colour in zip(used.items(), (style.SAM, style.LSAM)):
+        ax.axvspan(low, high, color=colour, alpha=0.10, linewidth=0, zorder=0)
+        ax.text(np.sqrt(low * high), -0.62, label, ha="center", fontsize=8, color=colour)
+    rows, position = [], 0.0
+    for name, stages in found.items():
+        for stage, losses in stages.items():
+            rows.append((position, f"{name}, {stage}"))
+            for loss, offset in zip(LOSSES, (-0.15, 0.15)):
+                _reach(ax, losses[loss], position + offset, limits, loss)
+            position += 1
+        position += 0.35
+    ax.set_yticks(*zip(*rows))
+    ax.set(xscale="log", xlim=(limits[0] / 1.5, limits[1] * 1.5), ylim=(position - 0.8, -1.0))
+    ax.set_xlabel(rf"radius $\rho$ at which $\rho\,\Vert\nabla f\Vert$ is off by {100 * tolerance:g} %")
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
+    looks = {f"{loss} loss": {"color": COLOURS[loss], "marker": MARKS[loss], "markersize": 5} for loss in LOSSES}
+    _legend(fig, looks, loc="outside lower center", ncols=2, fontsize=8)
+    return fig
+
+
+def _reach(ax: Axes, radii: np.ndarray, y: float, limits: tuple[float, float], loss: str) -> None:
+    low, high = np.quantile(radii, [0.1, 0.9])
+    centre = np.exp(np.log(np.median(radii, axis=-1)).mean())
+    colour = COLOURS[loss]
+    ax.plot([low, high], [y, y], color=colour, linewidth=2, alpha=0.55, solid_capstyle="round")
+    marker = "<" if centre <= 1.001 * limits[0] else ">" if centre >= limits[1] / 1.001 else MARKS[loss]
+    ax.plot(centre, y, marker, color=colour, markersize=5.5, markeredgecolor="white", markeredgewidth=0.6)
+
+
+def logistic_limits(
+    examples: Mapping[str, Expansion], fractions: Sequence[float], errors: Mapping[float, np.ndarray], tolerance: float
+) -> Figure:
+    """Left, the logistic loss's error by margin and shift, with examples (each an expansion at one radius).
+
+    Right, an error while LSAM trains: errors[rho] is (checkpoints, seeds), at `fractions` of training.
+    """
+    fig, (plane, time) = plt.subplots(1, 2, figsize=(style.PAGE_WIDTH, 3.5), width_ratios=[1.12, 1])
+    grid = np.geomspace(0.1, 200, 240)
+    margin, shift = np.meshgrid(grid, grid)
+    error = np.maximum(logistic_error(margin, shift), 0)  # rounding may leave it just below
+    levels = [0, tolerance / 10, tolerance / 3, *np.linspace(tolerance, 1, 7)]
+    shades = plt.get_cmap("Greys")(np.linspace(0.02, 0.55, len(levels) - 1))
+    plane.contourf(margin, shift, error, levels=levels, colors=shades)
+    plane.contour(margin, shift, error, levels=[tolerance], colors=INK, linewidths=1.4)
+    plane.plot(grid, grid, color="white", linewidth=1, linestyle=(0, (4, 2)))
+    for (name, e), colour, marker in zip(examples.items(), (style.EASY, style.LSAM, style.SAM), "o^s"):
+        kept = (e.margin > 0.1) & (e.shift[:, 0] > 0.1)
+        look = {"s": 9, "color": colour, "marker": marker, "edgecolors": "white", "linewidths": 0.25}
+        plane.scatter(e.margin[kept], e.shift[:, 0][kept], label=name, **look)
+    plane.text(40, 0.14, f"error below {100 * tolerance:g} %", ha="center", fontsize=8, color=INK)
+    plane.text(0.55, 9, "saturated", ha="center", fontsize=8, color=INK)
+    plane.set(xscale="log", yscale="log", xlim=(0.1, 200), ylim=(0.1, 200))
+    plane.set(xlabel=r"margin $m = yf$ at $w$", ylabel=r"shift of the margin, $m(w)-m(\tilde w)$")
+    plane.set_title("margin and shift decide", fontsize=9)
+    for axis in (plane.xaxis, plane.yaxis):
+        axis.set_major_formatter("{x:g}")
+    frame = {"frameon": True, "facecolor": "white", "framealpha": 0.9, "edgecolor": "none"}
+    plane.legend(loc="upper left", fontsize=7.5, handletextpad=0.1, borderpad=0.3, markerscale=1.4, **frame)
+    time.axhspan(0, tolerance, color=PALE, zorder=0)
+    style.lines(time, fractions, {rf"$\rho = {radius:g}$": values for radius, values in errors.items()})
+    time.set(xscale="log", xlabel="part of training", ylabel="median error", ylim=(0, 0.6))
+    time.set_title("LSAM on the toy, while it trains", fontsize=9)
+    time.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    time.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+    time.legend(loc="upper right")
+    return fig
+
+
+def batches(alone: Mapping[str, Expansion], together: Mapping[str, Expansion], batch_size: int) -> Figure:
+    """Log ratio (logistic loss) in batches by rho ||grad f|| (above) and rho times the projection (below).
+
+    Each net at the one radius of its expansion; `alone` is the same with batches of one.
+    """
+    fig, axes = plt.subplots(2, len(together), figsize=(style.PAGE_WIDTH, 4.6))
+    for column, (name, e) in enumerate(together.items()):
+        ratio, radius = e.log_ratio("logistic")[:, 0], e.radii[0]
+        worst, single = worst_fitted(e.margin, batch_size), alone[name]
+        reference = single.radii[0] * single.norm, single.log_ratio("logistic")[:, 0]
+        axes[0, column].scatter(*(part.ravel() for part in reference), s=3, color=ALONE, linewidths=0)
+        for row, x in enumerate((e.norm, e.slope)):
+            panel = axes[row, column]
+            for chosen, colour, size in ((~worst, OTHERS, 5), (worst, WORST, 8)):
+                panel.scatter(radius * x[chosen], ratio[chosen], s=size, c=colour, linewidths=0, alpha=0.75)
+            top = np.quantile(radius * e.norm, 0.98)
+            low = 1.1 * min(np.quantile(ratio, 0.02), 0) - 0.05 * top
+            panel.plot([min(low, 0), top], [min(low, 0), top], color=style.GREY, linewidth=0.8, zorder=0)
+            panel.axhline(0, color="#D5D8DB", linewidth=0.7, zorder=0)
+            panel.set(xlim=(low if row else -0.03 * top, 1.06 * top), ylim=(low, 1.08 * top))
+            panel.locator_params(nbins=4)
+        axes[0, column].set_title(name, fontsize=9)
+        axes[0, column].set_xlabel(r"$\rho\,\Vert\nabla f\Vert$")
+        axes[1, column].set_xlabel(r"$\rho\,\langle -y\nabla f, d\rangle$")
+    for row in axes:
+        row[0].set_ylabel(r"$\log(\tilde\lambda/\lambda)$")
+    named = {"alone: a batch of one": ALONE, f"worst-fitted of its batch of {batch_size}": WORST, "the others": OTHERS}
+    dot = {"marker": "o", "markersize": 4, "linestyle": ""}
+    looks = {label: {"color": colour, **dot} for label, colour in named.items()}
+    _legend(fig, looks, loc="outside lower center", ncols=3, fontsize=8, handletextpad=0.1)
+    return fig
+
+
+def _legend(where: Axes | Figure, looks: Mapping[str, dict], **options) -> None:
+    where.legend(handles=[Line2D([], [], label=label, **look) for label, look in looks.items()], **options)
+
+
+def _middle(values: np.ndarray) -> np.ndarray:
+    """Median over nets and examples of (nets, r, n)."""
+    return np.median(values, axis=(0, 2))
+
+
+def _band(ax: Axes, x: np.ndarray, values: np.ndarray, colour: str) -> None:
+    style.band(ax, x, *np.quantile(values, [0.1, 0.9], axis=(0, 2)), colour, alpha=0.16)
+    ax.plot(x, _middle(values), color=colour, linewidth=1.7)

@@ -21,6 +21,7 @@ from book import (
     real_data_table,
     real_data_table1,
     rebalancing,
+    theory,
     toy,
 )
 from book.claims import JUDGEMENT, Judgement, judge
@@ -126,6 +127,7 @@ COMPUTED: dict[str, Callable[[], list[Judgement]]] = {
     "06_interventions": intervened,
     "07_real_data": real_data,
     "08_domainbed": domains,
+    "11_theory": lambda: [judge("C12", theory.checks(**arrays("11_theory")))],
     "09_noise": noisy,
     "10_batch_size": batches,
 }

@@ -1,7 +1,5 @@
 """Appendix D: closed forms, the expansion of the log ratio, and what it rests on."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -12,27 +10,25 @@ from hypothesis import strategies as st
 
 from book.theory import (
     LOSSES,
+    RELU_FIT,
+    LayeredNet,
     batch_effect,
+    checks,
+    conv_subject,
+    example_differences,
     expand,
+    fitted,
     last_layer_norms,
     layer_terms,
     log_weights,
     logistic_error,
     reach,
-    two_layer_curvatures,
-    two_layer_norms,
-    worst_fitted,
-)
-from book.theory_nets import (
-    RELU_FIT,
-    Fit,
-    LayeredNet,
-    conv_subject,
-    example_differences,
-    fitted,
     relu_subject,
     survey,
     toy_subjects,
+    two_layer_curvatures,
+    two_layer_norms,
+    worst_fitted,
 )
 from lib.device import threads
 from lib.importance import gini, real_and_phantom_weights
@@ -209,7 +205,7 @@ def test_an_input_without_gradient_stays_where_it_is():
 
 def test_one_order_leaves_the_curvature_out():
     net, (x, y) = ToyNet(4), labelled(5, 4)
-    one, two = (expand(net, x, y, [0.5], orders=orders) for orders in (1, 2))
+    one, two = (expand(net, x, y, [0.5], curved=curved) for curved in (False, True))
     assert np.isnan(one.curvature).all() and np.array_equal(one.shift, two.shift)
 
 
@@ -266,6 +262,44 @@ def test_typical_errors_are_medians_over_fitted_examples():
     assert e.typical_second_order(0.1) == pytest.approx(second)
 
 
+NETS = {"toy": [0.02, 0.04], "conv": [0.05, 0.07]}  # typical errors of two nets of each kind
+
+
+def judged(difference: float = 1e-13, inexact: float = 1e-10, tolerance: float = 0.1, **errors) -> list:
+    return checks(difference, inexact, errors or {"SAM": NETS}, tolerance)
+
+
+@pytest.mark.parametrize("difference, holds", [(9e-13, True), (1e-12, False), (2e-12, False)])
+def test_formulas_agree_below_rounding(difference, holds):
+    formulas, _, _ = judged(difference)
+    assert formulas.holds == holds and f"{difference:.0e}" in formulas.what
+
+
+@pytest.mark.parametrize("inexact, holds", [(9e-10, True), (1e-9, False), (2e-9, False)])
+def test_lsams_first_order_is_exact_below_its_bound(inexact, holds):
+    _, first_order, _ = judged(inexact=inexact)
+    assert first_order.holds == holds and f"{inexact:.0e}" in first_order.what
+
+
+@pytest.mark.parametrize(
+    "errors, holds",
+    [([0.125, 0.125, 0.125], True), ([0.01, 0.02, 0.03], True), ([0.02, 0.02, 0.2], False), ([0.2, 0.3, 0.2], False)],
+)
+def test_first_order_holds_where_the_whole_interval_is_within_the_tolerance(errors, holds):
+    """In the third case the mean is below the tolerance, and the interval reaches beyond."""
+    *_, case = judged(tolerance=0.125, case={"net": np.array(errors)})
+    assert case.holds == holds and case.what == "case at most 12.5 %" and case.effect.mean == np.mean(errors)
+
+
+def test_a_case_is_that_of_the_kind_of_net_whose_interval_reaches_farthest():
+    wide, narrow = [0.0, 0.0, 0.2], [0.09, 0.09, 0.09]  # the mean of `wide` is the lower one
+    *_, case, other = judged(
+        one={"narrow": narrow, "wide": wide, "good": [0.0] * 3}, other={"good": [0.01], "fair": [0.02]}
+    )
+    assert not case.holds and case.what == "one at most 10 % (wide)" and case.effect.mean < 0.09
+    assert other.holds and other.what == "other at most 10 % (fair)"
+
+
 def test_one_thread_within_and_as_many_as_before_after():
     before = torch.get_num_threads()
     with pytest.raises(RuntimeError, match="stop"), threads(1):
@@ -286,11 +320,10 @@ def test_toy_subjects_are_the_engines_nets():
 
 def test_training_fits_the_labels_and_repeats_itself():
     start = relu_subject(0)
-    short = Fit(steps=5, batch_size=5, learning_rate=0.1, momentum=0.9)
-    first, again = fitted(start, short, 0), fitted(start, short, 0)
+    first, again = (fitted(start, 0, steps=5, batch_size=5, lr=0.1, momentum=0.9) for _ in range(2))
     assert all(torch.equal(p, q) for p, q in zip(first.net.parameters(), again.net.parameters()))
     assert torch.equal(start.net.head.weight, relu_subject(0).net.head.weight)
-    trained = fitted(start, RELU_FIT, 0)
+    trained = fitted(start, 0, **RELU_FIT)
     assert (trained.y * trained.net(trained.x) > 0).float().mean() > 0.97
 
 
@@ -319,7 +352,6 @@ def test_a_survey_has_the_nets_as_first_axis():
         {"radii": [0.0]},
         {"y": torch.zeros(3)},
         {"loss": "hinge"},
-        {"orders": 3},
     ],
 )
 def test_what_makes_no_sense_is_refused(arguments):

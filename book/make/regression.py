@@ -62,7 +62,8 @@ def main() -> int:
     changed = [name for name, made_from in notebooks.items() if passed.get(name) != made_from]
     if changed:
         paths = [fingerprint.NOTEBOOKS / f"{name}.ipynb" for name in changed]
-        results.append(pytest("--nbval-lax", "--nbval-current-env", *paths))
+        rounding = f"--nbval-sanitize-with={Path(__file__).with_name('rounding.cfg')}"
+        results.append(pytest("--nbval-lax", "--nbval-current-env", rounding, *paths))
         passed |= {name: notebooks[name] if results[-1] else None for name in changed}
     else:
         print("notebooks: nothing changed since their key numbers were compared")
