@@ -149,7 +149,7 @@ def comparison(protocol: Protocol, settings: dict[str, ImageTrial], seeds: int) 
 def training_images(configuration: Mapping) -> int:
     """How many images for training the complete set of a trial's configuration has."""
     if configuration["experiment"] == "groups":
-        return sum(groups.SETS[configuration["dataset"]].counts[0])
+        return sum(groups.COUNTS[configuration["dataset"]][0])
     benchmark = domains.BENCHMARKS[configuration["benchmark"]]
     target = list(benchmark.domains).index(configuration["target"])
     sources = sum(benchmark.counts) - benchmark.counts[target]

@@ -15,7 +15,7 @@ from torch import Tensor
 from torchvision.models import resnet18
 
 from lib import training
-from lib.data.sources import DataError, MissingData
+from lib.data.root import DataError, MissingData
 from lib.optim.variants import take_step
 from lib.resnet import FreshLayersWarning, ResNet18, lacking, load_weights
 

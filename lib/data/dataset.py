@@ -107,16 +107,6 @@ class Dataset:
         return torch.from_numpy(np.ravel_multi_index(columns, tuple(map(len, self.values.values()))))
 
 
-# Until the trials take a Dataset: what they still ask of the containers of before.
-Split.groups = property(lambda self: _two(*self.attributes.values()))  # type: ignore[attr-defined]
-Dataset.target_train = property(lambda self: self.probe_train)  # type: ignore[attr-defined]
-Dataset.target_test = property(lambda self: self.test)  # type: ignore[attr-defined]
-
-
-def _two(first: Tensor, second: Tensor) -> Tensor:
-    return 2 * first + second
-
-
 class Source(Protocol):
     """What names a data set and can load it."""
 

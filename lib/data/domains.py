@@ -52,6 +52,7 @@ BENCHMARKS = {
         {"A": "Art", "C": "Clipart", "P": "Product", "R": "Real World"}, (2427, 4365, 4439, 4357), classes=65
     ),
 }
+NAMES = tuple(BENCHMARKS)
 
 
 @dataclass(frozen=True)
@@ -149,16 +150,3 @@ def _list(benchmark: str, root: Root) -> tuple[Path, pd.DataFrame, tuple[str, ..
                 raise damaged(benchmark, place / kind, "has no image", root)
             rows += [(f"{place.name}/{kind}/{image}", number, label) for image in images]
     return folder, pd.DataFrame(rows, columns=["file", "domain", "label"]).set_index("file"), classes
-
-
-# Until nobody uses them: the entry points of before.
-DomainSet, DomainSplit = Dataset, Split
-NAMES = tuple(BENCHMARKS)
-
-
-def available(benchmark: str, root: Root = None) -> bool:
-    return lacking([benchmark], root) is None
-
-
-def load(benchmark: str, target: str, size: int, seed: int = 0, root: Root = None) -> Dataset:
-    return Domains(benchmark, target).load(seed, size, root)

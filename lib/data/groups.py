@@ -187,16 +187,3 @@ def _balanced(rows: Sequence[np.ndarray], part: int, random: np.random.Generator
     """Shuffled rows: of each group equally many, the rarest group's number divided by `part`."""
     count = min(map(len, rows)) // part
     return random.permutation(np.concatenate([random.permutation(of_group)[:count] for of_group in rows]))
-
-
-# Until nobody uses them: the entry points of before.
-GroupedSet, GroupedSplit = Dataset, Split
-NAMES = tuple(SETS)
-
-
-def available(name: str, root: Root = None) -> bool:
-    return Groups(name).lacks(root) is None
-
-
-def load(name: str, size: int, seed: int = 0, root: Root = None) -> Dataset:
-    return Groups(name).load(seed, size, root)

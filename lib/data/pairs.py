@@ -171,33 +171,3 @@ def _check_classes(what: str, labels: Tensor, classes: int, least: int) -> None:
             f"{what} labels must be the classes 0 to {max(classes, 2) - 1}, {least} or more of "
             f"each, not {dict(zip(values.tolist(), counts.tolist()))} (class: images)"
         )
-
-
-# Until nobody uses them: the entry points of before.
-PairedSet = Dataset
-_own: dict[str, tuple[Part, Part]] = {}
-
-
-def add(name: str, first: Part, second: Part) -> None:
-    Pair(name, (first, second))
-    _own[name] = first, second
-
-
-def names() -> tuple[str, ...]:
-    return *PAIRED_SETS, *_own
-
-
-def _source(name: str) -> Pair:
-    return Pair(check.choice("name", name, names()), _own.get(name))
-
-
-def fingerprint(name: str) -> str | None:
-    return _source(name).images
-
-
-def available(name: str, root: Root = None) -> bool:
-    return _source(name).lacks(root) is None
-
-
-def load(name: str, seed: int = 0, root: Root = None) -> Dataset:
-    return _source(name).load(seed, root=root)

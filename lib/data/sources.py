@@ -20,17 +20,3 @@ SOURCES = {source.name: source for source in _PAPER}
 def named(name: str) -> Source:
     """The source called `name`: "cifar-mnist", "celeba", "pacs without A", ... Raises ValueError on another name."""
     return SOURCES[check.choice("name", name, SOURCES)]
-
-
-# Until nobody uses them: the entry points of before.
-from lib.data import root as _root  # noqa: E402
-from lib.data.dataset import Split  # noqa: E402
-from lib.data.readers import CIFAR_CLASSES, read_folder  # noqa: E402,F401
-from lib.data.root import DataError, MissingData, data_root  # noqa: E402,F401
-
-Labelled = Split.of
-check_choice = check.choice
-
-
-def command(name, root):
-    return _root.command([name], root)
