@@ -13,9 +13,9 @@ from book import figures_real_data_images as images
 from book import full_cost, natural_plans
 from book import real_data_rows as group_rows
 from book import real_data_table as table
-from lib.trials.group_weights import BINS, GroupWeightTrial, binned, mapped
+from lib.measure import BINS, binned, mapped, summary
 from lib.trials.store import Store
-from lib.trials.weights import summary
+from lib.trials.weights import WeightTrial
 
 SEEDS = 3
 PROTOCOL = natural_plans.groups_reduced("celeba")
@@ -43,7 +43,7 @@ def error_record(trial, validation: float = 0.5) -> dict:
     }
 
 
-def weight_record(trial: GroupWeightTrial, tilt: float = 0.3) -> dict:
+def weight_record(trial: WeightTrial, tilt: float = 0.3) -> dict:
     """Weights that fall with both contributions; at the phantom less with that of gender, the easy one."""
     random = np.random.default_rng([trial.of.seed, trial.of.method == "sam", trial.epoch or 0])
     contributions = {"hair": random.normal(1, 1, 400), "gender": random.normal(2, 1, 400)}

@@ -8,7 +8,6 @@ from book import domainbed as table2
 from book import figures_domainbed as figures
 from book import natural_plans
 from lib.data.domains import BENCHMARKS
-from lib.trials.domain import DomainTrial
 from lib.trials.store import Store
 
 FOUND = {
@@ -43,7 +42,7 @@ def test_checks_hold_where_the_interval_is_above_zero_and_are_not_run_elsewhere(
 
 
 def test_errors_are_paired_by_seed_and_one_seed_is_not_enough() -> None:
-    def record(trial: DomainTrial, error: float | None) -> dict:
+    def record(trial: ImageTrial, error: float | None) -> dict:
         metrics = None if error is None else {"probing_error": {"class": {"error": error}}}
         return {
             "configuration": trial.configuration,
@@ -58,7 +57,7 @@ def test_errors_are_paired_by_seed_and_one_seed_is_not_enough() -> None:
         trial: 0.1 + 0.01 * trial.seed - 0.02 * (trial.method == "sam") + 0.2 * (trial.epochs == 0) for trial in trials
     }
     for trial in trials:
-        if trial.target == "S" and trial.seed > 0 and trial.method == "sam":
+        if trial.data.target == "S" and trial.seed > 0 and trial.method == "sam":
             errors[trial] = None
     found = table2.found(record(*item) for item in errors.items())
     assert set(found) == {("pacs", "A"), ("pacs", "C"), ("pacs", "P")}
@@ -94,7 +93,7 @@ def test_protocol_has_the_selected_settings_of_targets_whose_sweep_is_stored(tmp
         metrics = {"validation_error": 0.1 if best else 0.2, "validation_loss": 1.0}
         store.write({"configuration": trial.configuration, "status": "finished", "metrics": metrics})
     found = table2.protocol_trials("pacs", store, 2)
-    assert {(one.target, one.method, one.lr, one.rho, one.seed) for one in found} == {
+    assert {(one.data.target, one.method, one.lr, one.rho, one.seed) for one in found} == {
         ("P", method, 0.005, rho, seed) for method, rho in (("sgd", 0.0), ("sam", 0.1)) for seed in (0, 1)
     } | {("P", "sgd", 0.001, 0.0, seed) for seed in (0, 1)}
     assert table2.protocol_trials("vlcs", store, 2) == []
