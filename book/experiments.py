@@ -2,10 +2,8 @@
 
 from functools import partial
 
-from book import batch_size, natural_plans, noise, open_choices, variants
-from book import real_data_table1 as table1
+from book import batch_size, domainbed, noise, open_choices, real_data, variants
 from book import variants_images as variant_images
-from lib.data import domains
 from lib.trials.plan import Experiment, Plan
 from lib.trials.store import RESULTS, Store
 
@@ -21,10 +19,8 @@ NATURAL = {
 
 def experiments() -> dict[str, Experiment]:
     """The experiments by name, in the book's order."""
-    table = "the full sweep, then four seeds (chapter 7)"
     known = [
-        ("cifar-mnist", f"Table 1, CIFAR-MNIST: {table}", partial(table1.plan, "cifar-mnist"), table1.SEEDS),
-        ("fmnist-mnist", f"Table 1, FMNIST-MNIST: {table}", partial(table1.plan, "fmnist-mnist"), table1.SEEDS),
+        *_paired(),
         ("noise", "LSAM where the toy's training features are noisy (chapter 9)", _noise, noise.SEEDS),
         ("batch-size", "LSAM by batch size, epochs and steps fixed (chapter 10)", _batch_size, batch_size.SEEDS),
         ("variants", "SAM's variants and re-weightings in the toy (chapter 12)", _variants, variants.SEEDS),
@@ -38,8 +34,8 @@ def experiments() -> dict[str, Experiment]:
         (
             "variants-images-full",
             "the same with all epochs of the paper's protocol",
-            partial(variant_images.plan, epochs=table1.EPOCHS),
-            table1.SEEDS,
+            partial(variant_images.plan, epochs=real_data.PAIRED["cifar-mnist"].base.epochs),
+            real_data.SEEDS,
         ),
         (
             "open-choices",
@@ -68,23 +64,36 @@ def _live(store: Store, seeds: int) -> Plan:
     return Plan(tuple(variants.live_plan(["sgd", "lsam", "sam"], 0.4, seeds, epochs=40)))
 
 
+def _paired() -> list[tuple]:
+    return [
+        (
+            name,
+            f"Table 1, {real_data.TITLES[name]}: the full sweep, then four seeds (chapter 7)",
+            partial(real_data.plan, [protocol]),
+            real_data.SEEDS,
+        )
+        for name, protocol in real_data.PAIRED.items()
+    ]
+
+
 def _natural() -> list[tuple]:
     """The experiments on natural images, reduced and by the paper's protocol."""
-    plans, full = natural_plans, "the paper's protocol, on a GPU"
-    reduced, seeds = "reduced: few epochs, {}, 64 pixels", plans.SEEDS
+    reduced, full, seeds = "reduced: few epochs, {}, 64 pixels", "the paper's protocol, on a GPU", real_data.SEEDS
     found = []
-    for name in ("celeba", "birds_on_scenes"):
-        about = f"Table 1, {NATURAL[name]}, {reduced.format('a coarse sweep')} (chapter 7)"
-        found.append((name, about, [plans.groups_reduced(name)], seeds))
-    about = f"Table 2, PACS, {reduced.format('no sweep')} (chapter 8)"
-    found.append(("pacs", about, plans.domains_reduced("pacs"), plans.REDUCED_DOMAIN_SEEDS))
-    for name in plans.EPOCHS:
-        found.append(
-            (f"{name}-full", f"Table 1, {NATURAL[name]}: {full} (chapter 7)", [plans.groups_full(name)], seeds)
-        )
-    for name in domains.NAMES:
-        found.append((f"{name}-full", f"Table 2, {NATURAL[name]}: {full} (chapter 8)", plans.domains_full(name), seeds))
+    for name, protocol in real_data.REDUCED.items():
+        found.append((name, 1, reduced.format("a coarse sweep"), [protocol], seeds))
+    pacs = list(domainbed.protocols("pacs", **domainbed.REDUCED).values())
+    found.append(("pacs", 2, reduced.format("no sweep"), pacs, domainbed.REDUCED_SEEDS))
+    for name, protocol in real_data.FULL.items():
+        found.append((f"{name}-full", 1, full, [protocol], seeds))
+    for name in ("pacs", "vlcs", "office_home"):
+        found.append((f"{name}-full", 2, full, list(domainbed.protocols(name).values()), seeds))
     return [
-        (name.replace("_", "-"), about, partial(plans.plan, protocols), seeds)
-        for name, about, protocols, seeds in found
+        (
+            name.replace("_", "-"),
+            f"Table {table}, {NATURAL[name.removesuffix('-full')]}{':' if what == full else ','} {what} (chapter {6 + table})",
+            partial(real_data.plan, protocols),
+            number,
+        )
+        for name, table, what, protocols, number in found
     ]

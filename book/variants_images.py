@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from book import real_data_table1 as table1
+from book import real_data
 from book.variants import DECAY
 from lib.stats import estimate
 from lib.trials.images import ImageTrial, paired
@@ -15,7 +15,7 @@ from lib.trials.plan import Plan
 from lib.trials.store import Store
 
 DATASET = "cifar-mnist"
-SHORT_EPOCHS, SHORT_SEEDS = 5, 3  # of the trials that the book reads; the paper's are `table1`'s
+SHORT_EPOCHS, SHORT_SEEDS = 5, 3  # of the trials that the book reads; the paper's are `real_data`'s
 WITHOUT_ASCENT = ("SGD", "SGD, weight decay", "Adam")
 ADAM_RATE = 1e-3  # Adam's learning rate (its paper's)
 ASAM_TIMES = 10.0  # ASAM's radius over SAM's: its paper's 0.5 against SAM's 0.05
@@ -51,7 +51,7 @@ def rows(lr: float, rho: float, epochs: int, sgd_lr: float | None = None) -> dic
 
 def chosen_rows(store: Store, epochs: int) -> dict[str, ImageTrial]:
     """`rows` at the settings that the sweep chose; none while the sweep is not complete."""
-    settings = table1.selected(DATASET, store)
+    settings = real_data.selected(real_data.PAIRED[DATASET], store)
     return rows(settings["sam"].lr, settings["sam"].rho, epochs, settings["sgd"].lr) if settings else {}
 
 
@@ -121,7 +121,8 @@ def note(rows: Mapping[str, ImageTrial], gains: Mapping[str, Gain]) -> str:
         f"SAM at learning rate {sam.lr:g}, ρ = {sam.rho:g}, SGD at learning rate {sgd.lr:g}; "
         f"n = {seeds} seeds, {epochs} epochs"
     )
-    return f"Reduced: {run} of {table1.EPOCHS}." if epochs < table1.EPOCHS else f"{run}."
+    whole = real_data.PAIRED[DATASET].base.epochs
+    return f"Reduced: {run} of {whole}." if epochs < whole else f"{run}."
 
 
 def label(name: str, gain: Gain) -> str:

@@ -9,21 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from book import (
-    batch_size,
-    domainbed,
-    interventions,
-    mechanism,
-    natural_plans,
-    noise,
-    real_data_report,
-    real_data_rows,
-    real_data_table,
-    real_data_table1,
-    rebalancing,
-    theory,
-    toy,
-)
+from book import batch_size, domainbed, interventions, mechanism, noise, real_data, rebalancing, theory, toy
 from book.claims import JUDGEMENT, Judgement, judge
 from lib.trials.store import ROOT, Store
 
@@ -44,29 +30,22 @@ def assert_same(judgement: dict, golden: dict) -> None:
             assert ours == pytest.approx(value, rel=1e-9, abs=1e-9, nan_ok=True), (name, check, known)
 
 
-def real_data() -> list[Judgement]:
-    """C7, C3 and C4 on the paired and the natural sets at the chapter's default parameters."""
-    store, names = Store(), {"cifar-mnist": "CIFAR-MNIST", "fmnist-mnist": "FMNIST-MNIST"}
-    settings = {name: real_data_table1.selected(name, store) for name in names}
-    trials = [trial for chosen in settings.values() for trial in real_data_table1.comparison(chosen, 4)]
-    errors = real_data_table.table(store.read(trial.configuration) for trial in trials)
-    rows = real_data_rows.stored("reduced", Store(), natural_plans.SEEDS).values()
-    return [
-        judge(
-            "C7", real_data_report.checks_of_table(errors, names, list(names)) + real_data_rows.checks_of_table(rows)
-        ),
-        judge("C3", [check for row in rows for check in real_data_rows.checks_of_evenness(row)]),
-        judge("C4", [check for row in rows for check in real_data_rows.checks_of_which(row)]),
-    ]
+def natural() -> list[Judgement]:
+    """C7, C3 and C4 on the paired and the natural sets."""
+    results = {
+        name: real_data.stored(protocol, Store()) for name, protocol in (real_data.PAIRED | real_data.REDUCED).items()
+    }
+    images = [results[name] for name in real_data.REDUCED]
+    c3 = [real_data.checks_c3(one.title, real_data.gini(one), bool(one.lacking)) for one in images]
+    c4 = [real_data.checks_c4(one.title, real_data.changes(one), bool(one.lacking)) for one in images]
+    return [judge("C7", real_data.checks_c7(results)), judge("C3", sum(c3, [])), judge("C4", sum(c4, []))]
 
 
 def domains() -> list[Judgement]:
     """C8 on the reduced runs."""
-    store = Store()
-    weights = "resnet18_imagenet_to_layer3.pt"
-    trials = domainbed.trials("all", 3, lr=0.01, rho=0.05, epochs=2, size=64, weights=weights)
-    records = [record for trial in trials if (record := store.read(trial.configuration))]
-    return [judge("C8", domainbed.checks(domainbed.found(records), reduced=True))]
+    results = domainbed.stored(domainbed.protocols(**domainbed.REDUCED), Store(), domainbed.REDUCED_SEEDS)
+    assert all(result.lacking for result in results.values())
+    return [judge("C8", domainbed.checks({key: domainbed.gain(one) for key, one in results.items()}, reduced=True))]
 
 
 def arrays(chapter: str) -> dict:
@@ -125,7 +104,7 @@ COMPUTED: dict[str, Callable[[], list[Judgement]]] = {
     "04_rebalancing": rebalanced,
     "05_mechanism": heard,
     "06_interventions": intervened,
-    "07_real_data": real_data,
+    "07_real_data": natural,
     "08_domainbed": domains,
     "11_theory": lambda: [judge("C12", theory.checks(**arrays("11_theory")))],
     "09_noise": noisy,

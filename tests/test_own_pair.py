@@ -1,16 +1,16 @@
 """A pair of one's own, in the few lines that chapter 7 gives."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from images import marked
 from PIL import Image
 
-from book.real_data_table import easy_and_hard, table
-from book.real_data_table1 import comparison, one_setting
+from book.real_data import Protocol, computed, probing_errors
 from lib.data.dataset import Split
 from lib.data.pairs import Pair, Part
 from lib.data.readers import read_folder
-from lib.trials import run
+from lib.trials.images import paired
 from lib.trials.store import Store
 from lib.trials.trial import Place
 
@@ -47,9 +47,10 @@ def stripes():
 
 
 def test_two_parts_are_paired_trained_on_probed_and_tabled_like_the_papers(shades, stripes, tmp_path):
-    own = Pair("stripes-shades", (stripes, shades))
-    trials = comparison(one_setting(own, lr=0.05, rho=0.05, epochs=2, batch_size=10), seeds=2)
-    records = run(trials, Store(tmp_path / "results"), Place(device="cpu", checkpoints=None))
-    rows = table(records)
-    assert set(easy_and_hard(rows, "stripes-shades")) == {"stripe", "shade"}
-    assert set(rows.method) == {"untrained", "sgd", "sam", "lsam"} and set(rows.seed) == {0, 1}
+    own = paired(Pair("stripes-shades", (stripes, shades)), "sgd", epochs=2, batch_size=10)
+    protocol = Protocol(own, rates=(0.05,), radii=(0.05,), lsam=True)
+    result = computed(protocol, Store(tmp_path / "results"), Place(device="cpu", checkpoints=None), seeds=2)
+    assert set(result.features) == {"stripe", "shade"} and result.title == "stripes-shades"
+    assert set(result.table.method) == {"untrained", "sgd", "sam", "lsam"} and set(result.table.seed) == {0, 1}
+    assert len(probing_errors([result]).axes) == 4
+    plt.close("all")

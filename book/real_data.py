@@ -1,0 +1,886 @@
+"""Chapter 7, Table 1 on images, and what chapter 8 shares with it: which trials are run, what validation data select,
+results by data set, the rules of C7, and of C3 and C4 on natural images, tables and figures."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from torchvision.models import ResNet18_Weights
+
+from book import style
+from book.claims import Check, weakest
+from lib import stats
+from lib.data import domains, groups
+from lib.importance import WeightMap
+from lib.measure import FRACTIONS
+from lib.selection import best_record
+from lib.trials import run
+from lib.trials.images import ImageTrial, Reading, grouped, paired
+from lib.trials.plan import Plan
+from lib.trials.store import Store
+from lib.trials.trial import MissingTrials, Place, Trial
+from lib.trials.weights import WeightTrial
+
+METHODS = {"untrained": "before training", "sgd": "SGD", "sam": "SAM", "lsam": "LSAM"}
+COLOURS = {"sgd": style.SGD, "sam": style.SAM, "lsam": style.LSAM}
+MARKERS = {"sgd": "o", "sam": "s", "lsam": "D"}
+TITLES = {
+    "cifar-mnist": "CIFAR-MNIST",
+    "fmnist-mnist": "FMNIST-MNIST",
+    "celeba": "CelebA",
+    "waterbirds": "Waterbirds",
+    "birds_on_scenes": "birds on scenes",
+}
+ATTRIBUTES = {"cifar": "CIFAR", "fmnist": "FMNIST", "mnist": "MNIST"}
+CLASSES = {
+    "cifar": ("airplane", "automobile"),
+    "fmnist": ("T-shirt", "trouser", "pullover", "dress", "coat"),
+    "mnist": ("0", "1", "2", "3", "4"),
+}
+NOT_RUN = "not run here"
+DASHES = (0, (4, 3))
+LINES = {"real": (0, (3, 1.5)), "phantom": "-"}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A sweep, from whose trials on seed 0 one setting of SGD and one of SAM are chosen for all seeds."""
+
+    base: ImageTrial  # of SGD, seed 0
+    rates: tuple[float, ...]
+    radii: tuple[float, ...]  # of SAM
+    moments: tuple[int, ...] = ()  # epochs after which importance weights are measured
+    batches: int | None = None  # how many of them; None: all
+    lsam: bool = False  # beyond the paper: LSAM too, at SAM's setting
+
+
+# The paper's protocol (Appendix B). The size of natural images, and the moments of Figures 7 and 8, are chosen here.
+SEEDS = 4
+RATES = (0.0005, 0.001, 0.005, 0.01)
+RADII = (0.01, 0.03, 0.05, 0.07, 0.1, 0.2)  # of SAM on the paired sets
+PAIRED = {
+    name: Protocol(paired(name, "sgd"), (0.01, 0.05, 0.1), RADII, moments=(20,), lsam=True)
+    for name in ("cifar-mnist", "fmnist-mnist")
+}
+FULL = {
+    name: Protocol(grouped(name, "sgd", epochs=moments[-1], size=size), RATES, (0.01, 0.02, 0.05, 0.07), moments)
+    for name, size, moments in (("celeba", 112, (1, 5, 10, 20)), ("waterbirds", 224, (1, 10, 50, 100)))
+}
+TABLE_1 = PAIRED | FULL
+# What two cores of a CPU can do: few epochs, a coarse sweep, 64 pixels, ImageNet's weights up to layer3 only, and the
+# importance weights of 8 batches of 128 images.
+REDUCED_WEIGHTS = "resnet18_imagenet_to_layer3.pt"
+REDUCED = {
+    name: Protocol(
+        grouped(name, "sgd", epochs=epochs, weights=REDUCED_WEIGHTS), (0.001, 0.01), (0.02, 0.07), (1, epochs), 8
+    )
+    for name, epochs in (("celeba", 2), ("birds_on_scenes", 4))
+}
+NATURAL = {"reduced": REDUCED, "full": FULL}
+
+
+def grid(protocol: Protocol) -> list[ImageTrial]:
+    """The sweep: every learning rate with SGD and with SAM at every radius, on seed 0."""
+    return [
+        replace(protocol.base, lr=lr, rho=rho, method="sam" if rho else "sgd")
+        for lr in protocol.rates
+        for rho in (0.0, *protocol.radii)
+    ]
+
+
+def selected(protocol: Protocol, store: Store) -> dict[str, ImageTrial] | None:
+    """The setting chosen for each method on seed 0, SGD's and SAM's separately; None while the sweep is not complete.
+
+    Validation data select, see `best_record`; a single setting needs no record. Raises ValueError where all trials of
+    a method diverged.
+    """
+    chosen = {}
+    for method in ("sgd", "sam"):
+        sweep = [trial for trial in grid(protocol) if trial.method == method]
+        if len(sweep) > 1:
+            records = [store.read(trial.configuration) for trial in sweep]
+            if None in records:
+                return None
+            best = best_record(records)
+            if best is None:
+                raise ValueError(
+                    f"sweep must hold a trial that finished, but all {len(sweep)} as {sweep[0].label} did not"
+                )
+            sweep = [sweep[records.index(best)]]
+        chosen[method] = sweep[0]
+    return chosen | ({"lsam": replace(chosen["sam"], method="lsam")} if protocol.lsam else {})
+
+
+def comparison(protocol: Protocol, settings: Mapping[str, ImageTrial], seeds: int) -> list[ImageTrial]:
+    """The untrained net and every method at its setting, with seeds 0, 1, ...: paired by seed."""
+    nets = replace(protocol.base, epochs=0), *settings.values()
+    return [replace(trial, seed=seed) for seed in range(seeds) for trial in nets]
+
+
+def weight_trials(protocol: Protocol, settings: Mapping[str, ImageTrial], seeds: int) -> list[WeightTrial]:
+    """Importance weights of the nets of SGD and SAM on each seed, at SAM's radius, at the protocol's moments."""
+    return [
+        WeightTrial(replace(settings[method], seed=seed), settings["sam"].rho, epoch, batches=protocol.batches)
+        for seed in range(seeds)
+        for method in ("sgd", "sam")
+        for epoch in protocol.moments
+    ]
+
+
+def plan(protocols: Iterable[Protocol], store: Store, seeds: int = SEEDS) -> Plan:
+    """All trials that are known by now: every sweep, then what it selects on every seed, and the weights of these nets.
+
+    A net's weights within its training come first: the whole training then goes on from there.
+    """
+    trials: list[Trial] = []
+    later = 0
+    for protocol in protocols:
+        trials += grid(protocol)
+        settings = selected(protocol, store)
+        if settings is None:  # the sweep has SGD's and SAM's nets of seed 0
+            later += seeds * (3 + protocol.lsam + 2 * len(protocol.moments)) - 2
+            continue
+        measured = weight_trials(protocol, settings, seeds)
+        trials += [trial for trial in measured if trial.epoch is not None]
+        trials += sorted(comparison(protocol, settings, seeds), key=lambda trial: trial.epochs > 0)
+        trials += [trial for trial in measured if trial.epoch is None]
+    return Plan(tuple(dict.fromkeys(trials)), later)
+
+
+def training_images(configuration: Mapping[str, Any]) -> int:
+    """How many images for training the complete natural set of a trial's configuration has."""
+    if configuration["experiment"] == "groups":
+        return sum(groups.COUNTS[configuration["dataset"]][0])
+    benchmark = domains.BENCHMARKS[configuration["benchmark"]]
+    target = list(benchmark.domains).index(configuration["target"])
+    sources = sum(benchmark.counts) - benchmark.counts[target]
+    return sources - round(sources * domains.VALIDATION_SHARE)
+
+
+# What the paper's protocol would take: an assumed speed, a quarter of an A100's peak in full float32, in operations a
+# second; and those of a forward and a backward pass at 224 pixels (three forward ones, of two for a multiply-add).
+SUSTAINED = 5e12
+OPERATIONS = 3 * 2 * ResNet18_Weights.IMAGENET1K_V1.meta["_ops"] * 1e9
+
+
+def passes(protocol: Protocol, seeds: int) -> int:
+    """Forward and backward passes of single images: the sweep on seed 0, the selected setting of SGD (one pass a step)
+    and of SAM (two) on the other seeds, each net up to each moment before the end, and two passes for the real and the
+    phantom weights of all training images."""
+    epochs = protocol.base.epochs * (sum(1 + (trial.rho > 0) for trial in grid(protocol)) + (seeds - 1) * 3)
+    if protocol.moments:
+        epochs += seeds * (3 * sum(protocol.moments[:-1]) + 4 * len(protocol.moments))
+    return epochs * training_images(protocol.base.configuration)
+
+
+def hours(protocols: Iterable[Protocol], seeds: int = SEEDS) -> float:
+    """GPU hours of all trainings and measurements of weights at SUSTAINED; evaluation, reading and decoding of images
+    are left out. An estimate: nothing of it was measured."""
+    work = (passes(protocol, seeds) * ((protocol.base.size or 224) / 224) ** 2 for protocol in protocols)
+    return sum(work) * OPERATIONS / SUSTAINED / 3600
+
+
+def table(records: Iterable[dict]) -> pd.DataFrame:
+    """The finished trials' errors, a row each: method (at 0 epochs ``untrained``), lr, rho, seed, measure, error,
+    examples.
+
+    `measure` is ``test``, ``worst group`` (the highest test error of a group), the attribute of a probing error, or
+    ``answer`` and the attribute that the net's own answer is held against on the balanced test images. `examples` is
+    how many the error is of (None where it is weighted).
+    """
+    rows: list[dict] = []
+    for record in (record for record in records if record["status"] == "finished"):
+        trial, metrics = record["configuration"], record["metrics"]
+        setting = {name: trial[name] for name in ("method", "lr", "rho", "seed")}
+        setting |= {} if trial["epochs"] else {"method": "untrained"}
+        test = metrics.get("test_error", {})
+        rates = {"test": test, "worst group": {"error": test.get("worst_group_error")}, **metrics["probing_error"]}
+        rates |= {f"answer {name}": rate for name, rate in metrics.get("classifier_error", {}).items()}
+        rows += [
+            setting | {"measure": measure, "error": rate["error"], "examples": rate.get("examples")}
+            for measure, rate in rates.items()
+            if rate.get("error") is not None
+        ]
+    return pd.DataFrame(rows, columns=["method", "lr", "rho", "seed", "measure", "error", "examples"])
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """A data set at the settings that were chosen for it, on every seed: stored records of its trials."""
+
+    protocol: Protocol
+    settings: dict[str, ImageTrial]
+    records: list[dict]  # of the untrained net and every method
+    weights: list[dict]  # of SGD's and SAM's nets
+    sweep: list[dict]
+    lacking: list[str]  # see `shortfalls`
+
+    @property
+    def title(self) -> str:
+        """The data set as a page writes it."""
+        name = self.protocol.base.data.name
+        return TITLES.get(name, name)
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """`table` of the records."""
+        return table(self.records)
+
+    @cached_property
+    def errors(self) -> pd.DataFrame:
+        """Errors by seed, in columns (method, measure); NaN where a trial diverged."""
+        return self.table.pivot(index="seed", columns=["method", "measure"], values="error")
+
+    @cached_property
+    def features(self) -> tuple[str, str]:
+        """The two attributes, the *easy* one first: by the paper's rule that of the lower mean error under SGD."""
+        measures = self.table.measure.unique()
+        attributes = [name for name in measures if f"answer {name}" in measures]
+        easy, hard = sorted(attributes, key=lambda name: self.errors["sgd", name].mean())
+        return easy, hard
+
+    def gains(self, measure: str, other: str = "sam") -> np.ndarray:
+        """SGD's error less that of the `other` method, (seed,), over the seeds that both finished."""
+        return (self.errors["sgd", measure] - self.errors[other, measure]).dropna().to_numpy()
+
+    def measured(self, epoch: int | None = None) -> dict[str, list[dict]]:
+        """What was measured on SGD's and on SAM's nets after `epoch` (None: the last one), an entry for each seed that
+        both finished."""
+        wanted = None if epoch == self.protocol.base.epochs else epoch
+        found: dict[str, dict[int, dict]] = {"sgd": {}, "sam": {}}
+        for record in self.weights:
+            trial = record["configuration"]
+            if trial.get("epoch") == wanted and record["status"] == "finished":
+                found[trial["of"]["method"]][trial["of"]["seed"]] = record["metrics"]
+        both = sorted(found["sgd"].keys() & found["sam"].keys())
+        return {method: [by_seed[seed] for seed in both] for method, by_seed in found.items()}
+
+
+def stored(
+    protocol: Protocol, store: Store, seeds: int = SEEDS, whole: Protocol | None = None, partial: bool = False
+) -> Result | None:
+    """What is stored of a protocol; None where the sweep is not complete, or, unless `partial`, a trial is missing.
+
+    whole: the paper's protocol for these images, where it is not in TABLE_1.
+    """
+    settings = selected(protocol, store)
+    if settings is None:
+        return None
+    trials = comparison(protocol, settings, seeds), weight_trials(protocol, settings, seeds)
+    records, weights = ([store.read(trial.configuration) for trial in some] for some in trials)
+    if None in (*records, *weights) and not partial:
+        return None
+    return _result(protocol, settings, _there(records), _there(weights), store, whole)
+
+
+def computed(
+    protocol: Protocol,
+    store: Store,
+    place: Place = Place(),
+    seeds: int = SEEDS,
+    *,
+    lr: float = 0.0,
+    rho: float = 0.0,
+    **changes: Any,
+) -> Result | None:
+    """As `stored`, but what is missing of the seeds is computed at `place`, and of a whole protocol the weights too.
+
+    lr, rho: in place of what the sweep selects, where not 0; `changes` are of other fields of the trials. None where
+    something has to be selected and the sweep is not complete. Raises MissingTrials where no trial of a method
+    finished, or where a trial lacks its images.
+    """
+    chosen = selected(replace(protocol, rates=(lr,), radii=(rho,)) if lr and rho else protocol, store)
+    if chosen is None:
+        return None
+    settings = {
+        method: replace(trial, lr=lr or trial.lr, rho=trial.rho and (rho or trial.rho), **changes)
+        for method, trial in chosen.items()
+    }
+    found = _result(protocol, settings, run(comparison(protocol, settings, seeds), store, place), [], store)
+    for lost in diverged(found):
+        if lost["configuration"]["method"] not in set(found.table.method):
+            words = "{method} finished: seed {seed} diverged at step".format(**lost["configuration"])
+            raise MissingTrials(f"no trial of {words} {lost['diverged_at']}; take a smaller lr or rho")
+    if found.lacking:
+        return found
+    return replace(found, weights=run(weight_trials(protocol, settings, seeds), store, place))
+
+
+def _result(
+    protocol: Protocol,
+    settings: dict[str, ImageTrial],
+    records: list[dict],
+    weights: list[dict],
+    store: Store,
+    whole: Protocol | None = None,
+) -> Result:
+    whole = whole or TABLE_1.get(protocol.base.data.name)
+    sweep = _there(store.read(trial.configuration) for trial in grid(protocol))
+    lacking = shortfalls(protocol, whole, records, len(sweep))
+    if whole and selected(whole, store) not in (None, settings):
+        lacking.append("another setting than the selected one")
+    return Result(protocol, settings, records, weights, sweep, lacking)
+
+
+def _there(records: Iterable[dict | None]) -> list[dict]:
+    return [record for record in records if record is not None]
+
+
+def diverged(result: Result) -> list[dict]:
+    """The records of diverged trials."""
+    return [record for record in result.records if record["status"] == "diverged"]
+
+
+def shortfalls(protocol: Protocol, whole: Protocol | None, records: Sequence[dict], swept: int) -> list[str]:
+    """What stands between these records and the paper's `whole` protocol, of how much; without one, what there is.
+
+    swept: how many settings of the protocol's sweep are stored.
+    """
+    trials = [record["configuration"] for record in records if record["configuration"]["epochs"]]
+    paper = (whole or protocol).base.configuration
+    counts = {
+        "epochs": (min((trial["epochs"] for trial in trials), default=0), paper["epochs"]),
+        "pixels a side": (min((trial.get("size", 0) for trial in trials), default=0), paper.get("size", 0)),
+        "settings in the sweep": (swept, len(grid(whole or protocol))),
+    }
+    if "size" in paper:  # natural images, of which there may be a part
+        counts["training images"] = min((r["images"]["train"] for r in records), default=0), training_images(paper)
+    found = [
+        f"{there:,} of {needed:,} {what}" if whole else f"{there:,} {what}"
+        for what, (there, needed) in counts.items()
+        if there < needed or (needed and not whole)
+    ]
+    if (seeds := len({trial["seed"] for trial in trials})) < SEEDS:
+        found.append(f"{seeds} of {SEEDS} seeds")
+    for name in ("batch_size", "momentum", "weight_decay", "train_limit"):
+        if others := {trial.get(name) for trial in trials} - {paper.get(name)}:
+            found.append(f"{name} {', '.join(map(str, others))}")
+    fresh = sorted({layer for record in records for layer in record.get("weights", {}).get("fresh", ())} - {"fc"})
+    return found + ([f"ImageNet's weights but for {' and '.join(fresh)}"] if fresh else [])
+
+
+def standing(name: str, result: Result | None, kind: str = "") -> str:
+    """How a result stands to the paper's protocol, or how to get it."""
+    if result is None:
+        full = "-full" if kind == "full" and name in FULL else ""
+        return f"{NOT_RUN}: python -m book.sweep {name.replace('_', '-')}{full}"
+    sgd, sam = result.settings["sgd"], result.settings["sam"]
+    settings = f"SGD at learning rate {sgd.lr:g}, SAM at {sam.lr:g} and rho {sam.rho:g}"
+    return f"{'reduced: ' + ', '.join(result.lacking) if result.lacking else 'the whole protocol'}; {settings}"
+
+
+def require(results: Mapping[str, Result | None]) -> list[Result]:
+    """The results that are there. Raises MissingTrials, with the commands, where there is none."""
+    found = [result for result in results.values() if result is not None]
+    if not found:
+        raise MissingTrials("; ".join(f"{TITLES[name]}: {standing(name, None)}" for name in results))
+    return found
+
+
+# Rules, over seeds that the methods share.
+
+
+def checks_c7(results: Mapping[str, Result | None]) -> list[Check]:
+    """C7 on the paper's four sets: either feature's probing error is higher under SGD than under SAM.
+
+    The paired sets are judged on the whole protocol only, and not run short of it; natural ones are marked as reduced.
+    """
+    checks = []
+    for name in TABLE_1:
+        result = results.get(name)
+        if result is None or (result.lacking and name in PAIRED):
+            checks.append(Check(f"{TITLES[name]}: SAM's probing errors below SGD's", None))
+            continue
+        gains = {kind: result.gains(attribute) for kind, attribute in zip(("easy", "hard"), result.features)}
+        for kind in sorted(gains, reverse=name in PAIRED):
+            what = f"{result.title}: {kind} probing error of SGD less SAM's above 0"
+            checks.append(weakest(what, gains[kind], +1, reduced=bool(result.lacking)))
+    return checks
+
+
+def gini(result: Result, epoch: int | None = None) -> np.ndarray:
+    """Gini coefficients (net, real or phantom, seed) of SGD's and SAM's nets after `epoch` (None: the last one)."""
+    nets = result.measured(epoch).values()
+    return np.array([[[metrics[point]["gini"] for metrics in net] for point in ("real", "phantom")] for net in nets])
+
+
+def checks_c3(title: str, even: np.ndarray, reduced: bool) -> list[Check]:
+    """C3 on one set, of `gini` at the end (Figure 3): weights are more even at the phantom, within either net and from
+    SGD's to SAM's."""
+    sgd, sam = even
+    parts = {
+        "SGD-trained: Gini coefficient, real minus phantom, above 0": sgd[0] - sgd[1],
+        "SAM-trained: Gini coefficient, real minus phantom, above 0": sam[0] - sam[1],
+        "Gini coefficient, SGD-trained real minus SAM-trained phantom, above 0": sgd[0] - sam[1],
+    }
+    return [weakest(f"{title}, {what}", values, +1, reduced=reduced) for what, values in parts.items()]
+
+
+def changes(result: Result, epoch: int | None = None, reading: str = "label") -> dict[str, np.ndarray]:
+    """What the phantom changes for each feature after `epoch` (None: the last one), (net, seed), with contributions
+    signed by "label" or by "attribute", see `lib.measure`: of ``share easy`` and ``share hard``, the share of all
+    importance that the worst-fitted quarter holds, the difference; ``slope easy`` and ``slope hard``, of the log ratio
+    on the contributions."""
+    found = {}
+    for kind, attribute in zip(("easy", "hard"), result.features):
+        nets = [
+            [metrics["contributions"][reading]["attributes"][attribute] for metrics in net]
+            for net in result.measured(epoch).values()
+        ]
+        shares = [[one["worst_share"]["phantom"] - one["worst_share"]["real"] for one in net] for net in nets]
+        found[f"share {kind}"] = np.array(shares)
+        found[f"slope {kind}"] = np.array([[one["slope"] for one in net] for net in nets])
+    return found
+
+
+def checks_c4(title: str, changed: Mapping[str, np.ndarray], reduced: bool) -> list[Check]:
+    """C4 on one set, of `changes` at the end (Figure 5): as a group and image by image, each for both nets."""
+    parts = {
+        "share of the easy feature's worst quarter, change below 0": ("share easy", -1),
+        "share of the hard feature's worst quarter, change above 0": ("share hard", +1),
+        "slope on the easy contribution above 0": ("slope easy", +1),
+        "slope on the hard contribution below 0": ("slope hard", -1),
+    }
+    return [
+        weakest(f"{title}, both nets: {what}", changed[name], sign, reduced=reduced)
+        for what, (name, sign) in parts.items()
+    ]
+
+
+# Rows of tables, and numbers for the prose.
+
+
+def spread(values: np.ndarray | pd.Series, digits: int = 2) -> str:
+    """Mean ± standard deviation over the seeds that are there."""
+    values = np.asarray(values)[~np.isnan(values)]
+    return f"{values.mean():.{digits}f} ± {stats.spread(values):.{digits}f}"
+
+
+def interval(values: np.ndarray, digits: int = 2) -> str:
+    """A mean over seeds with its 95 % interval."""
+    effect = stats.estimate(values)
+    return f"{effect.mean:.{digits}f} [{effect.low:.{digits}f}, {effect.high:.{digits}f}]"
+
+
+def rows(of_one: Callable[..., dict], results: Iterable[Result], *more: Any) -> dict[str, Any]:
+    """The rows of all results, each as by `of_one`, or one that says that nothing was run."""
+    return {name: row for result in results for name, row in of_one(result, *more).items()} or {NOT_RUN: ""}
+
+
+def rows_of_table(result: Result) -> dict[str, dict[str, str]]:
+    """One set of Table 1 in per cent, a row a measure: every method's mean ± standard deviation over seeds, and SGD's
+    error less SAM's."""
+    easy, hard = result.features
+    measures = {"test": "test", "worst group": "worst group"}
+    for what, kind in (("probe", ""), ("own answer", "answer ")):
+        for attribute, which in ((hard, "hard"), (easy, "easy")):
+            measures[f"{what}, {ATTRIBUTES.get(attribute, attribute)} ({which})"] = kind + attribute
+    title = result.title + (", reduced" if result.lacking else "")
+    return {
+        f"{title}: {what}": {
+            **{
+                name: spread(100 * result.errors[method, measure])
+                for method, name in METHODS.items()
+                if (method, measure) in result.errors
+            },
+            "SGD less SAM": interval(100 * result.gains(measure)),
+        }
+        for what, measure in measures.items()
+        if ("sgd", measure) in result.errors
+    }
+
+
+def rows_of_sweep(result: Result) -> dict[str, dict[str, str]]:
+    """The hard probing error (%) over the sweep, one net a setting: how much of the difference is tuning?"""
+    errors = table(result.sweep).query("measure == @result.features[1]").set_index(["lr", "rho"]).error * 100
+    sgd, sam = errors.xs(0.0, level="rho"), errors[errors.index.get_level_values("rho") > 0]
+    below = sum(error < sgd.get(lr, 0) for (lr, _), error in sam.items())
+    ours = [errors.get((result.settings[name].lr, result.settings[name].rho), np.nan) for name in ("sgd", "sam")]
+    row = {
+        "SGD, from to": f"{sgd.min():.1f} to {sgd.max():.1f}",
+        "SAM, from to": f"{sam.min():.1f} to {sam.max():.1f}",
+        "SAM below SGD at the same rate": f"{below} of {len(sam)}",
+        "selected: SGD less SAM": f"{ours[0] - ours[1]:.1f}",
+        "SGD at its best less SAM": f"{sgd.min() - ours[1]:.1f}",
+    }
+    return {result.title: row}
+
+
+def rows_of_test(result: Result) -> dict[str, dict[str, str]]:
+    """Whether the test error tells of the hard feature over the sweep."""
+    swept = table(result.sweep)
+    errors = swept.pivot(index=["lr", "rho"], columns="measure", values="error")
+    correlation = stats.rank_correlation(errors["test"].to_numpy(), errors[[result.features[1]]].to_numpy())[0]
+    row = {"settings": str(len(errors)), "test images wrong": wrong(swept, "test")}
+    return {result.title: row | {"rank correlation with the hard probing error": f"{correlation:.2f}"}}
+
+
+def wrong(errors: pd.DataFrame, measure: str) -> str:
+    """How many examples a trained net gets wrong, of `table`'s: from, to, of how many."""
+    chosen = errors[(errors.measure == measure) & (errors.method != "untrained")]
+    count = (chosen.error * chosen.examples).astype(float).round().astype(int)
+    return f"{count.min()} to {count.max()} of {int(chosen.examples.max())}"
+
+
+def rows_of_evenness(result: Result) -> dict[str, dict[str, str]]:
+    """What C3 is about at every moment, over seeds: Gini coefficients of either net's real and phantom weights, mean
+    weights, and by what the phantom multiplies the weight of the median image, where that was measured."""
+    rows = {}
+    for epoch in result.protocol.moments:
+        for method, net in result.measured(epoch).items():
+            points = {name: [one[name] for one in net] for name in ("real", "phantom")}
+            real, phantom = (np.array([one["gini"] for one in found]) for found in points.values())
+            rows[f"{result.title}, {METHODS[method]}, epoch {epoch}"] = {
+                "Gini, real": spread(real, 3),
+                "phantom": spread(phantom, 3),
+                "real less phantom": interval(real - phantom, 3),
+                **{f"mean, {name}": spread([one["mean"] for one in found], 4) for name, found in points.items()},
+                **({"median, times": spread([one["median_ratio"] for one in net])} if "median_ratio" in net[0] else {}),
+            }
+    return rows
+
+
+def rows_of_which(result: Result, reading: str) -> dict[str, dict[str, str]]:
+    """What C4 is about at every moment, see `changes`, mean ± standard deviation over seeds."""
+    return {
+        f"{result.title}, {METHODS[method]}, epoch {epoch}": {
+            name: spread(values[net], 3) for name, values in changes(result, epoch, reading).items()
+        }
+        for epoch in result.protocol.moments
+        for net, method in enumerate(("sgd", "sam"))
+    }
+
+
+def numbers(result: Result | None) -> dict[str, str]:
+    """What the prose quotes of one set: gains on either feature in points, LSAM's on the hard one, how often the easy
+    feature's probe errs, the probes' images and what one is in points, and how many images' weights were measured."""
+    names = "hard", "easy", "lsam", "wrong", "images", "image", "across", "weights", "rho"
+    if result is None:
+        return dict.fromkeys(names, NOT_RUN)
+    easy, hard = result.features
+    images = result.table.query("measure == @hard").examples.max()
+    found = {"hard": interval(100 * result.gains(hard)), "easy": interval(100 * result.gains(easy))}
+    if "lsam" in result.settings:
+        found["lsam"] = interval(100 * result.gains(hard, "lsam"))
+    found |= {"wrong": wrong(result.table, easy), "images": f"{images:.0f}", "image": f"{100 / images:.2f}"}
+    if result.weights:
+        (real, _), (_, phantom) = gini(result)
+        points = result.measured()["sgd"][0]["real"]["points"]
+        found |= {"across": interval(real - phantom, 3), "weights": f"{points:,}"}
+    return dict.fromkeys(names, NOT_RUN) | found | {"rho": f"{result.settings['sam'].rho:g}"}
+
+
+# Figures.
+
+
+def learning_curves(results: Sequence[Result]) -> Figure:
+    """Training and validation loss (log scale) and validation error (%) by epoch, a row a data set.
+
+    Thin lines are seeds, thick lines their mean (of the losses the geometric one).
+    """
+    labels = {
+        "train_loss": "training loss",
+        "validation_loss": "validation loss",
+        "validation_error": "validation error (%)",
+    }
+    size = style.PAGE_WIDTH, 0.5 + 2.1 * len(results)
+    fig, grid = plt.subplots(len(results), len(labels), figsize=size, sharex="row", squeeze=False)
+    for result, row in zip(results, grid):
+        row[0].set_title(result.title)
+        for (quantity, label), ax in zip(labels.items(), row):
+            for method, colour in COLOURS.items():
+                nets = [one for one in result.records if one["status"] == "finished" and one["configuration"]["epochs"]]
+                curves = np.array([one["curve"][quantity] for one in nets if one["configuration"]["method"] == method])
+                if not len(curves):
+                    continue
+                if is_loss := quantity != "validation_error":
+                    ax.set_yscale("log")
+                curves = curves if is_loss else 100 * curves
+                mean = np.exp(np.log(np.maximum(curves, 1e-12)).mean(0)) if is_loss else curves.mean(0)
+                epochs = np.arange(1, curves.shape[1] + 1)
+                ax.plot(epochs, curves.T, color=colour, lw=0.7, alpha=0.4)
+                ax.plot(epochs, mean, color=colour, lw=1.8, marker=MARKERS[method], ms=4, label=METHODS[method])
+            ax.set(xlabel="epoch", ylabel=label)
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+        row[-1].set_ylim(bottom=0)
+    fig.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(COLOURS))
+    return fig
+
+
+def panels(results: Iterable[Result]) -> list[tuple[Result, str, str]]:
+    """The hard and the easy feature of every set: result, attribute, title."""
+    return [
+        (result, attribute, f"{ATTRIBUTES.get(attribute, attribute)} ({kind})\nin {result.title}")
+        for result in results
+        for attribute, kind in zip(reversed(result.features), ("hard", "easy"))
+    ]
+
+
+def probing_errors(results: Sequence[Result]) -> Figure:
+    """Above: probing errors (%) of the hard and the easy feature by method. Below: their change against SGD.
+
+    Small dots are seeds, joined where they share a seed; marks with bars are means with 95 % bootstrap intervals over
+    seeds (for one seed a mark alone); the dashed line is the mean of the untrained net.
+    """
+    columns = panels(results)
+    size = {"figsize": (style.PAGE_WIDTH, 4.4), "height_ratios": (3, 2)}
+    fig, (above, below) = plt.subplots(2, len(columns), sharex=True, squeeze=False, **size)
+    for (result, attribute, title), upper, lower in zip(columns, above, below):
+        errors = 100 * result.errors.xs(attribute, axis=1, level="measure")
+        if "untrained" in errors:
+            upper.axhline(errors.untrained.mean(), color=style.GREY, lw=1, ls=DASHES, zorder=0)
+        errors = errors[[method for method in COLOURS if method in errors]]
+        _seeds(upper, errors)
+        upper.set_ylim(bottom=0, top=1.08 * upper.get_ylim()[1])
+        upper.set_title(title.replace("\n", " ") if len(columns) < 3 else title)
+        lower.axhline(0, color=style.GREY, lw=1, zorder=0)
+        _seeds(lower, errors.sub(errors.sgd, axis=0).assign(sgd=np.nan))
+        lower.set_xticks(range(errors.shape[1]), [METHODS[method] for method in errors])
+        lower.set_xlim(-0.45, errors.shape[1] - 0.3)
+        lower.margins(y=0.15)
+    above[0].set_ylabel("probing error (%)")
+    below[0].set_ylabel("change against SGD\n(percentage points)")
+    fig.align_ylabels([above[0], below[0]])
+    key = [
+        Line2D([], [], color=style.GREY, marker="o", ms=3.5, lw=0.7, alpha=0.6, label="one seed"),
+        Line2D([], [], color=style.GREY, marker="s", ms=6, lw=1.5, mec="white", label="mean and 95 % interval"),
+        Line2D([], [], color=style.GREY, lw=1, ls=DASHES, label="untrained net"),
+    ]
+    fig.legend(handles=key, loc="outside lower center", ncols=len(key))
+    return fig
+
+
+def _seeds(ax: Axes, errors: pd.DataFrame) -> None:
+    """A dot for each seed (a row), a line through the dots of one seed, and beside them the mean and its interval."""
+    ax.plot(range(errors.shape[1]), errors.to_numpy().T, color=style.GREY, lw=0.7, alpha=0.5, zorder=1)
+    for place, (method, values) in enumerate(errors.items()):
+        values = values.dropna().to_numpy()
+        if not len(values):
+            continue
+        ax.plot([place] * len(values), values, "o", color=COLOURS[method], ms=3.5, mew=0, alpha=0.65, clip_on=False)
+        mean = stats.estimate(values)
+        ends = [[mean.mean - mean.low], [mean.high - mean.mean]] if mean.n > 1 else None
+        mark = {"ms": 6, "mec": "white", "mew": 0.6, "capsize": 2.5, "lw": 1.5, "zorder": 3}
+        ax.errorbar(place + 0.24, mean.mean, ends, color=COLOURS[method], marker=MARKERS[method], **mark)
+
+
+def against_rho(results: Sequence[Result]) -> Figure:
+    """Probing error (%) of the hard and of the easy feature at every rho (0 is SGD), a line for each learning rate: one
+    net each, of seed 0. A ring marks the setting selected for SGD and for SAM on validation data."""
+    columns = panels(results)
+    fig, axes = plt.subplots(1, len(columns), figsize=(style.PAGE_WIDTH, 2.9), squeeze=False)
+    for (result, attribute, title), ax in zip(columns, axes[0]):
+        errors = 100 * table(result.sweep).pivot(index="rho", columns=["measure", "lr"], values="error")[attribute]
+        radii = [0.0, *result.protocol.radii]
+        errors = errors.reindex(radii).reset_index(drop=True)
+        for (lr, line), colour, marker in zip(errors.items(), style.sequence(errors.shape[1]), style.MARKERS):
+            ax.plot(line, color=colour, marker=marker, ms=4, lw=1.3, label=f"learning rate {lr:g}")
+        for method in ("sgd", "sam"):
+            chosen = result.settings[method]
+            if chosen.lr in errors and chosen.rho in radii:  # else a setting of the reader's
+                at = radii.index(chosen.rho)
+                ax.plot(at, errors[chosen.lr][at], "o", ms=11, mfc="none", mew=1.6, mec=COLOURS[method])
+        ax.set_xticks(range(len(radii)), [f"{rho:g}".lstrip("0") or "0" for rho in radii], fontsize="x-small")
+        ax.set_xlabel(r"$\rho$")
+        low, high = ax.get_ylim()
+        # From 0, unless the differences would drown; room for the rings.
+        ax.set_ylim(0 if low < high / 2 else low - 0.1 * (high - low), high + 0.12 * (high - low))
+        ax.set_title(title)
+    axes[0, 0].set_ylabel("probing error (%)")
+    handles = axes[0, 0].get_legend_handles_labels()[0]
+    handles.append(Line2D([], [], ls="", marker="o", ms=10, mfc="none", mec=style.GREY, label="selected"))
+    fig.legend(handles=handles, loc="outside lower center", ncols=4)
+    return fig
+
+
+def against_test_error(results: Sequence[Result]) -> Figure:
+    """Probing error of the hard feature (%) against test error (%), a mark for each setting of the sweep."""
+    fig, axes = plt.subplots(1, len(results), figsize=(style.PAGE_WIDTH, 2.9), squeeze=False)
+    for result, ax in zip(results, axes[0]):
+        hard = result.features[1]
+        errors = 100 * table(result.sweep).pivot(index=["method", "lr", "rho"], columns="measure", values="error")
+        for method in ("sam", "sgd"):
+            of_method, mark = errors.loc[method], {"ms": 6, "mec": "white", "mew": 0.5, "alpha": 0.75}
+            look = {"color": COLOURS[method], "label": METHODS[method]}
+            ax.plot(of_method["test"], of_method[hard], MARKERS[method], **look, **mark)
+        name = ATTRIBUTES.get(hard, hard)
+        ax.set(xlabel="test error (%)", ylabel=f"probing error of {name} (%)", title=result.title)
+        ax.set_xlim(left=min(0, ax.get_xlim()[0]))
+        ax.margins(x=0.1)
+        ax.xaxis.set_major_locator(MaxNLocator(6))
+    axes[0, 0].legend()
+    return fig
+
+
+def lorenz_of_pairs(results: Sequence[Result]) -> Figure:
+    """Figure 3 for the paired sets: Lorenz curves of importance weights at the real and at the phantom parameters of
+    nets that SGD and SAM trained, mean and range over seeds."""
+    fig, axes = plt.subplots(1, len(results), figsize=(style.PAGE_WIDTH, 3.2), squeeze=False)
+    for result, ax in zip(results, axes[0]):
+        # Few pairs hold nearly everything: a linear axis would show a corner.
+        ax.set(xlabel="share of the training pairs, heaviest first", title=result.title, xscale="log", xlim=(0.01, 1))
+        _lorenz(ax, result.measured(), {"real": "-", "phantom": ":"}, DASHES, first=1)
+    axes[0, 0].set_ylabel("their share of the importance")
+    return fig
+
+
+def lorenz_curves(results: Sequence[Result]) -> Figure:
+    """Figures 3 and 7: Lorenz curves of the importance weights of training images, a row for each data set, a column
+    for each moment of training; mean and range over seeds."""
+    columns = max(len(result.protocol.moments) for result in results)
+    size = {"figsize": (style.PAGE_WIDTH, 0.7 + 2.7 * len(results)), "sharex": True, "sharey": True}
+    fig, grid = plt.subplots(len(results), columns, squeeze=False, **size)
+    for result, row in zip(results, grid):
+        moments = result.protocol.moments
+        for epoch, ax in zip(moments, row):
+            end = " (the end)" if epoch == moments[-1] else ""
+            ax.set(xlim=(0, 1), title=f"{result.title}, epoch {epoch}{end}")
+            _lorenz(ax, result.measured(epoch), LINES, ":")
+        for ax in row[len(moments) :]:
+            ax.set_axis_off()
+        row[0].set_ylabel("share of the importance")
+    for ax in grid[-1]:
+        ax.set_xlabel("share of the training images, heaviest first")
+    return fig
+
+
+def _lorenz(ax: Axes, nets: Mapping[str, list[dict]], lines: Mapping[str, Any], even: Any, first: int = 0) -> None:
+    """Lorenz curves of each method's nets, from the `first` stored point on; the line `even` is of equal weights."""
+    shares = FRACTIONS[first:]
+    ax.plot(shares, shares, color=style.GREY, lw=0.8, ls=even)
+    for method, net in nets.items():
+        for point, line in lines.items():
+            curves = np.array([metrics[point]["lorenz"] for metrics in net])[:, first:]
+            label = f"{METHODS[method]} net, {point}: Gini {np.mean([one[point]['gini'] for one in net]):.3f}"
+            ax.plot(shares, curves.mean(0), color=COLOURS[method], ls=line, lw=1.8, label=label)
+            style.band(ax, shares, curves.min(0), curves.max(0), COLOURS[method], alpha=0.15)
+    ax.set_ylim(0, 1.01)
+    ax.legend(loc="lower right", fontsize="x-small")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter(PercentFormatter(1, decimals=0))
+
+
+def along_contributions(results: Sequence[Result]) -> Figure:
+    """Figure 5 feature by feature, at the end of training: the median weight of the images, and the ratio of phantom to
+    real weight over its median, along the contribution of either feature, signed by the label, in bins of equally many
+    images from the worst fitted to the best; geometric mean and range over seeds."""
+    size = style.PAGE_WIDTH, 0.7 + 2.3 * len(results)
+    fig, grid = plt.subplots(len(results), 4, figsize=size, sharex=True, squeeze=False)
+    for result, row in zip(results, grid):
+        for column, (kind, attribute) in enumerate(zip(("easy", "hard"), result.features)):
+            weights, ratios = row[column], row[column + 2]
+            for method, net in result.measured().items():
+                bins = [one["contributions"]["label"]["attributes"][attribute]["bins"] for one in net]
+                for point, line in LINES.items():
+                    _along(weights, bins, point, COLOURS[method], ls=line)
+                _along(ratios, bins, "ratio", COLOURS[method], marker=MARKERS[method])
+            ratios.axhline(1, color=style.GREY, lw=0.7)
+            weights.set_title(f"{attribute} ({kind}):\nmedian weight", fontsize="small")
+            ratios.set_title(f"{attribute} ({kind}):\nphantom / real", fontsize="small")
+        for left, right in (row[:2], row[2:]):
+            limits = [limit for ax in (left, right) for limit in ax.get_ylim()]
+            for ax in (left, right):
+                ax.set(ylim=(min(limits), max(limits)), xlim=(0, 1))
+                ax.tick_params(labelsize=8)
+            right.tick_params(axis="y", which="both", labelleft=False)
+        row[0].set_ylabel(result.title, fontweight="bold")
+    for ax in grid[-1]:
+        ax.set_xticks([0, 1], ["worst\nfitted", "best\nfitted"])
+    key = [
+        Line2D([], [], color=COLOURS[method], marker=MARKERS[method], ms=4, label=f"{METHODS[method]} net")
+        for method in ("sgd", "sam")
+    ]
+    key += [Line2D([], [], color=style.GREY, ls=line, label=point) for point, line in LINES.items()]
+    fig.legend(handles=key, loc="outside lower center", ncols=4)
+    return fig
+
+
+def _along(ax: Axes, bins: Sequence[Mapping], name: str, colour: str, **options: Any) -> None:
+    values = np.log(np.array([one[name] for one in bins]))
+    places = (np.arange(values.shape[1]) + 0.5) / values.shape[1]
+    style.band(ax, places, *np.exp([values.min(0), values.max(0)]), colour, alpha=0.14)
+    ax.plot(places, np.exp(values.mean(0)), color=colour, lw=1.5, ms=3, **options)
+    ax.set_yscale("log")
+
+
+def weight_maps(result: Result, seed: int = 0) -> Figure:
+    """Figures 5 and 8 on one data set: the median real and phantom weight and their ratio, over its median, by the
+    contributions of both features, signed by the label; a column for each moment of SGD's and of SAM's net of one seed
+    (its place among the seeds that both finished)."""
+    columns = [
+        (f"{METHODS[method]} net,\nepoch {epoch}", _maps(result.measured(epoch)[method][seed], result.features))
+        for method in ("sgd", "sam")
+        for epoch in result.protocol.moments
+    ]
+    fig, grid = plt.subplots(3, len(columns), figsize=(style.PAGE_WIDTH, 5.6), squeeze=False)
+    medians = np.concatenate([style.shown(one).ravel() for _, maps in columns for one in maps[:2]])
+    weight = LogNorm(10 ** np.floor(np.log10(np.nanmin(medians))), 1)
+    bound = max(style.decades(maps[2])[1] for _, maps in columns)
+    for (title, maps), row in zip(columns, grid.T):
+        for one, ax in zip(maps[:2], row):
+            weights = style.weight_map(ax, one, style.shown(one), weight, "viridis")
+            ax.tick_params(labelbottom=False)
+        size = Normalize(-bound, bound)
+        ratios = style.weight_map(row[2], maps[2], style.decades(maps[2])[0], size, style.DIVERGING)
+        row[0].set_title(title, loc="center", fontsize=8.5)
+        for ax in row:
+            ax.axvline(0, color="black", lw=0.7, ls=(0, (1, 2)))
+            ax.tick_params(labelsize=7, length=2, pad=1)
+    for ax, symbol in zip(grid[:, 0], style.WEIGHTS):
+        ax.set_ylabel(symbol)
+    fig.supxlabel(f"signed contribution of the easy feature, {result.features[0]}", fontsize=9)
+    fig.supylabel(f"signed contribution of the hard feature, {result.features[1]}", fontsize=9)
+    above = fig.colorbar(weights, ax=grid[:2], aspect=30, pad=0.015, fraction=0.05)
+    below = fig.colorbar(ratios, ax=grid[2], extend="both", aspect=15, pad=0.015, fraction=0.05)
+    below.set_ticks([-bound, 0, bound], labels=[f"÷ {10**bound:.2g}", "1", f"× {10**bound:.2g}"])
+    for bar, label in ((above, "median weight"), (below, "over the typical\nimage's")):
+        bar.set_label(label, fontsize=8.5)
+        bar.ax.tick_params(labelsize=7.5)
+    return fig
+
+
+def _maps(metrics: Mapping, features: tuple[str, str]) -> list[WeightMap]:
+    """The maps of real and phantom weight and of their ratio, as stored, with the easy feature first."""
+    found = metrics["contributions"]["label"]["map"]
+    step = -1 if found["attributes"] != list(features) else 1
+    edges = [np.array(axis) for axis in found["edges"][::step]]
+    count, *medians = (np.array(found[name], dtype=float) for name in ("images", "real", "phantom", "ratio"))
+    turned = [(one.T if step < 0 else one) for one in (count, *medians)]
+    return [WeightMap(median, turned[0], *edges) for median in turned[1:]]
+
+
+def readings(by_method: Mapping[str, Reading]) -> Figure:
+    """Test pairs of two classes; below each, by method, whose class the net answers and what its probes read.
+
+    A cross marks a probe's mistake.
+    """
+    first = next(iter(by_method.values()))
+    columns = 1 + max(4, len(first.images))  # few pictures stay small
+    words = 0.42 * len(by_method)  # inches below the pictures
+    height = words + 2.05 * style.PAGE_WIDTH / (1.1 * columns)
+    place = {"left": 0, "right": 1, "top": 1, "bottom": words / height, "wspace": 0.1}
+    fig, axes = plt.subplots(1, columns, figsize=(style.PAGE_WIDTH, height), layout="none", gridspec_kw=place)
+    for ax in axes:
+        ax.imshow(np.ones((*first.images.shape[2:], 3)))
+        ax.set_axis_off()
+    for line, (method, reading) in enumerate(by_method.items()):
+        look = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "top", "fontsize": "x-small"}
+        look |= {"xytext": (0, -8 - 30 * line), "color": COLOURS[method]}
+        axes[0].annotate(f"{METHODS[method]} answers by\nits probes read", (1, 0), ha="right", **look)
+        for i, (image, ax) in enumerate(zip(reading.images, axes[1:])):
+            ax.imshow(image.permute(1, 2, 0))
+            truth = {name: int(values[i]) for name, values in reading.attributes.items()}
+            answer, probed = int(reading.answers[i]), {name: int(values[i]) for name, values in reading.probed.items()}
+            followed = [ATTRIBUTES[name] for name in truth if truth[name] == answer] or ["neither"]
+            read = [CLASSES[name][probed[name]] + " \N{BALLOT X}" * (probed[name] != truth[name]) for name in truth]
+            ax.annotate(f"{followed[0]}\n{', '.join(read)}", (0.5, 0), ha="center", **look)
+    return fig
