@@ -9,8 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from book import real_data_table1 as table1
-from book import variants
+from book import real_data, variants
 from book import variants_images as variant_images
 from book.variants_cost import passes, time_ratios
 from lib import training
@@ -19,7 +18,7 @@ from lib.optim import VARIANTS
 from lib.optim.constants import CONSTANTS
 from lib.toy.variants import ASCENTS, METHODS, VariantSetting, train
 from lib.trials import variants as variant_trial
-from lib.trials.images import ImageTrial
+from lib.trials.images import paired
 from lib.trials.plan import Plan
 from lib.trials.store import Store
 from lib.trials.trial import Place
@@ -110,7 +109,7 @@ def test_live_comparison_is_at_the_radius_asked_for() -> None:
 
 def finished_sweep(store: Store) -> None:
     """A sweep of CIFAR-MNIST in which SGD does best at 0.01, and SAM at 0.05 with rho 0.1."""
-    for one in table1.grid("cifar-mnist"):
+    for one in real_data.grid(real_data.PAIRED["cifar-mnist"]):
         best = (one.method, one.lr, one.rho) in (("sgd", 0.01, 0.0), ("sam", 0.05, 0.1))
         metrics = {"validation_error": 0.1 if best else 0.2, "validation_loss": 1.0}
         store.write({"configuration": one.configuration, "status": "finished", "metrics": metrics})
@@ -132,14 +131,14 @@ def test_image_plan_has_every_variant_at_the_chosen_setting_paired_by_seed(tmp_p
     assert rows.keys() <= variants.ROWS.keys()
 
 
-def stored(store: Store, trial: ImageTrial, cifar: float, mnist: float) -> None:
+def stored(store: Store, trial, cifar: float, mnist: float) -> None:
     rates = {"cifar": {"error": cifar}, "mnist": {"error": mnist}}
     store.write({"configuration": trial.configuration, "metrics": {"probing_error": rates}})
 
 
 def test_image_gains_are_paired_by_seed_and_missing_rows_are_none(tmp_path) -> None:
     store = Store(tmp_path)
-    sgd, sam = ImageTrial("cifar-mnist", "sgd"), ImageTrial("cifar-mnist", "sam", rho=0.1)
+    sgd, sam = paired("cifar-mnist", "sgd"), paired("cifar-mnist", "sam", rho=0.1)
     rows = {"SGD": sgd, "SAM": sam, "LSAM": replace(sam, method="lsam")}
     for seed in range(3):
         stored(store, replace(sgd, seed=seed), 0.3 + 0.01 * seed, 0.1)
@@ -157,7 +156,7 @@ def test_image_gains_are_paired_by_seed_and_missing_rows_are_none(tmp_path) -> N
 
 def test_image_row_with_a_diverged_net_has_no_gain_and_says_so(tmp_path) -> None:
     store = Store(tmp_path)
-    sgd, sam = ImageTrial("cifar-mnist", "sgd"), ImageTrial("cifar-mnist", "sam", rho=0.1)
+    sgd, sam = paired("cifar-mnist", "sgd"), paired("cifar-mnist", "sam", rho=0.1)
     for seed in range(2):
         stored(store, replace(sgd, seed=seed), 0.3, 0.1)
     stored(store, sam, 0.2, 0.1)
