@@ -72,39 +72,25 @@ class Gain:
 
 
 def gains(rows: Mapping[str, ImageTrial], seeds: int, store: Store) -> tuple[str, dict[str, Gain]]:
-    """The hard feature by the paper's rule, that of the higher probing error under SGD, and all rows' gains,
-    at the seeds that the row shares with SGD.
+    """The hard feature by the paper's rule, that of the higher probing error under SGD, and all rows' gains, at the
+    seeds that the row shares with SGD.
 
-    Where SGD itself is not stored, nothing is known: "" and no gain.
+    Where SGD itself is not stored, nothing is known: "" and no gain. A row of which a net diverged has none: a mean
+    over the seeds that were left would flatter a method that fails on others.
     """
-    found = {name: _probing(trial, seeds, store) for name, trial in rows.items()}
-    sgd = found["SGD"][0] if rows else {}
-    if not sgd:
-        return "", {name: Gain(None, diverged) for name, (_, diverged) in found.items()}
-    features = list(next(iter(sgd.values())))
-    hard = max(features, key=lambda feature: np.mean([errors[feature] for errors in sgd.values()]))
-    order = [hard, *(feature for feature in features if feature != hard)]
-    found_gains = {}
-    for name, (by_seed, diverged) in found.items():
-        both = sorted(by_seed.keys() & sgd.keys())
-        values = np.array([[sgd[seed][feature] - by_seed[seed][feature] for seed in both] for feature in order])
-        # A mean over the seeds that were left would flatter a method that fails on others.
-        found_gains[name] = Gain(values if both and not diverged else None, diverged)
-    return hard, found_gains
-
-
-def _probing(trial: ImageTrial, seeds: int, store: Store) -> tuple[dict[int, dict[str, float]], int]:
-    """Probing errors of the finished trials among seeds 0, 1, ..., as seed -> attribute -> error; and how
-    many diverged."""
-    found, diverged = {}, 0
-    for seed in range(seeds):
-        record = store.read(replace(trial, seed=seed).configuration)
-        if record is not None and record["metrics"] is None:
-            diverged += 1
-        elif record is not None:
-            errors = record["metrics"]["probing_error"]
-            found[seed] = {name: rate["error"] for name, rate in errors.items()}
-    return found, diverged
+    errors, lost, features = {}, {}, ["cifar", "mnist"]
+    for name, trial in rows.items():
+        records = [store.read(replace(trial, seed=seed).configuration) for seed in range(seeds)]
+        found = [record for record in records if record is not None]
+        lost[name] = sum(record["status"] == "diverged" for record in found)
+        table = real_data.table(found).pivot(index="seed", columns="measure", values="error")
+        errors[name] = table.reindex(columns=features)
+    if not rows or errors["SGD"].empty:
+        return "", {name: Gain(None, count) for name, count in lost.items()}
+    features.sort(key=lambda feature: -errors["SGD"][feature].mean())
+    gained = {name: (errors["SGD"] - table).dropna()[features].to_numpy().T for name, table in errors.items()}
+    kept = {name: values if values.size and not lost[name] else None for name, values in gained.items()}
+    return features[0], {name: Gain(values, lost[name]) for name, values in kept.items()}
 
 
 def note(rows: Mapping[str, ImageTrial], gains: Mapping[str, Gain]) -> str:
