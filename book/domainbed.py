@@ -7,9 +7,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from book import real_data, style
+from book import protocols, style
 from book.claims import Check, weakest
-from book.real_data import NOT_RUN, Protocol, Result
+from book.protocols import NOT_RUN, Protocol, Result
 from lib import resnet
 from lib.data.domains import BENCHMARKS
 from lib.stats import estimate
@@ -28,13 +28,13 @@ Target = tuple[str, str]  # benchmark and letter of the domain that is left out
 
 RADII = (0.03, 0.05, 0.1)  # by a second-hand source
 # One setting for both methods, two epochs, small images, ImageNet's weights as far as their third stage.
-REDUCED = {"rates": (0.01,), "radii": (0.05,), "epochs": 2, "size": 64, "weights": real_data.REDUCED_WEIGHTS}
+REDUCED = {"rates": (0.01,), "radii": (0.05,), "epochs": 2, "size": 64, "weights": protocols.REDUCED_WEIGHTS}
 REDUCED_SEEDS = 3
 
 
-def protocols(
+def sweeps(
     benchmark: str = "all",
-    rates: Sequence[float] = real_data.RATES,
+    rates: Sequence[float] = protocols.RATES,
     radii: Sequence[float] = RADII,
     *,
     size: int = 224,
@@ -57,15 +57,15 @@ def trials(chosen: Mapping[Target, Protocol], store: Store, seeds: int) -> list[
     return [
         trial
         for protocol in chosen.values()
-        if (settings := real_data.selected(protocol, store)) is not None
-        for trial in real_data.comparison(protocol, settings, seeds)
+        if (settings := protocols.selected(protocol, store)) is not None
+        for trial in protocols.comparison(protocol, settings, seeds)
     ]
 
 
 def stored(chosen: Mapping[Target, Protocol], store: Store, seeds: int) -> dict[Target, Result]:
     """The targets of which SGD and SAM finished on two seeds or more."""
-    whole = protocols()
-    found = {key: real_data.stored(one, store, seeds, whole[key], partial=True) for key, one in chosen.items()}
+    whole = sweeps()
+    found = {key: protocols.stored(one, store, seeds, whole[key], partial=True) for key, one in chosen.items()}
     return {key: result for key, result in found.items() if result is not None and len(gain(result)) > 1}
 
 
@@ -98,8 +98,8 @@ def rows(results: Mapping[Target, Result]) -> dict[str, dict[str, str]]:
         own = {"before training": "", "SGD": NOT_RUN, "SAM": NOT_RUN, "gain": ""}
         if result := results.get(key):
             accuracy = 100 * (1 - result.errors.xs("class", axis=1, level="measure"))
-            own = {real_data.METHODS[method]: real_data.spread(accuracy[method], 1) for method in accuracy}
-            own["gain"] = real_data.interval(100 * gain(result), 1)
+            own = {protocols.METHODS[method]: protocols.spread(accuracy[method], 1) for method in accuracy}
+            own["gain"] = protocols.interval(100 * gain(result), 1)
         paper = {"paper: SGD": f"{100 * sgd:.1f}", "SAM": f"{100 * sam:.1f}", "gain": f"{100 * (sam - sgd):.1f}"}
         found[name(*key)] = paper | {
             f"here: {label}": own.get(label, "") for label in ("before training", "SGD", "SAM", "gain")
@@ -122,7 +122,7 @@ def numbers(results: Mapping[Target, Result]) -> dict[str, str]:
         "below": str(sum(effect.high < 0 for effect in effects)),
         "lowest": f"{min(effect.mean for effect in effects):.1f}",
         "highest": f"{max(effect.mean for effect in effects):.1f}",
-        "mean": real_data.interval(np.mean([values[:seeds] for values in gains], axis=0)),
+        "mean": protocols.interval(np.mean([values[:seeds] for values in gains], axis=0)),
         "seeds": str(seeds),
         **{method: str(sum(one[method] > one.get("untrained", np.inf) for one in errors)) for method in ("sgd", "sam")},
     }

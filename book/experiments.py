@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from book import batch_size, domainbed, noise, open_choices, real_data, variants
+from book import batch_size, domainbed, noise, open_choices, protocols, variants
 from book import variants_images as variant_images
 from lib.trials.plan import Experiment, Plan
 from lib.trials.store import RESULTS, Store
@@ -34,8 +34,8 @@ def experiments() -> dict[str, Experiment]:
         (
             "variants-images-full",
             "the same with all epochs of the paper's protocol",
-            partial(variant_images.plan, epochs=real_data.PAIRED["cifar-mnist"].base.epochs),
-            real_data.SEEDS,
+            partial(variant_images.plan, epochs=protocols.PAIRED["cifar-mnist"].base.epochs),
+            protocols.SEEDS,
         ),
         (
             "open-choices",
@@ -68,32 +68,33 @@ def _paired() -> list[tuple]:
     return [
         (
             name,
-            f"Table 1, {real_data.TITLES[name]}: the full sweep, then four seeds (chapter 7)",
-            partial(real_data.plan, [protocol]),
-            real_data.SEEDS,
+            f"Table 1, {protocols.TITLES[name]}: the full sweep, then four seeds (chapter 7)",
+            partial(protocols.plan, [protocol]),
+            protocols.SEEDS,
         )
-        for name, protocol in real_data.PAIRED.items()
+        for name, protocol in protocols.PAIRED.items()
     ]
 
 
 def _natural() -> list[tuple]:
     """The experiments on natural images, reduced and by the paper's protocol."""
-    reduced, full, seeds = "reduced: few epochs, {}, 64 pixels", "the paper's protocol, on a GPU", real_data.SEEDS
+    reduced, full, seeds = "reduced: few epochs, {}, 64 pixels", "the paper's protocol, on a GPU", protocols.SEEDS
     found = []
-    for name, protocol in real_data.REDUCED.items():
+    for name, protocol in protocols.REDUCED.items():
         found.append((name, 1, reduced.format("a coarse sweep"), [protocol], seeds))
-    pacs = list(domainbed.protocols("pacs", **domainbed.REDUCED).values())
+    pacs = list(domainbed.sweeps("pacs", **domainbed.REDUCED).values())
     found.append(("pacs", 2, reduced.format("no sweep"), pacs, domainbed.REDUCED_SEEDS))
-    for name, protocol in real_data.FULL.items():
+    for name, protocol in protocols.FULL.items():
         found.append((f"{name}-full", 1, full, [protocol], seeds))
     for name in ("pacs", "vlcs", "office_home"):
-        found.append((f"{name}-full", 2, full, list(domainbed.protocols(name).values()), seeds))
+        found.append((f"{name}-full", 2, full, list(domainbed.sweeps(name).values()), seeds))
+    colon = {full: ":"}
     return [
         (
             name.replace("_", "-"),
-            f"Table {table}, {NATURAL[name.removesuffix('-full')]}{':' if what == full else ','} {what} (chapter {6 + table})",
-            partial(real_data.plan, protocols),
+            f"Table {table}, {NATURAL[name.removesuffix('-full')]}{colon.get(what, ',')} {what} (chapter {6 + table})",
+            partial(protocols.plan, sweeps),
             number,
         )
-        for name, table, what, protocols, number in found
+        for name, table, what, sweeps, number in found
     ]

@@ -1,9 +1,6 @@
-"""Chapter 7, Table 1 on images, and what chapter 8 shares with it: which trials are run, what validation data select,
-results by data set, the rules of C7, and of C3 and C4 on natural images, tables and figures."""
+"""Chapter 7, Table 1 on images: the rules of C7, and of C3 and C4 on natural images, tables and figures."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -14,376 +11,25 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
-from torchvision.models import ResNet18_Weights
 
 from book import style
 from book.claims import Check, weakest
+from book.protocols import METHODS, NOT_RUN, PAIRED, TABLE_1, TITLES, Result, interval, spread, table
 from lib import stats
-from lib.data import domains, groups
 from lib.importance import WeightMap
 from lib.measure import FRACTIONS
-from lib.selection import best_record
-from lib.trials import run
-from lib.trials.images import ImageTrial, Reading, grouped, paired
-from lib.trials.plan import Plan
-from lib.trials.store import Store
-from lib.trials.trial import MissingTrials, Place, Trial
-from lib.trials.weights import WeightTrial
+from lib.trials.images import Reading
 
-METHODS = {"untrained": "before training", "sgd": "SGD", "sam": "SAM", "lsam": "LSAM"}
 COLOURS = {"sgd": style.SGD, "sam": style.SAM, "lsam": style.LSAM}
 MARKERS = {"sgd": "o", "sam": "s", "lsam": "D"}
-TITLES = {
-    "cifar-mnist": "CIFAR-MNIST",
-    "fmnist-mnist": "FMNIST-MNIST",
-    "celeba": "CelebA",
-    "waterbirds": "Waterbirds",
-    "birds_on_scenes": "birds on scenes",
-}
 ATTRIBUTES = {"cifar": "CIFAR", "fmnist": "FMNIST", "mnist": "MNIST"}
 CLASSES = {
     "cifar": ("airplane", "automobile"),
     "fmnist": ("T-shirt", "trouser", "pullover", "dress", "coat"),
     "mnist": ("0", "1", "2", "3", "4"),
 }
-NOT_RUN = "not run here"
 DASHES = (0, (4, 3))
 LINES = {"real": (0, (3, 1.5)), "phantom": "-"}
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """A sweep, from whose trials on seed 0 one setting of SGD and one of SAM are chosen for all seeds."""
-
-    base: ImageTrial  # of SGD, seed 0
-    rates: tuple[float, ...]
-    radii: tuple[float, ...]  # of SAM
-    moments: tuple[int, ...] = ()  # epochs after which importance weights are measured
-    batches: int | None = None  # how many of them; None: all
-    lsam: bool = False  # beyond the paper: LSAM too, at SAM's setting
-
-
-# The paper's protocol (Appendix B). The size of natural images, and the moments of Figures 7 and 8, are chosen here.
-SEEDS = 4
-RATES = (0.0005, 0.001, 0.005, 0.01)
-RADII = (0.01, 0.03, 0.05, 0.07, 0.1, 0.2)  # of SAM on the paired sets
-PAIRED = {
-    name: Protocol(paired(name, "sgd"), (0.01, 0.05, 0.1), RADII, moments=(20,), lsam=True)
-    for name in ("cifar-mnist", "fmnist-mnist")
-}
-FULL = {
-    name: Protocol(grouped(name, "sgd", epochs=moments[-1], size=size), RATES, (0.01, 0.02, 0.05, 0.07), moments)
-    for name, size, moments in (("celeba", 112, (1, 5, 10, 20)), ("waterbirds", 224, (1, 10, 50, 100)))
-}
-TABLE_1 = PAIRED | FULL
-# What two cores of a CPU can do: few epochs, a coarse sweep, 64 pixels, ImageNet's weights up to layer3 only, and the
-# importance weights of 8 batches of 128 images.
-REDUCED_WEIGHTS = "resnet18_imagenet_to_layer3.pt"
-REDUCED = {
-    name: Protocol(
-        grouped(name, "sgd", epochs=epochs, weights=REDUCED_WEIGHTS), (0.001, 0.01), (0.02, 0.07), (1, epochs), 8
-    )
-    for name, epochs in (("celeba", 2), ("birds_on_scenes", 4))
-}
-NATURAL = {"reduced": REDUCED, "full": FULL}
-
-
-def grid(protocol: Protocol) -> list[ImageTrial]:
-    """The sweep: every learning rate with SGD and with SAM at every radius, on seed 0."""
-    return [
-        replace(protocol.base, lr=lr, rho=rho, method="sam" if rho else "sgd")
-        for lr in protocol.rates
-        for rho in (0.0, *protocol.radii)
-    ]
-
-
-def selected(protocol: Protocol, store: Store) -> dict[str, ImageTrial] | None:
-    """The setting chosen for each method on seed 0, SGD's and SAM's separately; None while the sweep is not complete.
-
-    Validation data select, see `best_record`; a single setting needs no record. Raises ValueError where all trials of
-    a method diverged.
-    """
-    chosen = {}
-    for method in ("sgd", "sam"):
-        sweep = [trial for trial in grid(protocol) if trial.method == method]
-        if len(sweep) > 1:
-            records = [store.read(trial.configuration) for trial in sweep]
-            if None in records:
-                return None
-            best = best_record(records)
-            if best is None:
-                raise ValueError(
-                    f"sweep must hold a trial that finished, but all {len(sweep)} as {sweep[0].label} did not"
-                )
-            sweep = [sweep[records.index(best)]]
-        chosen[method] = sweep[0]
-    return chosen | ({"lsam": replace(chosen["sam"], method="lsam")} if protocol.lsam else {})
-
-
-def comparison(protocol: Protocol, settings: Mapping[str, ImageTrial], seeds: int) -> list[ImageTrial]:
-    """The untrained net and every method at its setting, with seeds 0, 1, ...: paired by seed."""
-    nets = replace(protocol.base, epochs=0), *settings.values()
-    return [replace(trial, seed=seed) for seed in range(seeds) for trial in nets]
-
-
-def weight_trials(protocol: Protocol, settings: Mapping[str, ImageTrial], seeds: int) -> list[WeightTrial]:
-    """Importance weights of the nets of SGD and SAM on each seed, at SAM's radius, at the protocol's moments."""
-    return [
-        WeightTrial(replace(settings[method], seed=seed), settings["sam"].rho, epoch, batches=protocol.batches)
-        for seed in range(seeds)
-        for method in ("sgd", "sam")
-        for epoch in protocol.moments
-    ]
-
-
-def plan(protocols: Iterable[Protocol], store: Store, seeds: int = SEEDS) -> Plan:
-    """All trials that are known by now: every sweep, then what it selects on every seed, and the weights of these nets.
-
-    A net's weights within its training come first: the whole training then goes on from there.
-    """
-    trials: list[Trial] = []
-    later = 0
-    for protocol in protocols:
-        trials += grid(protocol)
-        settings = selected(protocol, store)
-        if settings is None:  # the sweep has SGD's and SAM's nets of seed 0
-            later += seeds * (3 + protocol.lsam + 2 * len(protocol.moments)) - 2
-            continue
-        measured = weight_trials(protocol, settings, seeds)
-        trials += [trial for trial in measured if trial.epoch is not None]
-        trials += sorted(comparison(protocol, settings, seeds), key=lambda trial: trial.epochs > 0)
-        trials += [trial for trial in measured if trial.epoch is None]
-    return Plan(tuple(dict.fromkeys(trials)), later)
-
-
-def training_images(configuration: Mapping[str, Any]) -> int:
-    """How many images for training the complete natural set of a trial's configuration has."""
-    if configuration["experiment"] == "groups":
-        return sum(groups.COUNTS[configuration["dataset"]][0])
-    benchmark = domains.BENCHMARKS[configuration["benchmark"]]
-    target = list(benchmark.domains).index(configuration["target"])
-    sources = sum(benchmark.counts) - benchmark.counts[target]
-    return sources - round(sources * domains.VALIDATION_SHARE)
-
-
-# What the paper's protocol would take: an assumed speed, a quarter of an A100's peak in full float32, in operations a
-# second; and those of a forward and a backward pass at 224 pixels (three forward ones, of two for a multiply-add).
-SUSTAINED = 5e12
-OPERATIONS = 3 * 2 * ResNet18_Weights.IMAGENET1K_V1.meta["_ops"] * 1e9
-
-
-def passes(protocol: Protocol, seeds: int) -> int:
-    """Forward and backward passes of single images: the sweep on seed 0, the selected setting of SGD (one pass a step)
-    and of SAM (two) on the other seeds, each net up to each moment before the end, and two passes for the real and the
-    phantom weights of all training images."""
-    epochs = protocol.base.epochs * (sum(1 + (trial.rho > 0) for trial in grid(protocol)) + (seeds - 1) * 3)
-    if protocol.moments:
-        epochs += seeds * (3 * sum(protocol.moments[:-1]) + 4 * len(protocol.moments))
-    return epochs * training_images(protocol.base.configuration)
-
-
-def hours(protocols: Iterable[Protocol], seeds: int = SEEDS) -> float:
-    """GPU hours of all trainings and measurements of weights at SUSTAINED; evaluation, reading and decoding of images
-    are left out. An estimate: nothing of it was measured."""
-    work = (passes(protocol, seeds) * ((protocol.base.size or 224) / 224) ** 2 for protocol in protocols)
-    return sum(work) * OPERATIONS / SUSTAINED / 3600
-
-
-def table(records: Iterable[dict]) -> pd.DataFrame:
-    """The finished trials' errors, a row each: method (at 0 epochs ``untrained``), lr, rho, seed, measure, error,
-    examples.
-
-    `measure` is ``test``, ``worst group`` (the highest test error of a group), the attribute of a probing error, or
-    ``answer`` and the attribute that the net's own answer is held against on the balanced test images. `examples` is
-    how many the error is of (None where it is weighted).
-    """
-    rows: list[dict] = []
-    for record in (record for record in records if record["status"] == "finished"):
-        trial, metrics = record["configuration"], record["metrics"]
-        setting = {name: trial[name] for name in ("method", "lr", "rho", "seed")}
-        setting |= {} if trial["epochs"] else {"method": "untrained"}
-        test = metrics.get("test_error", {})
-        rates = {"test": test, "worst group": {"error": test.get("worst_group_error")}, **metrics["probing_error"]}
-        rates |= {f"answer {name}": rate for name, rate in metrics.get("classifier_error", {}).items()}
-        rows += [
-            setting | {"measure": measure, "error": rate["error"], "examples": rate.get("examples")}
-            for measure, rate in rates.items()
-            if rate.get("error") is not None
-        ]
-    return pd.DataFrame(rows, columns=["method", "lr", "rho", "seed", "measure", "error", "examples"])
-
-
-@dataclass(frozen=True, eq=False)
-class Result:
-    """A data set at the settings that were chosen for it, on every seed: stored records of its trials."""
-
-    protocol: Protocol
-    settings: dict[str, ImageTrial]
-    records: list[dict]  # of the untrained net and every method
-    weights: list[dict]  # of SGD's and SAM's nets
-    sweep: list[dict]
-    lacking: list[str]  # see `shortfalls`
-
-    @property
-    def title(self) -> str:
-        """The data set as a page writes it."""
-        name = self.protocol.base.data.name
-        return TITLES.get(name, name)
-
-    @cached_property
-    def table(self) -> pd.DataFrame:
-        """`table` of the records."""
-        return table(self.records)
-
-    @cached_property
-    def errors(self) -> pd.DataFrame:
-        """Errors by seed, in columns (method, measure); NaN where a trial diverged."""
-        return self.table.pivot(index="seed", columns=["method", "measure"], values="error")
-
-    @cached_property
-    def features(self) -> tuple[str, str]:
-        """The two attributes, the *easy* one first: by the paper's rule that of the lower mean error under SGD."""
-        measures = self.table.measure.unique()
-        attributes = [name for name in measures if f"answer {name}" in measures]
-        easy, hard = sorted(attributes, key=lambda name: self.errors["sgd", name].mean())
-        return easy, hard
-
-    def gains(self, measure: str, other: str = "sam") -> np.ndarray:
-        """SGD's error less that of the `other` method, (seed,), over the seeds that both finished."""
-        return (self.errors["sgd", measure] - self.errors[other, measure]).dropna().to_numpy()
-
-    def measured(self, epoch: int | None = None) -> dict[str, list[dict]]:
-        """What was measured on SGD's and on SAM's nets after `epoch` (None: the last one), an entry for each seed that
-        both finished."""
-        wanted = None if epoch == self.protocol.base.epochs else epoch
-        found: dict[str, dict[int, dict]] = {"sgd": {}, "sam": {}}
-        for record in self.weights:
-            trial = record["configuration"]
-            if trial.get("epoch") == wanted and record["status"] == "finished":
-                found[trial["of"]["method"]][trial["of"]["seed"]] = record["metrics"]
-        both = sorted(found["sgd"].keys() & found["sam"].keys())
-        return {method: [by_seed[seed] for seed in both] for method, by_seed in found.items()}
-
-
-def stored(
-    protocol: Protocol, store: Store, seeds: int = SEEDS, whole: Protocol | None = None, partial: bool = False
-) -> Result | None:
-    """What is stored of a protocol; None where the sweep is not complete, or, unless `partial`, a trial is missing.
-
-    whole: the paper's protocol for these images, where it is not in TABLE_1.
-    """
-    settings = selected(protocol, store)
-    if settings is None:
-        return None
-    trials = comparison(protocol, settings, seeds), weight_trials(protocol, settings, seeds)
-    records, weights = ([store.read(trial.configuration) for trial in some] for some in trials)
-    if None in (*records, *weights) and not partial:
-        return None
-    return _result(protocol, settings, _there(records), _there(weights), store, whole)
-
-
-def computed(
-    protocol: Protocol,
-    store: Store,
-    place: Place = Place(),
-    seeds: int = SEEDS,
-    *,
-    lr: float = 0.0,
-    rho: float = 0.0,
-    **changes: Any,
-) -> Result | None:
-    """As `stored`, but what is missing of the seeds is computed at `place`, and of a whole protocol the weights too.
-
-    lr, rho: in place of what the sweep selects, where not 0; `changes` are of other fields of the trials. None where
-    something has to be selected and the sweep is not complete. Raises MissingTrials where no trial of a method
-    finished, or where a trial lacks its images.
-    """
-    chosen = selected(replace(protocol, rates=(lr,), radii=(rho,)) if lr and rho else protocol, store)
-    if chosen is None:
-        return None
-    settings = {
-        method: replace(trial, lr=lr or trial.lr, rho=trial.rho and (rho or trial.rho), **changes)
-        for method, trial in chosen.items()
-    }
-    found = _result(protocol, settings, run(comparison(protocol, settings, seeds), store, place), [], store)
-    for lost in diverged(found):
-        if lost["configuration"]["method"] not in set(found.table.method):
-            words = "{method} finished: seed {seed} diverged at step".format(**lost["configuration"])
-            raise MissingTrials(f"no trial of {words} {lost['diverged_at']}; take a smaller lr or rho")
-    if found.lacking:
-        return found
-    return replace(found, weights=run(weight_trials(protocol, settings, seeds), store, place))
-
-
-def _result(
-    protocol: Protocol,
-    settings: dict[str, ImageTrial],
-    records: list[dict],
-    weights: list[dict],
-    store: Store,
-    whole: Protocol | None = None,
-) -> Result:
-    whole = whole or TABLE_1.get(protocol.base.data.name)
-    sweep = _there(store.read(trial.configuration) for trial in grid(protocol))
-    lacking = shortfalls(protocol, whole, records, len(sweep))
-    if whole and selected(whole, store) not in (None, settings):
-        lacking.append("another setting than the selected one")
-    return Result(protocol, settings, records, weights, sweep, lacking)
-
-
-def _there(records: Iterable[dict | None]) -> list[dict]:
-    return [record for record in records if record is not None]
-
-
-def diverged(result: Result) -> list[dict]:
-    """The records of diverged trials."""
-    return [record for record in result.records if record["status"] == "diverged"]
-
-
-def shortfalls(protocol: Protocol, whole: Protocol | None, records: Sequence[dict], swept: int) -> list[str]:
-    """What stands between these records and the paper's `whole` protocol, of how much; without one, what there is.
-
-    swept: how many settings of the protocol's sweep are stored.
-    """
-    trials = [record["configuration"] for record in records if record["configuration"]["epochs"]]
-    paper = (whole or protocol).base.configuration
-    counts = {
-        "epochs": (min((trial["epochs"] for trial in trials), default=0), paper["epochs"]),
-        "pixels a side": (min((trial.get("size", 0) for trial in trials), default=0), paper.get("size", 0)),
-        "settings in the sweep": (swept, len(grid(whole or protocol))),
-    }
-    if "size" in paper:  # natural images, of which there may be a part
-        counts["training images"] = min((r["images"]["train"] for r in records), default=0), training_images(paper)
-    found = [
-        f"{there:,} of {needed:,} {what}" if whole else f"{there:,} {what}"
-        for what, (there, needed) in counts.items()
-        if there < needed or (needed and not whole)
-    ]
-    if (seeds := len({trial["seed"] for trial in trials})) < SEEDS:
-        found.append(f"{seeds} of {SEEDS} seeds")
-    for name in ("batch_size", "momentum", "weight_decay", "train_limit"):
-        if others := {trial.get(name) for trial in trials} - {paper.get(name)}:
-            found.append(f"{name} {', '.join(map(str, others))}")
-    fresh = sorted({layer for record in records for layer in record.get("weights", {}).get("fresh", ())} - {"fc"})
-    return found + ([f"ImageNet's weights but for {' and '.join(fresh)}"] if fresh else [])
-
-
-def standing(name: str, result: Result | None, kind: str = "") -> str:
-    """How a result stands to the paper's protocol, or how to get it."""
-    if result is None:
-        full = "-full" if kind == "full" and name in FULL else ""
-        return f"{NOT_RUN}: python -m book.sweep {name.replace('_', '-')}{full}"
-    sgd, sam = result.settings["sgd"], result.settings["sam"]
-    settings = f"SGD at learning rate {sgd.lr:g}, SAM at {sam.lr:g} and rho {sam.rho:g}"
-    return f"{'reduced: ' + ', '.join(result.lacking) if result.lacking else 'the whole protocol'}; {settings}"
-
-
-def require(results: Mapping[str, Result | None]) -> list[Result]:
-    """The results that are there. Raises MissingTrials, with the commands, where there is none."""
-    found = [result for result in results.values() if result is not None]
-    if not found:
-        raise MissingTrials("; ".join(f"{TITLES[name]}: {standing(name, None)}" for name in results))
-    return found
 
 
 # Rules, over seeds that the methods share.
@@ -459,21 +105,9 @@ def checks_c4(title: str, changed: Mapping[str, np.ndarray], reduced: bool) -> l
 # Rows of tables, and numbers for the prose.
 
 
-def spread(values: np.ndarray | pd.Series, digits: int = 2) -> str:
-    """Mean ± standard deviation over the seeds that are there."""
-    values = np.asarray(values)[~np.isnan(values)]
-    return f"{values.mean():.{digits}f} ± {stats.spread(values):.{digits}f}"
-
-
-def interval(values: np.ndarray, digits: int = 2) -> str:
-    """A mean over seeds with its 95 % interval."""
-    effect = stats.estimate(values)
-    return f"{effect.mean:.{digits}f} [{effect.low:.{digits}f}, {effect.high:.{digits}f}]"
-
-
 def rows(of_one: Callable[..., dict], results: Iterable[Result], *more: Any) -> dict[str, Any]:
     """The rows of all results, each as by `of_one`, or one that says that nothing was run."""
-    return {name: row for result in results for name, row in of_one(result, *more).items()} or {NOT_RUN: ""}
+    return {name: row for result in results for name, row in of_one(result, *more).items()} or {"": NOT_RUN}
 
 
 def rows_of_table(result: Result) -> dict[str, dict[str, str]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from book import real_data
+from book import protocols
 from book.variants import DECAY
 from lib.stats import estimate
 from lib.trials.images import ImageTrial, paired
@@ -15,7 +15,7 @@ from lib.trials.plan import Plan
 from lib.trials.store import Store
 
 DATASET = "cifar-mnist"
-SHORT_EPOCHS, SHORT_SEEDS = 5, 3  # of the trials that the book reads; the paper's are `real_data`'s
+SHORT_EPOCHS, SHORT_SEEDS = 5, 3  # of the trials that the book reads; the paper's are `protocols`'
 WITHOUT_ASCENT = ("SGD", "SGD, weight decay", "Adam")
 ADAM_RATE = 1e-3  # Adam's learning rate (its paper's)
 ASAM_TIMES = 10.0  # ASAM's radius over SAM's: its paper's 0.5 against SAM's 0.05
@@ -51,7 +51,7 @@ def rows(lr: float, rho: float, epochs: int, sgd_lr: float | None = None) -> dic
 
 def chosen_rows(store: Store, epochs: int) -> dict[str, ImageTrial]:
     """`rows` at the settings that the sweep chose; none while the sweep is not complete."""
-    settings = real_data.selected(real_data.PAIRED[DATASET], store)
+    settings = protocols.selected(protocols.PAIRED[DATASET], store)
     return rows(settings["sam"].lr, settings["sam"].rho, epochs, settings["sgd"].lr) if settings else {}
 
 
@@ -83,7 +83,7 @@ def gains(rows: Mapping[str, ImageTrial], seeds: int, store: Store) -> tuple[str
         records = [store.read(replace(trial, seed=seed).configuration) for seed in range(seeds)]
         found = [record for record in records if record is not None]
         lost[name] = sum(record["status"] == "diverged" for record in found)
-        table = real_data.table(found).pivot(index="seed", columns="measure", values="error")
+        table = protocols.table(found).pivot(index="seed", columns="measure", values="error")
         errors[name] = table.reindex(columns=features)
     if not rows or errors["SGD"].empty:
         return "", {name: Gain(None, count) for name, count in lost.items()}
@@ -107,7 +107,7 @@ def note(rows: Mapping[str, ImageTrial], gains: Mapping[str, Gain]) -> str:
         f"SAM at learning rate {sam.lr:g}, ρ = {sam.rho:g}, SGD at learning rate {sgd.lr:g}; "
         f"n = {seeds} seeds, {epochs} epochs"
     )
-    whole = real_data.PAIRED[DATASET].base.epochs
+    whole = protocols.PAIRED[DATASET].base.epochs
     return f"Reduced: {run} of {whole}." if epochs < whole else f"{run}."
 
 

@@ -4,11 +4,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from book import domainbed, real_data
+from book import domainbed, protocols
 from lib.data.domains import BENCHMARKS
 from lib.trials.store import Store
 
-PACS = domainbed.protocols("pacs", **domainbed.REDUCED | {"weights": "none"})
+PACS = domainbed.sweeps("pacs", **domainbed.REDUCED | {"weights": "none"})
 ERRORS = {  # by seed
     ("P", "untrained"): [0.30, 0.31, 0.32],
     ("P", "sgd"): [0.05, 0.06, 0.07],
@@ -26,7 +26,7 @@ def record(trial, error: float | None) -> dict:
         "configuration": trial.configuration,
         "metrics": metrics,
         "status": "diverged" if error is None else "finished",
-        "images": {"train": real_data.training_images(trial.configuration)},
+        "images": {"train": protocols.training_images(trial.configuration)},
         "weights": {"fresh": ["layer4", "fc"]},
     }
 
@@ -45,7 +45,7 @@ def results(tmp_path) -> dict:
 def test_published_table_has_every_target_domain_and_sam_ahead_in_each():
     published = {key: set(rows) for key, rows in domainbed.PUBLISHED.items()}
     assert published == {key: set(benchmark.domains) for key, benchmark in BENCHMARKS.items()}
-    assert len(domainbed.TARGETS) == 12 == len(domainbed.protocols())
+    assert len(domainbed.TARGETS) == 12 == len(domainbed.sweeps())
     assert all(sam > sgd for rows in domainbed.PUBLISHED.values() for sgd, sam in rows.values())
 
 
@@ -101,9 +101,9 @@ def test_figure_has_a_row_for_every_target(results):
 
 
 def test_protocol_has_the_selected_settings_of_targets_whose_sweep_is_stored(tmp_path):
-    store, full = Store(tmp_path), domainbed.protocols("pacs")
+    store, full = Store(tmp_path), domainbed.sweeps("pacs")
     assert domainbed.trials(full, store, 2) == []
-    for trial in real_data.grid(full["pacs", "P"]):
+    for trial in protocols.grid(full["pacs", "P"]):
         best = trial.lr == 0.005 and trial.rho in (0, 0.1)
         metrics = {"validation_error": 0.1 if best else 0.2, "validation_loss": 1.0}
         store.write({"configuration": trial.configuration, "status": "finished", "metrics": metrics})
@@ -114,13 +114,13 @@ def test_protocol_has_the_selected_settings_of_targets_whose_sweep_is_stored(tmp
 
 
 def test_paper_protocol_is_a_sweep_a_target_and_the_reduced_one_needs_no_selection(tmp_path):
-    for (benchmark, target), protocol in domainbed.protocols().items():
+    for (benchmark, target), protocol in domainbed.sweeps().items():
         assert (protocol.base.data.benchmark, protocol.base.data.target) == (benchmark, target)
-        assert {trial.rho for trial in real_data.grid(protocol)} == {0, 0.03, 0.05, 0.1}
+        assert {trial.rho for trial in protocols.grid(protocol)} == {0, 0.03, 0.05, 0.1}
         assert (protocol.base.epochs, protocol.base.batch_size, protocol.base.weights) == (20, 96, "imagenet")
-    plan = real_data.plan(PACS.values(), Store(tmp_path), seeds=3)
+    plan = protocols.plan(PACS.values(), Store(tmp_path), seeds=3)
     assert plan.later == 0 and len(plan.trials) == 4 * 3 * 3
     assert {(trial.data.target, trial.method, trial.seed) for trial in plan.trials if trial.epochs} == {
         (target, method, seed) for target in "ACPS" for method in ("sgd", "sam") for seed in range(3)
     }
-    assert real_data.training_images(PACS["pacs", "A"].base.configuration) == 7943 - 794
+    assert protocols.training_images(PACS["pacs", "A"].base.configuration) == 7943 - 794

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from book import batch_size, domainbed, interventions, mechanism, noise, real_data, rebalancing, theory, toy
+from book import batch_size, domainbed, interventions, mechanism, noise, protocols, real_data, rebalancing, theory, toy
 from book.claims import JUDGEMENT, Judgement, judge
 from lib.trials.store import ROOT, Store
 
@@ -33,9 +33,9 @@ def assert_same(judgement: dict, golden: dict) -> None:
 def natural() -> list[Judgement]:
     """C7, C3 and C4 on the paired and the natural sets."""
     results = {
-        name: real_data.stored(protocol, Store()) for name, protocol in (real_data.PAIRED | real_data.REDUCED).items()
+        name: protocols.stored(protocol, Store()) for name, protocol in (protocols.PAIRED | protocols.REDUCED).items()
     }
-    images = [results[name] for name in real_data.REDUCED]
+    images = [results[name] for name in protocols.REDUCED]
     c3 = [real_data.checks_c3(one.title, real_data.gini(one), bool(one.lacking)) for one in images]
     c4 = [real_data.checks_c4(one.title, real_data.changes(one), bool(one.lacking)) for one in images]
     return [judge("C7", real_data.checks_c7(results)), judge("C3", sum(c3, [])), judge("C4", sum(c4, []))]
@@ -43,7 +43,7 @@ def natural() -> list[Judgement]:
 
 def domains() -> list[Judgement]:
     """C8 on the reduced runs."""
-    results = domainbed.stored(domainbed.protocols(**domainbed.REDUCED), Store(), domainbed.REDUCED_SEEDS)
+    results = domainbed.stored(domainbed.sweeps(**domainbed.REDUCED), Store(), domainbed.REDUCED_SEEDS)
     assert all(result.lacking for result in results.values())
     return [judge("C8", domainbed.checks({key: domainbed.gain(one) for key, one in results.items()}, reduced=True))]
 

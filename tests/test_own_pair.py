@@ -6,7 +6,8 @@ import pytest
 from images import marked
 from PIL import Image
 
-from book.real_data import Protocol, computed, probing_errors
+from book.protocols import Protocol, computed
+from book.real_data import probing_errors
 from lib.data.dataset import Split
 from lib.data.pairs import Pair, Part
 from lib.data.readers import read_folder

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from image_trees import write_celeba
 
-from book import real_data
+from book import protocols, real_data
 from book.experiments import experiments
-from book.real_data import FULL, PAIRED, REDUCED, SEEDS, comparison, grid, selected, table, weight_trials
+from book.protocols import FULL, PAIRED, REDUCED, SEEDS, comparison, grid, selected, table, weight_trials
 from lib.measure import BINS, binned, mapped, summary
 from lib.trials import run
 from lib.trials.images import ImageTrial, Reading, grouped
@@ -80,13 +80,13 @@ def diverge(store: Store, trial: ImageTrial) -> None:
     store.write(error_record(trial) | {"status": "diverged", "diverged_at": 3, "metrics": None, "curve": {}})
 
 
-def write_sweep(store: Store, protocol: real_data.Protocol, at: dict | None = None) -> None:
+def write_sweep(store: Store, protocol: protocols.Protocol, at: dict | None = None) -> None:
     """Validation error .5, or that `at` (lr, rho); the loss falls with rho."""
     for trial in grid(protocol):
         store.write(error_record(trial, (at or {}).get((trial.lr, trial.rho), 0.5)))
 
 
-def write_all(store: Store, protocol: real_data.Protocol, seeds: int = SEEDS, **changes) -> None:
+def write_all(store: Store, protocol: protocols.Protocol, seeds: int = SEEDS, **changes) -> None:
     """A whole row, made up: SGD at the first setting of the sweep, SAM at the last one, of the largest radius."""
     write_sweep(store, protocol)
     for trial in comparison(protocol, selected(protocol, store), seeds):
@@ -96,15 +96,15 @@ def write_all(store: Store, protocol: real_data.Protocol, seeds: int = SEEDS, **
 
 
 @pytest.fixture
-def celeba(store) -> real_data.Result:
+def celeba(store) -> protocols.Result:
     write_all(store, CELEBA)
-    return real_data.stored(CELEBA, store)
+    return protocols.stored(CELEBA, store)
 
 
 @pytest.fixture
-def pair(store) -> real_data.Result:
+def pair(store) -> protocols.Result:
     write_all(store, CIFAR)
-    return real_data.stored(CIFAR, store)
+    return protocols.stored(CIFAR, store)
 
 
 # Sweeps and selection.
@@ -170,10 +170,10 @@ def test_comparison_pairs_every_method_by_seed():
 
 @pytest.mark.parametrize("protocol, sweep", [(CIFAR, 21), (REDUCED["birds_on_scenes"], 6)])
 def test_plan_is_the_sweep_and_then_the_selected_settings_on_every_seed(store, protocol, sweep):
-    before = real_data.plan([protocol], store, seeds=4)
+    before = protocols.plan([protocol], store, seeds=4)
     assert len(before.trials) == sweep == len(grid(protocol))
     write_sweep(store, protocol)
-    after = real_data.plan([protocol], store, seeds=4)
+    after = protocols.plan([protocol], store, seeds=4)
     assert after.later == 0 and len({trial.identity for trial in after.trials}) == sweep + before.later
     nets = [trial for trial in after.trials if isinstance(trial, ImageTrial)]
     measured = [trial for trial in after.trials if isinstance(trial, WeightTrial)]
@@ -200,24 +200,24 @@ def test_whole_plan_is_computed_from_the_images(tmp_path, store, own_cache):
     write_celeba(tmp_path)
     place = Place(tmp_path, "cpu", checkpoints=tmp_path / "checkpoints")
     base = grouped("celeba", "sgd", epochs=1, batch_size=12, size=32, weights="none", lr=0.01)
-    protocol = real_data.Protocol(base, rates=(0.01,), radii=(0.05,), moments=(1,))
-    plan = real_data.plan([protocol], store, seeds=1)
+    protocol = protocols.Protocol(base, rates=(0.01,), radii=(0.05,), moments=(1,))
+    plan = protocols.plan([protocol], store, seeds=1)
     sgd, sam, *rest = plan.trials
     assert plan.later == 0 and len(rest) == 3 and rest[0] == replace(sgd, epochs=0, lr=protocol.base.lr)
     records = run(plan.trials, store, place, progress=False)
     assert [record["status"] for record in records] == 5 * ["finished"]
     assert set(records[0]["metrics"]["probing_error"]) == {"hair", "gender"}
-    assert real_data.stored(protocol, store, 1).measured()["sam"][0].keys() >= {"real", "phantom", "contributions"}
+    assert protocols.stored(protocol, store, 1).measured()["sam"][0].keys() >= {"real", "phantom", "contributions"}
 
 
 def test_full_protocol_is_counted_in_passes():
     base = replace(FULL["celeba"].base, epochs=10)
-    protocol, images = real_data.Protocol(base, (0.1,), (0.05,)), 162_770
-    assert real_data.training_images(base.configuration) == images
-    assert real_data.passes(protocol, seeds=3) == (10 * 3 + 2 * 10 * 3) * images
-    assert real_data.passes(replace(protocol, moments=(4, 10)), 3) == (90 + 3 * (4 * 3 + 2 * 2 * 2)) * images
+    protocol, images = protocols.Protocol(base, (0.1,), (0.05,)), 162_770
+    assert protocols.training_images(base.configuration) == images
+    assert protocols.passes(protocol, seeds=3) == (10 * 3 + 2 * 10 * 3) * images
+    assert protocols.passes(replace(protocol, moments=(4, 10)), 3) == (90 + 3 * (4 * 3 + 2 * 2 * 2)) * images
     double = replace(protocol, base=replace(base, size=224))
-    assert real_data.hours([double], 3) == pytest.approx(4 * real_data.hours([protocol], 3))
+    assert protocols.hours([double], 3) == pytest.approx(4 * protocols.hours([protocol], 3))
 
 
 # Results.
@@ -227,10 +227,10 @@ def test_result_is_there_only_where_all_its_trials_are(store, celeba):
     assert len(celeba.records) == 3 * SEEDS and len(celeba.weights) == 2 * 2 * SEEDS and len(celeba.sweep) == 6
     assert celeba.features == ("gender", "hair") and celeba.title == "CelebA"
     assert (
-        real_data.stored(REDUCED["birds_on_scenes"], store) is None and real_data.stored(FULL["celeba"], store) is None
+        protocols.stored(REDUCED["birds_on_scenes"], store) is None and protocols.stored(FULL["celeba"], store) is None
     )
-    assert real_data.stored(CELEBA, store, SEEDS + 1) is None
-    assert len(real_data.stored(CELEBA, store, SEEDS + 1, partial=True).records) == 3 * SEEDS
+    assert protocols.stored(CELEBA, store, SEEDS + 1) is None
+    assert len(protocols.stored(CELEBA, store, SEEDS + 1, partial=True).records) == 3 * SEEDS
 
 
 def test_table_tells_easy_from_hard_by_sgd_and_pairs_differences_by_seed(store):
@@ -238,49 +238,49 @@ def test_table_tells_easy_from_hard_by_sgd_and_pairs_differences_by_seed(store):
         store.write(error_record(trial, hard=0.3 + 0.1 * trial.seed))
         if trial.seed == 2 and trial.method == "sam":
             diverge(store, trial)
-    found = real_data.computed(CIFAR, store, NOWHERE, 3, lr=0.05, rho=0.1)
+    found = protocols.computed(CIFAR, store, NOWHERE, 3, lr=0.05, rho=0.1)
     assert found.features == ("mnist", "cifar"), "the lower mean error under SGD"
     np.testing.assert_allclose(found.errors["sam", "cifar"], [0.25, 0.349, np.nan])
     np.testing.assert_allclose(found.gains("cifar"), [0.05, 0.05])
     assert len(found.gains("cifar", "lsam")) == 3
     assert found.errors["untrained", "mnist"].tolist() == pytest.approx([0.1, 0.099, 0.098])
-    assert len(real_data.diverged(found)) == 1 and not found.weights, "short of the protocol nothing is weighed"
+    assert len(protocols.diverged(found)) == 1 and not found.weights, "short of the protocol nothing is weighed"
 
 
 def test_missing_trials_are_named_with_the_command(store):
-    assert real_data.computed(CIFAR, store, NOWHERE) is None, "something has to be selected"
+    assert protocols.computed(CIFAR, store, NOWHERE) is None, "something has to be selected"
     with pytest.raises(MissingTrials, match="CIFAR-MNIST: not run here: python -m book.sweep cifar-mnist"):
-        real_data.require({"cifar-mnist": None})
+        protocols.require({"cifar-mnist": None})
     with pytest.raises(MissingTrials, match="4 of 4 trials"):
-        real_data.computed(CIFAR, store, NOWHERE, 1, lr=0.05, rho=0.1)
+        protocols.computed(CIFAR, store, NOWHERE, 1, lr=0.05, rho=0.1)
     for trial in comparison(CIFAR, selected(replace(CIFAR, rates=(0.05,), radii=(0.1,)), store), 1):
         diverge(store, trial) if trial.method == "lsam" else store.write(error_record(trial))
     with pytest.raises(MissingTrials, match="no trial of lsam finished: seed 0 diverged at step 3; take a smaller lr"):
-        real_data.computed(CIFAR, store, NOWHERE, 1, lr=0.05, rho=0.1)
+        protocols.computed(CIFAR, store, NOWHERE, 1, lr=0.05, rho=0.1)
 
 
 def test_own_learning_rate_or_radius_replaces_the_selected_one(store, pair):
     changed = dict(epochs=20, batch_size=100)
-    same = real_data.computed(CIFAR, store, NOWHERE, **changed)
+    same = protocols.computed(CIFAR, store, NOWHERE, **changed)
     assert same.settings == pair.settings and same.lacking == [] and len(same.weights) == 2 * SEEDS
     for trial in comparison(CIFAR, {name: replace(one, lr=0.05) for name, one in pair.settings.items()}, SEEDS):
         store.write(error_record(trial))
-    other = real_data.computed(CIFAR, store, NOWHERE, lr=0.05)
+    other = protocols.computed(CIFAR, store, NOWHERE, lr=0.05)
     assert {trial.lr for trial in other.settings.values()} == {0.05} and other.settings["sam"].rho == 0.2
     assert other.lacking == ["another setting than the selected one"]
 
 
 def test_what_a_result_lacks_of_the_protocol_is_said_with_the_command(store, celeba, pair):
-    words = real_data.standing("celeba", celeba)
+    words = protocols.standing("celeba", celeba)
     assert words.startswith(
         "reduced: 2 of 20 epochs, 64 of 112 pixels a side, 6 of 20 settings in the sweep, 7,000 of 162,770 training "
         "images, ImageNet's weights but for layer4; SGD at learning rate 0.001, SAM at 0.001 and rho 0.07"
     )
-    assert real_data.standing("cifar-mnist", pair).startswith("the whole protocol;")
-    assert real_data.standing("waterbirds", None, "full") == "not run here: python -m book.sweep waterbirds-full"
-    assert real_data.standing("birds_on_scenes", None, "reduced").endswith("book.sweep birds-on-scenes")
+    assert protocols.standing("cifar-mnist", pair).startswith("the whole protocol;")
+    assert protocols.standing("waterbirds", None, "full") == "not run here: python -m book.sweep waterbirds-full"
+    assert protocols.standing("birds_on_scenes", None, "reduced").endswith("book.sweep birds-on-scenes")
     own = replace(CIFAR.base, epochs=1, batch_size=10, train_limit=50)
-    short = real_data.shortfalls(CIFAR, CIFAR, [error_record(own)], swept=0)
+    short = protocols.shortfalls(CIFAR, CIFAR, [error_record(own)], swept=0)
     assert short == [
         "1 of 20 epochs",
         "0 of 21 settings in the sweep",
@@ -289,14 +289,14 @@ def test_what_a_result_lacks_of_the_protocol_is_said_with_the_command(store, cel
         "train_limit 50",
     ]
     write_all(store, REDUCED["birds_on_scenes"])
-    birds = real_data.stored(REDUCED["birds_on_scenes"], store)
+    birds = protocols.stored(REDUCED["birds_on_scenes"], store)
     assert birds.lacking[:3] == ["4 epochs", "64 pixels a side", "6 settings in the sweep"], "it has no protocol"
 
 
 @pytest.mark.parametrize("images, lacking", [(162_769, ["162,769 of 162,770 training images"]), (162_770, [])])
 def test_whole_protocol_on_part_of_the_images_is_reduced(store, images, lacking):
     write_all(store, FULL["celeba"], images={"train": images}, weights={"fresh": ["fc"]})
-    assert real_data.stored(FULL["celeba"], store).lacking == lacking
+    assert protocols.stored(FULL["celeba"], store).lacking == lacking
 
 
 def test_seeds_are_paired_and_a_diverged_net_leaves_its_seed_out(celeba):
@@ -381,7 +381,7 @@ def test_table_has_every_method_and_measure_that_there_is(celeba, pair):
     assert hard["SGD"] == hard["before training"] == "29.85 ± 0.13" and hard["SGD less SAM"].startswith("5.00 [")
     assert "LSAM" not in hard and rows["CIFAR-MNIST: probe, CIFAR (hard)"]["LSAM"] == "24.85 ± 0.13"
     assert "CIFAR-MNIST: worst group" not in rows and "CIFAR-MNIST: own answer, MNIST (easy)" in rows
-    assert real_data.rows(real_data.rows_of_table, []) == {"not run here": ""}
+    assert real_data.rows(real_data.rows_of_table, []) == {"": "not run here"}
 
 
 def test_sweep_is_told_in_numbers(pair):

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from book import real_data, variants
+from book import protocols, variants
 from book import variants_images as variant_images
 from book.variants_cost import passes, time_ratios
 from lib import training
@@ -109,7 +109,7 @@ def test_live_comparison_is_at_the_radius_asked_for() -> None:
 
 def finished_sweep(store: Store) -> None:
     """A sweep of CIFAR-MNIST in which SGD does best at 0.01, and SAM at 0.05 with rho 0.1."""
-    for one in real_data.grid(real_data.PAIRED["cifar-mnist"]):
+    for one in protocols.grid(protocols.PAIRED["cifar-mnist"]):
         best = (one.method, one.lr, one.rho) in (("sgd", 0.01, 0.0), ("sam", 0.05, 0.1))
         metrics = {"validation_error": 0.1 if best else 0.2, "validation_loss": 1.0}
         store.write({"configuration": one.configuration, "status": "finished", "metrics": metrics})
@@ -133,7 +133,7 @@ def test_image_plan_has_every_variant_at_the_chosen_setting_paired_by_seed(tmp_p
 
 def stored(store: Store, trial, cifar: float, mnist: float) -> None:
     rates = {"cifar": {"error": cifar}, "mnist": {"error": mnist}}
-    store.write({"configuration": trial.configuration, "metrics": {"probing_error": rates}})
+    store.write({"configuration": trial.configuration, "status": "finished", "metrics": {"probing_error": rates}})
 
 
 def test_image_gains_are_paired_by_seed_and_missing_rows_are_none(tmp_path) -> None:
