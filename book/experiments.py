@@ -7,14 +7,7 @@ from book import variants_images as variant_images
 from lib.trials.plan import Experiment, Plan
 from lib.trials.store import RESULTS, Store
 
-NATURAL = {
-    "celeba": "CelebA",
-    "birds_on_scenes": "a stand-in for Waterbirds",
-    "waterbirds": "Waterbirds",
-    "pacs": "PACS",
-    "vlcs": "VLCS",
-    "office_home": "OfficeHome",
-}
+NAMES = protocols.TITLES | domainbed.TITLES | {"birds_on_scenes": "a stand-in for Waterbirds"}
 
 
 def experiments() -> dict[str, Experiment]:
@@ -68,7 +61,7 @@ def _paired() -> list[tuple]:
     return [
         (
             name,
-            f"Table 1, {protocols.TITLES[name]}: the full sweep, then four seeds (chapter 7)",
+            f"Table 1, {NAMES[name]}: the full sweep, then four seeds (chapter 7)",
             partial(protocols.plan, [protocol]),
             protocols.SEEDS,
         )
@@ -78,7 +71,7 @@ def _paired() -> list[tuple]:
 
 def _natural() -> list[tuple]:
     """The experiments on natural images, reduced and by the paper's protocol."""
-    reduced, full, seeds = "reduced: few epochs, {}, 64 pixels", "the paper's protocol, on a GPU", protocols.SEEDS
+    reduced, full, seeds = ", reduced: few epochs, {}, 64 pixels", ": the paper's protocol, on a GPU", protocols.SEEDS
     found = []
     for name, protocol in protocols.REDUCED.items():
         found.append((name, 1, reduced.format("a coarse sweep"), [protocol], seeds))
@@ -88,11 +81,10 @@ def _natural() -> list[tuple]:
         found.append((f"{name}-full", 1, full, [protocol], seeds))
     for name in ("pacs", "vlcs", "office_home"):
         found.append((f"{name}-full", 2, full, list(domainbed.sweeps(name).values()), seeds))
-    colon = {full: ":"}
     return [
         (
             name.replace("_", "-"),
-            f"Table {table}, {NATURAL[name.removesuffix('-full')]}{colon.get(what, ',')} {what} (chapter {6 + table})",
+            f"Table {table}, {NAMES[name.removesuffix('-full')]}{what} (chapter {6 + table})",
             partial(protocols.plan, sweeps),
             number,
         )
