@@ -3,7 +3,6 @@
 from functools import partial
 
 from book import batch_size, domainbed, noise, open_choices, protocols, variants
-from book import variants_images as variant_images
 from lib.trials.plan import Experiment, Plan
 from lib.trials.store import RESULTS, Store
 
@@ -21,13 +20,13 @@ def experiments() -> dict[str, Experiment]:
         (
             "variants-images",
             "SAM's variants on CIFAR-MNIST, reduced: few epochs (chapter 12)",
-            partial(variant_images.plan, epochs=variant_images.SHORT_EPOCHS),
-            variant_images.SHORT_SEEDS,
+            partial(variants.image_plan, epochs=variants.SHORT_EPOCHS),
+            variants.SHORT_SEEDS,
         ),
         (
             "variants-images-full",
             "the same with all epochs of the paper's protocol",
-            partial(variant_images.plan, epochs=protocols.PAIRED["cifar-mnist"].base.epochs),
+            partial(variants.image_plan, epochs=protocols.PAIRED["cifar-mnist"].base.epochs),
             protocols.SEEDS,
         ),
         (

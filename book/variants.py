@@ -1,15 +1,21 @@
-"""Chapter 12's trials of the toy: SAM's variants and two explicit re-weightings, and what is read of them."""
+"""Chapter 12's trials: in the toy SAM's variants and two explicit re-weightings, on images the variants; and what is
+read of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from book import protocols
 from lib.data.toy import ToyConstants
 from lib.selection import at_choice, choose
+from lib.stats import estimate
 from lib.toy.variants import WITHOUT_RADIUS, VariantSetting
+from lib.trials.images import ImageTrial
+from lib.trials.plan import Plan
+from lib.trials.store import Store
 from lib.trials.variants import FIRST_SEED, SEEDS, VariantTrial, ascents, errors
 
 STEP_SIZES = (0.01, 0.1, 1.0, 10.0, 100.0)  # of GroupDRO (its paper's: 0.01)
@@ -180,3 +186,106 @@ def reach(record: dict) -> Reach:
     found = np.moveaxis(ascents(record)[fits].mean(axis=1), -1, 0)
     easy, hard, phantom_easy, phantom_hard, share, length = found
     return Reach(length, share, hard / easy, phantom_hard / phantom_easy, errors(record, "hard")[fits].mean(axis=1))
+
+
+# CIFAR-MNIST: every variant at the setting that chapter 7's sweep chose for SAM.
+
+SHORT_EPOCHS, SHORT_SEEDS = 5, 3  # of the trials that the book reads; the paper's are the protocol's
+WITHOUT_ASCENT = ("SGD", "SGD, weight decay", "Adam")
+ADAM_RATE = 1e-3  # Adam's learning rate (its paper's)
+ASAM_TIMES = 10.0  # ASAM's radius over SAM's: its paper's 0.5 against SAM's 0.05
+IMAGES = protocols.PAIRED["cifar-mnist"]
+
+
+def image_rows(lr: float, rho: float, epochs: int, sgd_lr: float) -> dict[str, ImageTrial]:
+    """Every variant at one setting, SAM's, and SGD at its own learning rate.
+
+    ASAM's radius is `ASAM_TIMES` times SAM's, its norm being another; Adam has its own learning rate.
+    """
+    base = replace(IMAGES.base, lr=lr, epochs=epochs)
+    sgd = replace(base, lr=sgd_lr)
+
+    def at(method: str, radius: float = rho, **others: float) -> ImageTrial:
+        return replace(base, method=method, rho=radius, **others)
+
+    return {
+        "SGD": sgd,
+        "LSAM": at("lsam"),
+        "SAM": at("sam"),
+        "ASAM": at("asam", ASAM_TIMES * rho),
+        "GSAM": at("gsam"),
+        "ESAM": at("esam"),
+        "LookSAM": at("looksam"),
+        "Friendly SAM": at("friendly"),
+        "SGD, weight decay": replace(sgd, weight_decay=DECAY),
+        "SAM, decay outside": at("sam", weight_decay=DECAY),
+        "SAM, decay inside": at("sam_decay_inside", weight_decay=DECAY),
+        "Adam": at("adam", 0.0, lr=ADAM_RATE),
+        "SAM around Adam": at("sam_adam", lr=ADAM_RATE),
+    }
+
+
+def chosen_image_rows(store: Store, epochs: int) -> dict[str, ImageTrial]:
+    """`image_rows` at the settings that the sweep chose; none while the sweep is not complete."""
+    settings = protocols.selected(IMAGES, store)
+    return image_rows(settings["sam"].lr, settings["sam"].rho, epochs, settings["sgd"].lr) if settings else {}
+
+
+def image_plan(store: Store, seeds: int, epochs: int) -> Plan:
+    """The image trials of all rows, each with seeds 0, 1, ...: paired by seed. They follow the sweep."""
+    chosen = chosen_image_rows(store, epochs).values()
+    later = 0 if chosen else seeds * len(image_rows(0.01, 0.1, epochs, 0.01))
+    return Plan(tuple(replace(trial, seed=seed) for seed in range(seeds) for trial in chosen), later)
+
+
+@dataclass(frozen=True, eq=False)
+class Gain:
+    """How far a row's probing errors lie below SGD's with the same seed: (2, seed), of the hard and of the easy
+    feature, or None where nothing is stored or a net diverged; and how many nets diverged."""
+
+    values: np.ndarray | None
+    diverged: int = 0
+
+
+def image_gains(rows: Mapping[str, ImageTrial], seeds: int, store: Store) -> tuple[str, dict[str, Gain]]:
+    """The hard feature by the paper's rule, that of the higher probing error under SGD, and all rows' gains, at the
+    seeds that the row shares with SGD.
+
+    Where SGD itself is not stored, nothing is known: "" and no gain. A row of which a net diverged has none: a mean
+    over the seeds that were left would flatter a method that fails on others.
+    """
+    errors, lost, features = {}, {}, ["cifar", "mnist"]
+    for name, trial in rows.items():
+        records = [store.read(replace(trial, seed=seed).configuration) for seed in range(seeds)]
+        found = [record for record in records if record is not None]
+        lost[name] = sum(record["status"] == "diverged" for record in found)
+        table = protocols.table(found).pivot(index="seed", columns="measure", values="error")
+        errors[name] = table.reindex(columns=features)
+    if not rows or errors["SGD"].empty:
+        return "", {name: Gain(None, count) for name, count in lost.items()}
+    features.sort(key=lambda feature: -errors["SGD"][feature].mean())
+    gained = {name: (errors["SGD"] - table).dropna()[features].to_numpy().T for name, table in errors.items()}
+    kept = {name: values if values.size and not lost[name] else None for name, values in gained.items()}
+    return features[0], {name: Gain(values, lost[name]) for name, values in kept.items()}
+
+
+def image_label(name: str, gain: Gain) -> str:
+    """A row's name, with the number of its seeds where it was run, and of those that diverged."""
+    if gain.diverged:
+        return f"{name} ({gain.diverged} diverged)"
+    return name if gain.values is None else f"{name} (n = {gain.values.shape[1]})"
+
+
+def image_numbers(rows: Mapping[str, ImageTrial], gains: Mapping[str, Gain]) -> dict[str, str]:
+    """What the prose quotes: the settings, how many seeds and epochs were run of how many, and from where to where the
+    rows with an ascent gain on the hard feature in the mean, in points, and how many of their intervals lie above 0."""
+    found = {name: gain.values[0] for name, gain in gains.items() if gain.values is not None}
+    effects = [estimate(100 * values) for name, values in found.items() if name not in WITHOUT_ASCENT]
+    names = "lr", "rho", "sgd_lr", "epochs", "whole", "seeds", "rows", "lowest", "highest", "above"
+    if not effects:
+        return dict.fromkeys(names, protocols.NOT_RUN)
+    sam, seeds, means = rows["SAM"], [len(values) for values in found.values()], [effect.mean for effect in effects]
+    values = [f"{sam.lr:g}", f"{sam.rho:g}", f"{rows['SGD'].lr:g}", str(sam.epochs), str(IMAGES.base.epochs)]
+    values.append(" to ".join(map(str, sorted({min(seeds), max(seeds)}))))
+    values += [str(len(effects)), f"{min(means):.1f}", f"{max(means):.1f}"]
+    return dict(zip(names, [*values, str(sum(effect.low > 0 for effect in effects))]))

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from book import protocols, variants
-from book import variants_images as variant_images
 from book.variants_cost import passes, time_ratios
 from lib import training
 from lib.data.toy import ToyConstants
@@ -117,16 +116,16 @@ def finished_sweep(store: Store) -> None:
 
 def test_image_plan_has_every_variant_at_the_chosen_setting_paired_by_seed(tmp_path) -> None:
     store = Store(tmp_path)
-    rows = variant_images.rows(0.05, 0.1, 3, 0.01)
-    assert variant_images.chosen_rows(store, 3) == {}
-    assert variant_images.plan(store, 2, 3) == Plan((), later=2 * len(rows))
+    rows = variants.image_rows(0.05, 0.1, 3, 0.01)
+    assert variants.chosen_image_rows(store, 3) == {}
+    assert variants.image_plan(store, 2, 3) == Plan((), later=2 * len(rows))
     finished_sweep(store)
-    plan = variant_images.plan(store, 2, 3).trials
-    assert variant_images.chosen_rows(store, 3) == rows
+    plan = variants.image_plan(store, 2, 3).trials
+    assert variants.chosen_image_rows(store, 3) == rows
     assert {one.method for one in plan} == set(VARIANTS) == set(training.METHODS)
     assert len(plan) == 2 * len(rows) and {one.seed for one in plan} == {0, 1}
     assert rows["ASAM"].rho == pytest.approx(1.0) and rows["SAM"].rho == 0.1 and rows["Adam"].rho == 0
-    assert rows["SGD"].lr == 0.01 and rows["SAM"].lr == 0.05 and rows["Adam"].lr == variant_images.ADAM_RATE
+    assert rows["SGD"].lr == 0.01 and rows["SAM"].lr == 0.05 and rows["Adam"].lr == variants.ADAM_RATE
     assert rows["SAM, decay inside"].weight_decay == rows["SAM, decay outside"].weight_decay == variants.DECAY
     assert rows.keys() <= variants.ROWS.keys()
 
@@ -144,13 +143,13 @@ def test_image_gains_are_paired_by_seed_and_missing_rows_are_none(tmp_path) -> N
         stored(store, replace(sgd, seed=seed), 0.3 + 0.01 * seed, 0.1)
     for seed in (1, 2):
         stored(store, replace(sam, seed=seed), 0.21, 0.15)
-    hard, gains = variant_images.gains(rows, 4, store)
+    hard, gains = variants.image_gains(rows, 4, store)
     assert hard == "cifar" and gains["LSAM"].values is None and not gains["LSAM"].diverged
     np.testing.assert_allclose(gains["SAM"].values, [[0.1, 0.11], [-0.05, -0.05]])
-    assert variant_images.label("SAM", gains["SAM"]) == "SAM (n = 2)"
-    assert variant_images.label("LSAM", gains["LSAM"]) == "LSAM"
+    assert variants.image_label("SAM", gains["SAM"]) == "SAM (n = 2)"
+    assert variants.image_label("LSAM", gains["LSAM"]) == "LSAM"
     assert not gains["SGD"].values.any() and gains["SGD"].values.shape == (2, 3)
-    hard, none = variant_images.gains(rows, 4, Store(tmp_path / "empty"))
+    hard, none = variants.image_gains(rows, 4, Store(tmp_path / "empty"))
     assert hard == "" and all(gain.values is None for gain in none.values())
 
 
@@ -162,33 +161,25 @@ def test_image_row_with_a_diverged_net_has_no_gain_and_says_so(tmp_path) -> None
     stored(store, sam, 0.2, 0.1)
     gone = {"configuration": replace(sam, seed=1).configuration, "status": "diverged", "metrics": None}
     store.write(gone)
-    _, gains = variant_images.gains({"SGD": sgd, "SAM": sam}, 2, store)
+    _, gains = variants.image_gains({"SGD": sgd, "SAM": sam}, 2, store)
     assert gains["SAM"].values is None
-    assert variant_images.label("SAM", gains["SAM"]) == "SAM (1 diverged)"
+    assert variants.image_label("SAM", gains["SAM"]) == "SAM (1 diverged)"
 
 
-def test_note_says_where_a_run_is_reduced_or_not_there() -> None:
-    run = {"SGD": variant_images.Gain(np.zeros((2, 4))), "SAM": variant_images.Gain(np.zeros((2, 3)))}
-    none = dict.fromkeys(run, variant_images.Gain(None))
-    rows = variant_images.rows(0.05, 0.1, 5, 0.01)
-    assert variant_images.note({}, {}).startswith("Not run here: the sweep")
-    assert variant_images.note(rows, none).startswith("Not run here: no trial of 5 epochs")
-    assert variant_images.note(rows, run).startswith("Reduced: ")
-    whole = variant_images.note(variant_images.rows(0.05, 0.1, 20, 0.01), run)
-    assert whole.startswith("SAM at learning rate 0.05, ρ = 0.1, SGD at learning rate 0.01; n = 3 to 4 seeds")
-
-
-def test_image_rows_in_words_leave_out_those_without_an_ascent() -> None:
+def test_numbers_of_the_image_rows_leave_out_those_without_an_ascent() -> None:
     gains = {
-        "SGD": variant_images.Gain(np.zeros((2, 3))),
-        "Adam": variant_images.Gain(np.full((2, 3), 0.5)),
-        "SAM": variant_images.Gain(np.full((2, 3), 0.02)),
-        "ASAM": variant_images.Gain(None),
-        "LSAM": variant_images.Gain(np.full((2, 3), -0.01)),
+        "SGD": variants.Gain(np.zeros((2, 4))),
+        "Adam": variants.Gain(np.full((2, 3), 0.5)),
+        "SAM": variants.Gain(np.full((2, 3), 0.02)),
+        "ASAM": variants.Gain(None),
+        "LSAM": variants.Gain(np.full((2, 3), -0.01)),
+        "GSAM": variants.Gain(np.array([[0.0, 0.0, 0.03], [0, 0, 0]])),  # better in the mean only
     }
-    words = variant_images.in_words(gains)
-    assert "3 seeds, the 2 rows" in words and "-1.0 to 2.0 points" in words and "1 of the intervals" in words
-    assert "nothing was run" in variant_images.in_words({"SGD": variant_images.Gain(None)})
+    rows = variants.image_rows(0.05, 0.1, 5, 0.01)
+    expected = ["0.05", "0.1", "0.01", "5", "20", "3 to 4", "3", "-1.0", "2.0", "1"]
+    assert list(variants.image_numbers(rows, gains).values()) == expected
+    nothing = variants.image_numbers({}, {"SGD": variants.Gain(None)})
+    assert set(nothing.values()) == {"not run here"} and nothing.keys() == variants.image_numbers(rows, gains).keys()
 
 
 def test_reach_is_that_of_the_settings_that_fit_and_keep_the_easy_feature() -> None:
