@@ -1,4 +1,4 @@
-"""Chapter 01: the surface agrees with autograd, walks and invariants are what the optimizers promise, times are fair."""
+"""Chapter 01: the surface agrees with autograd, walks and invariants are what optimizers promise, times are fair."""
 
 import subprocess
 import sys

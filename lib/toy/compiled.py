@@ -95,5 +95,6 @@ def _cut(nets: np.ndarray, width: int) -> np.ndarray:
     out = np.empty((*nets.shape[:-1], net_size(width)), np.float32)
     padded = unpack(nets)
     for name, part in unpack(out).items():
-        part[...] = padded[name][(..., *(slice(0, length) for length in part.shape[nets.ndim - 1 :]))]
+        kept = (slice(None),) * (nets.ndim - 1) + tuple(slice(0, length) for length in part.shape[nets.ndim - 1 :])
+        part[...] = padded[name][kept]
     return out

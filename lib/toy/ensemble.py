@@ -112,10 +112,8 @@ def train(
         raise ValueError(f"engine must be one of {', '.join(ENGINES)}, not {engine!r}")
     if engine == "compiled" and device not in ("cpu", "auto"):
         raise ValueError(f"the compiled engine runs on the CPU; device {device!r} needs engine='torch'")
-    if engine == "torch" or (engine == "auto" and device not in ("cpu", "auto")):
-        runner = TorchEngine(device)
-    else:
-        runner = CompiledEngine(threads)
+    on_torch = engine == "torch" or (engine == "auto" and device not in ("cpu", "auto"))
+    runner: TorchEngine | CompiledEngine = TorchEngine(device) if on_torch else CompiledEngine(threads)
     count = len(settings), len(seeds), len(checkpoints)
     errors, heads = np.full((*count, len(SPLITS), 3), np.nan), np.full((*count, 2), np.nan)
     diverged = np.zeros(count[:2], dtype=bool)

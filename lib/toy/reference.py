@@ -43,12 +43,12 @@ class TorchEngine:
     def run(self, models: Sequence[Model], checkpoints: Sequence[float], trace_every: int, keep_nets: bool) -> Record:
         """Train `models` from start to end."""
         first, count = models[0].setting, len(models)
-        training, evaluation, data_index = points(models)
-        training, evaluation = self._tensor(training), self._tensor(evaluation)
-        data_index = torch.as_tensor(data_index, device=self.device)
+        *sets, index = points(models)
+        training, evaluation = (self._tensor(points_of) for points_of in sets)
+        data_index = torch.as_tensor(index, device=self.device)
         seeds = sorted({model.seed for model in models})
-        orders = np.stack([batch_order(seed, training.shape[1], first.epochs) for seed in seeds])
-        orders = torch.as_tensor(orders, device=self.device, dtype=torch.long)
+        drawn = np.stack([batch_order(seed, training.shape[1], first.epochs) for seed in seeds])
+        orders = torch.as_tensor(drawn, device=self.device, dtype=torch.long)
         order_index = torch.as_tensor([seeds.index(model.seed) for model in models], device=self.device)
         flat = np.stack([initial_nets(model.seed, first.width) for model in models])  # (m, 2, size)
         nets = {name: self._tensor(part).requires_grad_() for name, part in unpack(flat).items()}
@@ -85,6 +85,7 @@ class TorchEngine:
             surrogate(phi, head, phantom, y, ratio, factors).sum().backward()
             with torch.no_grad():
                 for parameter in (*nets.values(), head):
+                    assert parameter.grad is not None  # all take part in the loss
                     parameter -= rate.view(-1, *[1] * (parameter.dim() - 1)) * parameter.grad
                     parameter.grad = None
         finite = torch.stack([torch.isfinite(p).flatten(1).all(dim=1) for p in (*nets.values(), head)]).all(dim=0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
+from typing import cast
 
 import numpy as np
 import torch
@@ -177,7 +178,7 @@ def trained(nets: Sequence[Net], progress: bool = False) -> tuple[Tensor, Ascent
     elif first.method == "group_dro":
         step_sizes = [net.setting.step_size for net in nets]
         groups = reweighting.GroupDRO(training, first.groups, step_sizes)
-        rows = reweighting.balanced(groups.groups.numpy(), [net.seed for net in nets], rows.shape[1])
+        rows = reweighting.balanced(list(groups.groups.numpy()), [net.seed for net in nets], rows.shape[1])
     return run(start, first.method, nets, rows, groups, progress)
 
 
@@ -209,7 +210,7 @@ def run(
         def at(point: Tensor, weights: Weights = None, gradient: bool = True) -> tuple[Tensor, Tensor]:
             if point is not theta and step % WATCHED == 0:
                 ascents.add(step, theta, point)
-            return evaluate(point, *batch, weights, gradient)
+            return cast(tuple[Tensor, Tensor], evaluate(point, *batch, weights, gradient))  # none asked for: none used
 
         losses, g = at(theta, None if groups is None else partial(groups.weights, chosen=chosen))
         state.step = step

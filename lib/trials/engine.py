@@ -76,7 +76,9 @@ def run(
         if failures:
             raise SweepError("\n".join(failures))
         stored |= {name: store.read(trial.configuration) for name, trial in missing.items()}
-    return [stored[trial.identity] for trial in trials]
+    if lost := [trial.label for trial in trials if stored[trial.identity] is None]:
+        raise SweepError(f"{lost[0]} was computed, and is not in {store.folder}: do the workers see that folder?")
+    return [record for trial in trials if (record := stored[trial.identity]) is not None]
 
 
 def check_backend(jobs: int, backend: str, scheduler: str | None) -> None:

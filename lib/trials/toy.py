@@ -61,8 +61,8 @@ class ToyTrial(Trial):
         if kind != ("toy", TOY_PROTOCOL):
             raise ValueError(f"configuration must be of a toy trial of protocol {TOY_PROTOCOL}, not {kind!r}")
         settings = tuple(_setting(configuration["shared"] | own) for own in configuration["settings"])
-        numbers = (configuration[key] for key in ("seeds", "first_seed", "trace_every"))
-        return cls(settings, *numbers, name=name)
+        numbers = {key: configuration[key] for key in ("seeds", "first_seed", "trace_every")}
+        return cls(settings, **numbers, name=name)
 
     @property
     def label(self) -> str:
@@ -169,7 +169,9 @@ def _array(record: dict, name: str, length: int) -> np.ndarray:
 
 def _metrics(result: ToyResult) -> dict:
     """What is kept of an ensemble, as plain values: whole numbers of wrong points are shorter than errors."""
-    wrong = {split: {feature: [] for feature in features} for split, features in MEASURED.items()}
+    wrong: dict[str, dict[str, list]] = {
+        split: {feature: [] for feature in features} for split, features in MEASURED.items()
+    }
     for at, setting in enumerate(result.settings):
         for split, features in MEASURED.items():
             for feature in features:
