@@ -1,59 +1,102 @@
-"""What is measured on a net: errors by group and on a target, weights by contribution."""
+"""What is measured on a net: by a second way, and on made values."""
 
 import json
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from image_trees import COUNTS, write_birds, write_domains
+from image_trees import COUNTS, write_birds, write_celeba, write_domains
+from images import write_cifar_folder, write_mnist
 
-from lib import device, measure, probes, training
+from lib import measure, probes, training
 from lib.data.dataset import Split
 from lib.data.transforms import normalise
 from lib.importance import gini, probe_contributions, real_and_phantom_weights
-from lib.trials.images import domain, grouped
+from lib.measure import BINS, FRACTIONS, binned, mapped
+from lib.trials.images import ImageTrial, domain, grouped, paired
 from lib.trials.trial import Place
 from lib.trials.weights import WeightTrial
 
-CPU = device.pick("cpu")
+CPU = torch.device("cpu")
 SETTINGS = {"epochs": 1, "batch_size": 12, "size": 32, "weights": "none", "lr": 0.01}
 BIRDS = grouped("waterbirds", "sgd", **SETTINGS)
 PACS = domain("pacs", "P", "sgd", **{**SETTINGS, "batch_size": 30})
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    write_birds(folder)
-    write_domains(folder)
-    return folder
+PAIR = paired("cifar-mnist", "sgd", epochs=2, batch_size=10)
 
 
 @pytest.fixture
-def place(root, tmp_path, monkeypatch) -> Place:
-    monkeypatch.setenv("SAM_CACHE_ROOT", str(root / "cache"))
-    return Place(root, "cpu", checkpoints=tmp_path / "checkpoints")
+def place(tmp_path, own_cache) -> Place:
+    return Place(tmp_path / "data", "cpu", checkpoints=tmp_path / "checkpoints")
 
 
-def test_errors_are_weighted_by_the_groups_of_training(place):
-    record = BIRDS.run(place)
-    metrics, data = record["metrics"], BIRDS.data.load(0, 32, place.root)
-    model = BIRDS.train(data, CPU, place).model.eval()
+def measured(trial: ImageTrial, place: Place):
+    """The trial's metrics, its data and its net."""
+    metrics, data = trial.run(place)["metrics"], trial.data.load(trial.seed, trial.size, place.root)
+    return metrics, data, trial.train(data, CPU, place).model.eval()
+
+
+def is_rate(found: dict, examples: int) -> bool:
+    return found["low"] - 1e-9 <= found["error"] <= found["high"] + 1e-9 and found["examples"] == examples
+
+
+def test_errors_on_pairs_are_those_of_the_net_and_of_its_probes(place):
+    write_cifar_folder(place.root, train=30, test=32)
+    write_mnist(place.root, train=30, test=32, classes=2)
+    metrics, data, model = measured(PAIR, place)
+    assert set(metrics["probing_error"]) == set(metrics["classifier_error"]) == {"cifar", "mnist"}
+    for found in (metrics["test_error"], *metrics["probing_error"].values(), *metrics["classifier_error"].values()):
+        assert is_rate(found, 32)
+    assert metrics["probing_error"]["mnist"]["error"] < 0.1
+    with torch.no_grad():
+        answers = [
+            model(split.images / 255 - data.mean_pixel[:, None, None]).argmax(1)
+            for split in (data.test, data.probe_test)
+        ]
+    assert metrics["test_error"]["error"] == float((answers[0] != data.test.labels).double().mean())
+    for name, truth in data.probe_test.attributes.items():
+        assert metrics["classifier_error"][name]["error"] == float((answers[1] != truth).double().mean())
+
+
+def test_errors_on_groups_are_weighted_by_the_groups_of_training(place):
+    write_birds(place.root)
+    metrics, data, model = measured(BIRDS, place)
     shares = np.array([20, 3, 2, 11]) / 36  # of the tree's training images
-    for split, found in ((data.validation, metrics["validation_error"]), (data.test, metrics["test_error"]["error"])):
+    for split, name in ((data.validation, "validation"), (data.test, "test")):
         with torch.no_grad():
-            wrong = (model(normalise(split.images)).argmax(1) != split.labels).numpy()
-        errors = [wrong[data.groups(split) == group].mean() for group in range(4)]
-        assert found == pytest.approx(shares @ errors)
-    assert metrics["test_error"]["worst_group_error"] == pytest.approx(max(errors))
+            output = model(normalise(split.images))
+        wrong, group = (output.argmax(1) != split.labels).numpy(), data.groups(split)
+        errors = [wrong[group == number].mean() for number in range(4)]
+        found = metrics["test_error"] if name == "test" else {"error": metrics["validation_error"]}
+        assert found["error"] == pytest.approx(shares @ errors)
+        worst = found.get("worst_group_error", metrics["validation_worst_group_error"])
+        assert worst == pytest.approx(max(errors))
+        if name == "validation":
+            losses = F.cross_entropy(output, split.labels, reduction="none").numpy()
+            means = [losses[group == number].mean() for number in range(4)]
+            assert metrics["validation_loss"] == pytest.approx(shares @ means, rel=1e-5)
     named = metrics["test_error"]["groups"]
     assert [named[name]["error"] for name in data.group_names] == pytest.approx(errors)
-    assert [rate["examples"] for rate in named.values()] == [COUNTS[2, y, a] for y in (0, 1) for a in (0, 1)]
-    assert set(metrics["probing_error"]) == set(metrics["classifier_error"]) == {"bird", "place"}
-    for rate in (*named.values(), *metrics["probing_error"].values(), *metrics["classifier_error"].values()):
-        assert rate["low"] - 1e-9 <= rate["error"] <= rate["high"] + 1e-9
+    counts = [COUNTS[2, label, place] for label in (0, 1) for place in (0, 1)]
+    assert all(is_rate(found, count) for found, count in zip(named.values(), counts, strict=True))
+    for found in (*metrics["probing_error"].values(), *metrics["classifier_error"].values()):
+        assert is_rate(found, 20)
+
+
+def test_errors_without_a_domain_are_those_on_the_target_alone(place, monkeypatch):
+    write_domains(place.root)
+    fitted, fit = [], probes.linear_probe
+    monkeypatch.setattr(
+        probes, "linear_probe", lambda *given, **options: fitted.append(given) or fit(*given, **options)
+    )
+    metrics = PACS.run(place)["metrics"]
+    data = PACS.data.load(0, 32, place.root)
+    ((phi, truth, test_phi, test_truth, name),) = fitted
+    assert torch.equal(truth[name], data.probe_train.labels) and len(phi) == len(data.probe_train)
+    assert torch.equal(test_truth[name], data.probe_test.labels) and len(test_phi) == len(data.probe_test)
+    assert set(metrics) == {"validation_loss", "validation_error", "probing_error", "classifier_error"}
+    assert is_rate(metrics["probing_error"]["class"], 6) and is_rate(metrics["classifier_error"]["class"], 6)
 
 
 def test_weighted_mean_agrees_with_a_hand_computation():
@@ -62,47 +105,53 @@ def test_weighted_mean_agrees_with_a_hand_computation():
     assert measure.weighted_mean(values, group, shares) == pytest.approx(0.5 * 2 + 0.3 * 10 + 0.1 * 20 + 0.1 * 5)
 
 
-def test_domains_are_measured_on_the_target_alone(place, monkeypatch):
-    probed, fit = [], probes.linear_probe
-    monkeypatch.setattr(probes, "linear_probe", lambda *given, **named: probed.append(given) or fit(*given, **named))
-    metrics, data = PACS.run(place)["metrics"], PACS.data.load(0, 32, place.root)
-    ((phi, truth, test_phi, test_truth, name),) = probed
-    assert torch.equal(truth[name], data.probe_train.labels) and len(phi) == len(data.probe_train)
-    assert torch.equal(test_truth[name], data.probe_test.labels) and len(test_phi) == len(data.probe_test)
-    for rate in (metrics["probing_error"]["class"], metrics["classifier_error"]["class"]):
-        assert rate["examples"] == len(data.probe_test) and 0 <= rate["error"] <= 1
-    assert "test_error" not in metrics and metrics["validation_loss"] > 0
+def test_weights_of_pairs_are_summed_up_at_both_points(place, monkeypatch):
+    write_cifar_folder(place.root, train=30, test=32)
+    write_mnist(place.root, train=30, test=32, classes=2)
+    PAIR.run(place)
+    monkeypatch.setattr(training, "take_step", None)  # training would fail: the net is kept
+    trial = WeightTrial(PAIR, rho=0.1)
+    metrics = trial.run(place)["metrics"]
+    assert set(metrics) == {"real", "phantom"} and trial.label == "weights of cifar-mnist sgd lr 0.05 seed 0"
+    for found in metrics.values():
+        assert len(found["lorenz"]) == len(FRACTIONS) and (found["lorenz"][0], found["lorenz"][-1]) == (0, 1)
+        assert 0 < found["gini"] < 1 and found["points"] == 54
+    assert metrics["phantom"]["mean"] > metrics["real"]["mean"], "uphill the net fits worse"
+    limited = WeightTrial(replace(PAIR, train_limit=20), 0.1, 0, batches=1)
+    monkeypatch.undo()
+    assert limited.run(place)["metrics"]["real"]["points"] == 10
 
 
 @pytest.mark.parametrize("batches, count", [(None, 36), (3, 27)])
-def test_weights_agree_with_a_direct_computation_on_the_kept_net(batches, count, place, monkeypatch):
-    trial = WeightTrial(BIRDS, rho=0.1, batch_size=9, batches=batches)
-    BIRDS.run(place)
-    monkeypatch.setattr(training, "take_step", None)  # training would fail
-    record = trial.run(place)
+def test_weights_agree_with_a_direct_computation(batches, count, place):
+    write_birds(place.root)
+    _, data, model = measured(BIRDS, place)
+    record = WeightTrial(BIRDS, rho=0.1, batch_size=9, batches=batches).run(place)
     metrics = record["metrics"]
     assert json.loads(json.dumps(record, allow_nan=False)) == record
-    data = BIRDS.data.load(0, 32, place.root)
-    model = BIRDS.train(data, CPU, place).model.eval()
-    images = normalise(data.train.images)
+    kept = {name: buffer.clone() for name, buffer in model.named_buffers()}
     order = torch.cat(training.batch_order(0, 0, 36, 9)[:batches])
+    images = normalise(data.train.images)
     optimizer = training.make_optimizer("sam", model, 0.1, lr=0.01)
-    given = model, optimizer, images[order], data.train.labels[order], F.cross_entropy, 9
-    real, phantom = (weights.numpy() for weights in real_and_phantom_weights(*given))
+    pair = real_and_phantom_weights(model, optimizer, images[order], data.train.labels[order], F.cross_entropy, 9)
+    real, phantom = (weights.numpy() for weights in pair)
     for found, weights in ((metrics["real"], real), (metrics["phantom"], phantom)):
         assert found["gini"] == pytest.approx(float(gini(weights)), rel=1e-4) and found["points"] == count
         assert found["mean"] == pytest.approx(weights.mean(), rel=1e-4)
     assert metrics["phantom"]["mean"] > metrics["real"]["mean"], "uphill the net fits worse"
     assert metrics["median_ratio"] == pytest.approx(np.median(phantom / real), rel=1e-3)
+    assert all(torch.equal(buffer, kept[name]) for name, buffer in model.named_buffers()), "batch norm stays"
 
-    phi = training.features(model, training.Images.of(data.train, data.mean_pixel, CPU))
+    with torch.no_grad():
+        phi = model.features(images).numpy()
     for name, probe in measure.fit_probes(model, data, CPU).items():
-        for reading, signs in (("label", data.train.labels), ("attribute", data.train.attributes[name])):
-            contribution = probe_contributions(phi, signs.numpy(), probe)[order]
+        for reading, truth in (("label", data.train.labels), ("attribute", data.train.attributes[name])):
+            contribution = probe_contributions(phi, truth.numpy(), probe)[order]
             worst = contribution <= np.quantile(contribution, 0.25)
             found = metrics["contributions"][reading]["attributes"][name]
+            assert found["probing_error"] == probe.error
             assert found["worst_share"]["real"] == pytest.approx(real[worst].sum() / real.sum(), rel=1e-3)
-            assert sum(found["bins"]["images"]) == count and len(found["bins"]["real"]) == measure.BINS
+            assert sum(found["bins"]["images"]) == count and len(found["bins"]["real"]) == BINS
             heaviest = np.argsort(contribution, kind="stable")[:2]  # 36 images in 20 bins: two in the first
             assert found["bins"]["phantom"][0] == pytest.approx(np.median(phantom[heaviest]), rel=1e-3)
     by_label, own = (metrics["contributions"][reading] for reading in ("label", "attribute"))
@@ -111,31 +160,44 @@ def test_weights_agree_with_a_direct_computation_on_the_kept_net(batches, count,
     assert by_label["attributes"]["place"]["bins"] != own["attributes"]["place"]["bins"]
 
 
+def test_weights_are_measured_on_the_attributes_of_another_set(place):
+    write_celeba(place.root)
+    record = WeightTrial(grouped("celeba", "sgd", **SETTINGS), 0.1).run(place)
+    assert set(record["metrics"]["contributions"]["label"]["attributes"]) == {"hair", "gender"}
+
+
+def test_weights_of_a_net_that_diverged_are_none(place):
+    write_birds(place.root)
+    record = WeightTrial(replace(BIRDS, lr=1e30), 0.1).run(place)
+    assert record["status"] == "diverged" and record["metrics"] is None and record["diverged_at"] in (1, 2)
+
+
 def test_an_attribute_goes_with_the_label_as_it_does_in_training():
     labels = torch.tensor([0, 0, 0, 1, 1, 1])
-    along, against = torch.tensor([0, 0, 1, 1, 1, 1]), torch.tensor([1, 1, 0, 0, 0, 0])
-    found = measure.going_with_label(
-        Split(torch.empty(6, 3, 1, 1, dtype=torch.uint8), labels, {"label": labels, "with": along, "against": against})
-    )
+    others = {"with": torch.tensor([0, 0, 1, 1, 1, 1]), "against": torch.tensor([1, 1, 0, 0, 0, 0])}
+    found = measure.going_with_label(Split(torch.empty(6), labels, {"label": labels, **others}))
     assert all(torch.equal(found[name], labels) for name in ("label", "with"))
     assert torch.equal(found["against"], 1 - labels)
 
 
 def test_bins_hold_the_medians_of_their_images():
-    first, second = np.random.default_rng(0).normal(size=(2, 1000))
+    random = np.random.default_rng(0)
+    first, second = random.normal(size=(2, 1000))
     values = {"real": first + 10, "phantom": second + 10}
-    bins = measure.binned(first, values, bins=10)
+    bins = binned(first, values, bins=10)
     assert bins["images"] == 10 * [100] and bins["contribution"] == sorted(bins["contribution"])
     np.testing.assert_allclose(bins["real"], np.array(bins["contribution"]) + 10, rtol=1e-3)
     assert np.ptp(bins["phantom"]) < 0.7 < np.ptp(bins["real"]), "the other is independent"
-    assert measure.binned(first[:3], {}, bins=10)["images"] == [1, 1, 1]
-    grid = measure.mapped({"a": first, "b": second}, values, bins=4)
-    assert grid["attributes"] == ["a", "b"] and np.array(grid["images"]).sum() > 970
+    assert binned(first[:3], {}, bins=10)["images"] == [1, 1, 1]
+    grid = mapped({"a": first, "b": second}, values, bins=4)
+    assert grid["attributes"] == ["a", "b"] and 970 < np.array(grid["images"]).sum() < 1000
     assert grid["real"][0][1] < grid["real"][3][1] and grid["phantom"][1][0] < grid["phantom"][1][3]
+    assert mapped({"a": first[:9], "b": second[:9]}, {"real": first[:9]}, bins=4)["real"].count([None] * 4) < 4
 
 
 def test_slopes_tell_the_contributions_apart():
-    first, noise = np.random.default_rng(1).normal(size=(2, 500))
+    random = np.random.default_rng(1)
+    first, noise = random.normal(size=(2, 500))
     second = 100 * (first + noise)  # correlated, and in other units
-    slopes = measure.slopes({"first": first, "second": second}, 0.5 * first - 0.02 * second)
+    slopes = measure.slopes({"a": first, "b": second}, 0.5 * first - 0.02 * second)
     assert slopes == pytest.approx([0.5 * first.std(), -0.02 * second.std()])
