@@ -26,11 +26,7 @@ def save_checkpoint(
     """
     if path is None or (path.exists() and _epochs(path) > epochs_of(history)):
         return
-    state = {
-        "model": model.state_dict(),
-        "history": history,
-        "optimizer": None if optimizer is None else optimizer.state_dict(),
-    }
+    state = {"model": model.state_dict(), "history": history, "optimizer": optimizer and optimizer.state_dict()}
     with replacing(path) as file:
         torch.save(state, file)
 

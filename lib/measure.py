@@ -39,7 +39,7 @@ def errors(model: FeatureNet, data: Dataset, device: torch.device) -> dict[str, 
     and the worst group's error is with them.
     """
     probed = data.probe_test
-    answers = training.logits(model, Images.of(probed, data.mean_pixel, device)).argmax(1).cpu()
+    answers = _output(model, data, probed, device).argmax(1)
     fitted = fit_probes(model, data, device)
     found: dict[str, Any] = {
         "probing_error": {name: probing_rate(probe, len(probed)) for name, probe in fitted.items()},
@@ -56,13 +56,12 @@ def errors(model: FeatureNet, data: Dataset, device: torch.device) -> dict[str, 
 
 def _errors_by_group(model: FeatureNet, data: Dataset, shares: Tensor, device: torch.device) -> dict[str, Any]:
     """The part of `errors` that groups with other shares (groups,) in training change."""
-    outputs, splits = [], (data.validation, data.test)
-    for split in splits:
-        outputs.append(_output(model, data, split, device))
+    splits = data.validation, data.test
+    outputs = [_output(model, data, split, device) for split in splits]
     loss = F.cross_entropy(outputs[0], data.validation.labels, reduction="none")
     wrong, test_wrong = (output.argmax(1) != split.labels for output, split in zip(outputs, splits))
     group, test_group = map(data.groups, splits)
-    named = enumerate(data.group_names)
+    named = {name: rate(test_wrong[test_group == number]) for number, name in enumerate(data.group_names)}
     return {
         "validation_loss": weighted_mean(loss, group, shares),
         "validation_error": groups.weighted_error(wrong, group, shares),
@@ -70,7 +69,7 @@ def _errors_by_group(model: FeatureNet, data: Dataset, shares: Tensor, device: t
         "test_error": {
             "error": groups.weighted_error(test_wrong, test_group, shares),
             "worst_group_error": groups.worst_group_error(test_wrong, test_group, len(shares)),
-            "groups": {name: rate(test_wrong[test_group == number]) for number, name in named},
+            "groups": named,
         },
     }
 
@@ -209,10 +208,8 @@ def binned(contribution: np.ndarray, values: Columns, bins: int = BINS) -> dict[
 def mapped(contributions: Columns, values: Columns, bins: int = MAP_BINS) -> dict[str, Any]:
     """Medians of `values` in a grid over both contributions, as plain values: see `by_contribution`."""
     first, second = contributions.values()
-    edges, middle = [], (0.005, 0.995)
-    for column in (first, second):
-        low, high = np.quantile(column, middle)
-        edges.append(np.linspace(low, high, bins + 1))
+    ends = [np.quantile(column, [0.005, 0.995]) for column in (first, second)]
+    edges = [np.linspace(low, high, bins + 1) for low, high in ends]
     maps = {name: weight_map(first, second, column, *edges) for name, column in values.items()}
     return {
         "attributes": list(contributions),

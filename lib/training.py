@@ -48,9 +48,8 @@ class Images:
     @classmethod
     def of(cls, split: Split, mean_pixel: Tensor | None, device: torch.device) -> Images:
         """The images of a split on the device; a memory map stays one on the CPU."""
-        pixels = split.images.permute(0, 2, 3, 1).contiguous().to(device)
         mean = None if mean_pixel is None else mean_pixel.to(device, torch.float32)
-        return cls(pixels, split.labels.to(device), mean)
+        return cls(split.images.permute(0, 2, 3, 1).contiguous().to(device), split.labels.to(device), mean)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -111,11 +110,6 @@ def batch_order(seed: int, epoch: int, examples: int, batch_size: int) -> list[T
     return list(torch.from_numpy(order).split(batch_size))
 
 
-def cosine(step: int, steps: int) -> float:
-    """The cosine schedule's factor of the learning rate: 1 at step 0, near 0 at the last of `steps` steps."""
-    return 0.5 * (1 + math.cos(math.pi * step / steps))
-
-
 def train(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -146,22 +140,22 @@ def train(
     device = train_images.labels.device
     steps_per_epoch = math.ceil(len(train_images) / batch_size)
     peak = [group["lr"] for group in optimizer.param_groups]
-    steps = epochs * steps_per_epoch
     history = History(**load_checkpoint(checkpoint, model, optimizer, until) or {})
     first = len(history.train_loss)
     if history.diverged_at is not None or 0 < first == until:
         return history
     started = last_saved = time.perf_counter()
     before = history.seconds
-    total, done = until * steps_per_epoch, first * steps_per_epoch
-    with deterministic(), tqdm(total=total, initial=done, desc=label, unit="step", leave=False, disable=None) as bar:
+    shown = {"total": until * steps_per_epoch, "initial": first * steps_per_epoch, "unit": "step", "disable": None}
+    with deterministic(), tqdm(desc=label, leave=False, **shown) as bar:
         for epoch in range(first, until):
             model.train()
             losses = torch.empty(steps_per_epoch, device=device)
             seen = train_images.at_epoch(seed, epoch)
             for i, which in enumerate(batch_order(seed, epoch, len(train_images), batch_size)):
+                falling = 0.5 * (1 + math.cos(math.pi * (epoch * steps_per_epoch + i) / (epochs * steps_per_epoch)))
                 for group, lr in zip(optimizer.param_groups, peak, strict=True):
-                    group["lr"] = lr * cosine(epoch * steps_per_epoch + i, steps)
+                    group["lr"] = lr * falling
                 inputs, labels = seen.batch(which.to(device))
                 # Kept on the device: asking for the number would hold up a GPU at every step.
                 losses[i] = take_step(model, optimizer, inputs, labels).detach()

@@ -7,7 +7,9 @@ import torch
 
 from lib import training
 from lib.data.dataset import Split
+from lib.data.transforms import draw_crops, normalise
 from lib.models import ConvNet
+from lib.optim import WITHOUT_RADIUS
 from lib.training import Images
 
 CPU = torch.device("cpu")
@@ -26,12 +28,11 @@ def images(count: int, seed: int) -> Images:
     return Images.of(Split(pixels.to(torch.uint8), labels, {}), torch.tensor([0.4, 0.4, 0.4]), CPU)
 
 
-def trained(method: str, rho: float = 0.0, *, seed: int = 0, lr: float = 0.05, epochs: int = 2):
+def trained(method: str, rho: float = 0.0, *, seed: int = 0, lr: float = 0.05, epochs: int = 2, **more):
     model = training.initial_model(small_net, seed=seed, device=CPU)
     optimizer = training.make_optimizer(method, model, rho, lr=lr, momentum=0.9, weight_decay=1e-4)
-    history = training.train(
-        model, optimizer, images(50, seed=1), images(20, seed=2), epochs=epochs, batch_size=8, seed=seed
-    )
+    sets, settings = (images(50, seed=1), images(20, seed=2)), {"epochs": epochs, "batch_size": 8, "seed": seed, **more}
+    history = training.train(model, optimizer, *sets, **settings)
     return model, history
 
 
@@ -115,6 +116,43 @@ def test_batch_is_the_image_less_the_mean_pixel_in_channels_last():
     assert inputs.is_contiguous(memory_format=torch.channels_last) and labels.tolist() == [2, 0]
 
 
+def natural(count: int = 10, seed: int = 0) -> Images:
+    """Images that are normalised as ImageNet's, and cropped in training."""
+    random = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(256, (count, 3, 32, 32), generator=random, dtype=torch.uint8)
+    return Images.of(Split(pixels, torch.arange(count) % 2, {}), None, CPU)
+
+
+def test_images_without_a_mean_pixel_are_normalised_and_keep_their_order():
+    images = natural()
+    inputs, labels = images.batch(torch.tensor([3, 1]))
+    assert torch.equal(inputs, normalise(images.pixels.permute(0, 3, 1, 2)[[3, 1]]))
+    assert labels.tolist() == [1, 1] and inputs.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(images.batch(slice(2, 5))[0], images.batch(torch.tensor([2, 3, 4]))[0])
+
+
+def test_crops_depend_on_seed_and_epoch_only():
+    images, which = natural(), torch.tensor([7, 2, 4])
+    first = images.at_epoch(0, 0).batch(which)[0]
+    assert torch.equal(images.at_epoch(0, 0).batch(which)[0], first)
+    assert torch.equal(images.at_epoch(0, 0).batch(torch.tensor([2]))[0], first[1:2]), "not on the batch"
+    assert not torch.equal(images.at_epoch(1, 0).batch(which)[0], first)
+    assert not torch.equal(images.at_epoch(0, 1).batch(which)[0], first)
+    assert torch.equal(images.at_epoch(0, 5).at_epoch(0, 0).batch(which)[0], first)
+    assert torch.equal(images.at_epoch(3, 2).crops.boxes, draw_crops(10, 32, 3, 2).boxes)
+    assert images.crops is None, "the images themselves stay plain"
+
+
+def test_training_sees_the_crops_of_its_seed_and_epoch_and_evaluation_none(monkeypatch):
+    asked, seen, at_epoch, batch = [], [], Images.at_epoch, Images.batch
+    monkeypatch.setattr(Images, "at_epoch", lambda *given: asked.append(given[1:]) or at_epoch(*given))
+    monkeypatch.setattr(Images, "batch", lambda self, which: seen.append(self.crops is not None) or batch(self, which))
+    model = training.initial_model(ConvNet, 2, 3, 32, 32, seed=0, device=CPU)
+    optimizer = training.make_optimizer("sgd", model, 0.0, lr=0.01)
+    training.train(model, optimizer, natural(), natural(seed=1), epochs=2, batch_size=5, seed=4)
+    assert asked == [(4, 0), (4, 1)] and seen == 2 * [True, True, False]
+
+
 def test_evaluation_counts_wrong_answers_and_leaves_the_net_alone():
     model, _ = trained("sgd")
     before, data = [p.clone() for p in model.parameters()], images(1203, seed=5)
@@ -146,6 +184,42 @@ def test_divergence_at_the_last_update_is_noticed(monkeypatch):
     monkeypatch.setattr(training, "take_step", spoil_the_last)
     _, history = trained("sgd")
     assert history.diverged_at == 13 and len(history.train_loss) == len(history.validation_loss) == 1
+
+
+@pytest.mark.parametrize("method", training.METHODS)
+def test_training_in_two_parts_is_the_whole_one_bit_for_bit(method, tmp_path):
+    rho = 0.0 if method in WITHOUT_RADIUS else 0.1
+    (whole, history), path = trained(method, rho, epochs=4), tmp_path / "net.pt"
+    part, so_far = trained(method, rho, epochs=4, until=2, checkpoint=path)
+    assert so_far.train_loss == history.train_loss[:2] and not same_weights(part, whole)
+    model, later = trained(method, rho, epochs=4, checkpoint=path)
+    assert same_weights(model, whole) and later.curve == history.curve
+    kept = path.read_bytes()
+    again, _ = trained(method, rho, epochs=4, until=2, checkpoint=path)
+    assert same_weights(again, part) and path.read_bytes() == kept, (
+        "a file of more epochs stays, and is not gone on from"
+    )
+
+
+@pytest.mark.parametrize("until", [-1, 3, 1.0])
+def test_end_that_is_none_of_the_epochs_is_refused(until):
+    with pytest.raises(ValueError, match=f"until must be a whole number of at least 0 and at most 2, not {until}"):
+        trained("sgd", epochs=2, until=until)
+
+
+def test_net_of_an_epoch_before_the_divergence_is_had_from_a_training_that_diverged(tmp_path, monkeypatch):
+    take_step, count, path = training.take_step, iter(range(100)), tmp_path / "net.pt"
+
+    def spoil_the_second_epoch(model, *given):
+        loss = take_step(model, *given)
+        return loss * math.nan if next(count) == 8 else loss
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "take_step", spoil_the_second_epoch)
+        _, history = trained("sgd", epochs=3, checkpoint=path)
+    assert history.diverged_at == 8 and len(history.train_loss) == 1
+    assert trained("sgd", epochs=3, until=1, checkpoint=path)[1].diverged_at is None
+    assert trained("sgd", epochs=3, until=2, checkpoint=path)[1].diverged_at == 8, "known, not trained again"
 
 
 def test_unknown_method_is_refused_in_one_line():

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -61,9 +61,9 @@ class ImageTrial(Trial):
 
     def __post_init__(self) -> None:
         check.choice("method", self.method, METHODS)
-        for name, least in (("epochs", 0), ("batch_size", 1), ("seed", 0), ("train_limit", 1)):
-            if (value := getattr(self, name)) is not None or name != "train_limit":
-                check.whole(name, value, least)
+        limit = {} if self.train_limit is None else {"train_limit": 1}
+        for name, least in {"epochs": 0, "batch_size": 1, "seed": 0, **limit}.items():
+            check.whole(name, getattr(self, name), least)
         for name in ("lr", "rho", "momentum", "weight_decay"):  # as floats: 0 and 0.0 are one configuration
             object.__setattr__(self, name, check.number(name, getattr(self, name), 0, above=name == "lr"))
         if self.momentum >= 1:
@@ -128,14 +128,13 @@ class ImageTrial(Trial):
         started = time.perf_counter()
         device = devices.pick(place.device)
         data = self.data.load(self.seed, self.size, place.root)
-        net = self.train(data, device, place)
-        history, more = net.history, {}
-        if net.loaded is not None:
-            loaded = {"name": net.loaded.name, "sha256": net.loaded.sha256, "fresh": list(net.loaded.fresh)}
-            more = {"weights": loaded, "images": _counts(data)}
+        model, history, loaded = self.train(data, device, place)
+        more = {}
+        if loaded is not None:
+            more = {"weights": {**asdict(loaded), "fresh": list(loaded.fresh)}, "images": _counts(data)}
         return trials.record(
             self,
-            metrics=measure.errors(net.model, data, device) if history.diverged_at is None else None,
+            metrics=measure.errors(model, data, device) if history.diverged_at is None else None,
             diverged_at=history.diverged_at,
             curve=history.curve,
             **more,
@@ -192,8 +191,7 @@ def domain(benchmark: str, target: str, method: str, **settings: Any) -> ImageTr
     return ImageTrial(Domains(benchmark, target), method, **{**NATURAL, "batch_size": 96, **settings})
 
 
-@dataclass(frozen=True, eq=False)
-class Trained:
+class Trained(NamedTuple):
     """A net after its training, or as far as that came; `loaded` are the weights that it began with, if any."""
 
     model: FeatureNet
@@ -214,20 +212,13 @@ def _source(configuration: Mapping[str, Any]) -> Source:
 
 
 def _counts(data: Dataset) -> dict[str, int]:
-    """The numbers of images in each split, by the names that stored records have."""
-    names = {name: name for name in ("train", "validation", "test", "probe_train", "probe_test")}
-    if data.group_weights is None:  # a domain is left out: it has the probes' images, and no others
-        names = {
-            "train": "train",
-            "validation": "validation",
-            "target_train": "probe_train",
-            "target_test": "probe_test",
-        }
-    return {name: len(getattr(data, split)) for name, split in names.items()}
+    """The numbers of images in each split, by the names that stored records have: where a domain is left out, the
+    probes' images are the target's."""
+    parts = ("target_train", "target_test") if data.group_weights is None else ("test", "probe_train", "probe_test")
+    return {name: len(getattr(data, name.replace("target", "probe"))) for name in ("train", "validation", *parts)}
 
 
-@dataclass(frozen=True, eq=False)
-class Reading:
+class Reading(NamedTuple):
     """What one trained net makes of test pairs whose two images are of different classes."""
 
     images: Tensor  # uint8 (n, 3, height, width)
