@@ -23,6 +23,7 @@ from lib.data.dataset import Dataset, Source, Split
 from lib.data.domains import Domains
 from lib.data.groups import Groups
 from lib.data.pairs import Pair
+from lib.data.sources import SOURCES
 from lib.models import ConvNet, FeatureNet
 from lib.optim.variants import WITHOUT_RADIUS
 from lib.resnet import Loaded, ResNet18
@@ -200,14 +201,14 @@ class Trained(NamedTuple):
 
 
 def _source(configuration: Mapping[str, Any]) -> Source:
-    match configuration:
-        case {"experiment": "images", "dataset": name} if "images" not in configuration:
-            return Pair(name)
-        case {"experiment": "groups", "dataset": name}:
-            chosen = configuration.get("attributes")
-            return Groups(name, chosen and tuple(chosen))
-        case {"experiment": "domains", "benchmark": benchmark, "target": target}:
-            return Domains(benchmark, target)
+    """The source whose own configuration is part of this one: one of the table, or `Groups` of other attributes."""
+    fields = ("experiment", "dataset", "images", "benchmark", "target", "attributes")
+    own = {name: configuration[name] for name in fields if name in configuration}
+    if own.get("experiment") == "groups" and "attributes" in own:
+        return Groups(own["dataset"], tuple(own["attributes"]))
+    for source in SOURCES.values():
+        if source.configuration == own:
+            return source
     raise ValueError(f"configuration must name one of the book's data sets, not {dict(configuration)}")
 
 
