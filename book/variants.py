@@ -1,17 +1,28 @@
-"""Chapter 12's trials: in the toy SAM's variants and two explicit re-weightings, on images the variants; and what is
-read of them."""
+"""Chapter 12: SAM's variants and two explicit re-weightings in the toy, and the variants on images: the trials, what is
+read of them, what a step costs, and the figures."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import cycle
 
+import matplotlib.pyplot as plt
 import numpy as np
+import torch
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor, nn
 
-from book import protocols
+from book import protocols, style
+from book.sam import StepCost, interleaved_seconds, median_ratio
 from lib.data.toy import ToyConstants
+from lib.device import threads
+from lib.models import ConvNet
+from lib.optim.constants import CONSTANTS
+from lib.optim.variants import TITLES, VARIANTS, take_step
 from lib.selection import at_choice, choose
-from lib.stats import estimate
+from lib.stats import Estimate, estimate, paired_difference
 from lib.toy.variants import WITHOUT_RADIUS, VariantSetting
 from lib.trials.images import ImageTrial
 from lib.trials.plan import Plan
@@ -21,6 +32,7 @@ from lib.trials.variants import FIRST_SEED, SEEDS, VariantTrial, ascents, errors
 STEP_SIZES = (0.01, 0.1, 1.0, 10.0, 100.0)  # of GroupDRO (its paper's: 0.01)
 DECAY = 5e-4  # weight decay, where there is any (ours: the usual one)
 STRONG = (0.0, 0.01)  # weight decays that the re-weightings choose from: their papers ask for a strong one
+SAM_RADII = (0.1, 0.2, 0.3, 0.4, 0.5)
 
 
 def _radii(method: str, *radii: float, **others: float) -> tuple[VariantSetting, ...]:
@@ -49,21 +61,27 @@ def _group_dro(groups: str, **others) -> tuple[VariantSetting, ...]:
 ROWS: dict[str, tuple[VariantSetting, ...]] = {
     "SGD": (VariantSetting("sgd"),),
     "LSAM": _radii("lsam", 0.05, 0.1, 0.2, 0.4, 0.8, 1.4, 2.0, 2.8, 4.0),
-    "SAM": _radii("sam", 0.1, 0.2, 0.3, 0.4, 0.5),
+    "SAM": _radii("sam", *SAM_RADII),
     "SAM, smaller steps": _radii("sam", 0.2, 0.4, 0.6, 0.8, 1.2, learning_rate=0.01),
     "ASAM": _radii("asam", 0.3, 0.5, 0.7, 1.0, 1.4, 2.0),
     "GSAM": _radii("gsam", 0.1, 0.2, 0.3, 0.4),
-    "ESAM": _radii("esam", 0.1, 0.2, 0.3, 0.4, 0.5),
+    "ESAM": _radii("esam", *SAM_RADII),
     "LookSAM": _radii("looksam", 0.2, 0.4, 0.8, 1.2, 1.6, 2.0, 2.4),
     "Friendly SAM": _radii("friendly", 0.2, 0.4, 0.6, 0.8, 1.0),
     "SGD, weight decay": (VariantSetting("sgd", weight_decay=DECAY),),
-    "SAM, decay outside": _radii("sam", 0.1, 0.2, 0.3, 0.4, 0.5, weight_decay=DECAY),
-    "SAM, decay inside": _radii("sam_decay_inside", 0.1, 0.2, 0.3, 0.4, 0.5, weight_decay=DECAY),
+    "SAM, decay outside": _radii("sam", *SAM_RADII, weight_decay=DECAY),
+    "SAM, decay inside": _radii("sam_decay_inside", *SAM_RADII, weight_decay=DECAY),
     "Adam": tuple(VariantSetting("adam", learning_rate=rate) for rate in (3e-5, 1e-4, 3e-4, 1e-3)),
     "SAM around Adam": _radii("sam_adam", 0.1, 0.2, 0.4, 0.8, 1.6, learning_rate=1e-4),
     "Just Train Twice": _twice((10, 20, 40), (2, 5, 20)),
     "GroupDRO by |z_e|": _group_dro("easy"),
     "GroupDRO by |z_h|": _group_dro("hard"),
+}
+# A method of `lib.optim.variants` without a row of its own has SAM's radii, or none.
+ROWS |= {
+    title: _radii(name, *((0.0,) if name in WITHOUT_RADIUS else SAM_RADII))
+    for name, title in TITLES.items()
+    if title not in ROWS
 }
 REWEIGHTINGS = ("Just Train Twice", "GroupDRO by |z_e|", "GroupDRO by |z_h|")
 BASES = {
@@ -72,8 +90,10 @@ BASES = {
     "SAM around Adam": "Adam",
 }  # a row's own base optimizer, where it is not SGD
 WITH_RADIUS = tuple(name for name, settings in ROWS.items() if settings[-1].rho)
-LIVE = ("lsam", "sam", "asam", "gsam", "esam", "looksam", "friendly")  # methods of a comparison at any radius
+LIVE = tuple(name for name in TITLES if name not in (*WITHOUT_RADIUS, "sam_decay_inside", "sam_adam"))  # at any radius
 FIT = 0.005  # mean training error up to which a method fits
+RISE = 0.01  # how far the easy probing error may lie above SGD's
+GAP = 0.05  # how far the hard probing error may lie above the easy one where both features are balanced
 KEEPS = 0.01  # mean easy probing error up to which a method keeps the easy feature
 
 # With feature-label noise there are points on which the easy feature is wrong: minority groups.
@@ -129,16 +149,8 @@ def best(record: dict, settings: Sequence[VariantSetting]) -> Best:
         chosen = np.zeros(validation[0].shape[-1], dtype=int)
     else:
         chosen = choose((validation[0] + validation[1]) / 2)
-    found = (
-        at_choice(filled(errors(record, feature, split)), chosen)
-        for feature, split in (
-            ("hard", "test"),
-            ("easy", "test"),
-            ("model", "train"),
-            ("hard", "train"),
-            ("easy", "train"),
-        )
-    )
+    read = ("hard", "test"), ("easy", "test"), ("model", "train"), ("hard", "train"), ("easy", "train")
+    found = (at_choice(filled(errors(record, *which)), chosen) for which in read)
     gone = at_choice(np.isnan(errors(record, "model")), chosen)
     votes = np.bincount(chosen)
     return Best(settings[votes.argmax()], int(votes.max()), *found, int(gone.sum()))
@@ -159,6 +171,56 @@ def words(setting: VariantSetting) -> str:
     if setting.method == "adam":
         return f"learning rate {setting.learning_rate:g}"
     return f"ρ = {setting.rho:g}" if setting.rho else ""
+
+
+def helps(row: Best, sgd: Best) -> bool:
+    """The rule: it fits, the hard feature gains over SGD, and the easy one does not pay."""
+    gain, rise = paired_difference(sgd.hard, row.hard), paired_difference(row.easy, sgd.easy)
+    return bool(row.training.mean() <= FIT and gain.low > 0 and rise.high <= RISE)
+
+
+def balances(row: Best, sgd: Best) -> bool:
+    """It helps, and the hard feature is learned nearly as well as the easy one."""
+    return helps(row, sgd) and bool(paired_difference(row.hard, row.easy).high <= GAP)
+
+
+def judged(found: Mapping[str, Best]) -> dict[str, dict]:
+    """A line of the table for every row but SGD, the largest gain first."""
+    sgd = found["SGD"]
+    gains = {name: paired_difference(sgd.hard, row.hard) for name, row in found.items() if name != "SGD"}
+    table = {}
+    for name in sorted(gains, key=lambda name: -gains[name].mean):
+        row, base = found[name], BASES.get(name)
+        table[name] = {
+            "setting": f"{words(row.setting)} ({row.chosen_by})".strip(),
+            "hard": row.hard.mean(),
+            "easy": row.easy.mean(),
+            "training": row.training.mean(),
+            "gain over SGD": _interval(gains[name]),
+            "over its base": _interval(paired_difference(found[base].hard, row.hard)) if base else "",
+            "helps": helps(row, sgd),
+            "balances": balances(row, sgd),
+        }
+    return table
+
+
+def _interval(effect: Estimate) -> str:
+    return f"{effect.mean:.3f} [{effect.low:.3f}, {effect.high:.3f}]"
+
+
+def against(data: str, rows: Mapping[str, Best], others: Sequence[str]) -> dict[str, dict[str, float]]:
+    """By how much the hard probing errors of `others` lie above those of SAM and of LSAM, paired by seed."""
+    pairs = [(other, name) for other in others for name in ("SAM", "LSAM")]
+    found = {pair: paired_difference(rows[pair[0]].hard, rows[pair[1]].hard) for pair in pairs}
+    return {
+        f"{data}: {other} minus {name}": {"mean": effect.mean, "from": effect.low, "to": effect.high}
+        for (other, name), effect in found.items()
+    }
+
+
+def ends(name: str, effect: Estimate) -> dict[str, float]:
+    """An effect and the ends of its interval as numbers for the prose."""
+    return {name: effect.mean, f"{name}_low": effect.low, f"{name}_high": effect.high}
 
 
 @dataclass(frozen=True)
@@ -202,27 +264,20 @@ def image_rows(lr: float, rho: float, epochs: int, sgd_lr: float) -> dict[str, I
 
     ASAM's radius is `ASAM_TIMES` times SAM's, its norm being another; Adam has its own learning rate.
     """
-    base = replace(IMAGES.base, lr=lr, epochs=epochs)
-    sgd = replace(base, lr=sgd_lr)
-
-    def at(method: str, radius: float = rho, **others: float) -> ImageTrial:
-        return replace(base, method=method, rho=radius, **others)
-
-    return {
-        "SGD": sgd,
-        "LSAM": at("lsam"),
-        "SAM": at("sam"),
-        "ASAM": at("asam", ASAM_TIMES * rho),
-        "GSAM": at("gsam"),
-        "ESAM": at("esam"),
-        "LookSAM": at("looksam"),
-        "Friendly SAM": at("friendly"),
-        "SGD, weight decay": replace(sgd, weight_decay=DECAY),
-        "SAM, decay outside": at("sam", weight_decay=DECAY),
-        "SAM, decay inside": at("sam_decay_inside", weight_decay=DECAY),
-        "Adam": at("adam", 0.0, lr=ADAM_RATE),
-        "SAM around Adam": at("sam_adam", lr=ADAM_RATE),
+    sam = replace(IMAGES.base, method="sam", lr=lr, epochs=epochs, rho=rho)
+    own: dict[str, dict] = {
+        "sgd": {"lr": sgd_lr},
+        "asam": {"rho": ASAM_TIMES * rho},
+        "sam_decay_inside": {"weight_decay": DECAY},
+        "adam": {"lr": ADAM_RATE},
+        "sam_adam": {"lr": ADAM_RATE},
     }
+    rows = {}
+    for name, title in TITLES.items():
+        radius = 0.0 if name in WITHOUT_RADIUS else rho
+        rows[title] = replace(sam, **{"method": name, "rho": radius} | own.get(name, {}))
+    decayed = {"SGD, weight decay": "SGD", "SAM, decay outside": "SAM"}
+    return rows | {name: replace(rows[base], weight_decay=DECAY) for name, base in decayed.items()}
 
 
 def chosen_image_rows(store: Store, epochs: int) -> dict[str, ImageTrial]:
@@ -289,3 +344,193 @@ def image_numbers(rows: Mapping[str, ImageTrial], gains: Mapping[str, Gain]) -> 
     values.append(" to ".join(map(str, sorted({min(seeds), max(seeds)}))))
     values += [str(len(effects)), f"{min(means):.1f}", f"{max(means):.1f}"]
     return dict(zip(names, [*values, str(sum(effect.low > 0 for effect in effects))]))
+
+
+# What a step of each variant costs: passes through the conv net, counted, and time, as ratios to SGD's.
+
+BATCH, SIDE, CLASSES = 50, 32, 2
+PERIOD = CONSTANTS.looksam_period  # steps that are counted, and timed, together
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Batches of examples that go through the body in one step, in the mean over a period."""
+
+    forward: float
+    backward: float
+
+    @property
+    def over_sgd(self) -> float:
+        """In units of SGD's step, a backward pass counted as two forward ones."""
+        return (self.forward + 2 * self.backward) / 3
+
+
+def passes(method: str) -> Passes:
+    """Counted on the conv net: an example forward, or its gradient backward, through the first layer."""
+    model, step = _prepared(method)
+    examples = {"forward": 0, "backward": 0}
+
+    def count(way: str, tensor: Tensor) -> None:
+        examples[way] += len(tensor)
+
+    def passed(_: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        count("forward", output)
+        if output.requires_grad:
+            output.register_hook(partial(count, "backward"))
+
+    model.body[0].register_forward_hook(passed)
+    with threads(1):
+        step()
+    return Passes(*(examples[way] / (PERIOD * BATCH) for way in ("forward", "backward")))
+
+
+def time_ratios(methods: Sequence[str], seconds: float) -> dict[str, StepCost]:
+    """What a step costs over SGD's of the same round.
+
+    All methods on one thread by the process's clock, in turns, for about `seconds`; at least eight rounds.
+    """
+    steps = {name: _prepared(name)[1] for name in dict.fromkeys(("sgd", *methods))}
+    with threads(1):
+        times = interleaved_seconds(steps, seconds, torch.device("cpu"), time.process_time)
+    return {name: median_ratio(times[name], times["sgd"]) for name in methods}
+
+
+def _prepared(method: str) -> tuple[nn.Module, Callable[[], None]]:
+    """A fresh conv net, and a function that takes a period's steps with one batch of noise images."""
+    torch.manual_seed(0)
+    model = ConvNet(CLASSES, height=SIDE, width=SIDE).to(memory_format=torch.channels_last)
+    images = torch.randn(BATCH, 3, SIDE, SIDE).to(memory_format=torch.channels_last)
+    labels = torch.randint(CLASSES, (BATCH,))
+    rho = 0.0 if method in WITHOUT_RADIUS else 0.05
+    optimizer = VARIANTS[method](model, rho, {"lr": 0.001, "momentum": 0.9, "weight_decay": 5e-4})
+
+    def step() -> None:
+        for _ in range(PERIOD):
+            take_step(model, optimizer, images, labels)
+
+    return model, step
+
+
+# Figures.
+
+KINDS = {  # colour and marker of a row
+    "SAM and its variants": (style.SAM, "o"),
+    "LSAM": (style.LSAM, "D"),
+    "another base, or decay": (style.HARD, "^"),
+    "re-weighting": (style.EASY, "s"),
+    "SGD": (style.SGD, "v"),
+}
+LEAST_RANGE = 0.01  # a panel reaches at least so far to either side: rounding is no effect
+# Of as many lines as there may be: the lengths have no common factor, so no pair of the two comes soon again.
+COLOURS = (style.LSAM, style.SAM, style.SGD, style.HARD, style.EASY, style.GREY)
+COLOURS += ("#CC79A7", "#56B4E9", "#22272E", "#8C6D31", "#117733")
+MARKERS = "Dosp^vPX<>*hd"
+
+
+def kind(label: str) -> str:
+    """The kind of a row, of `KINDS`, by its name, which may be followed by something in brackets."""
+    name = label.split(" (")[0]
+    if name in ("SGD", "LSAM"):
+        return name
+    if name.startswith(("Just", "Group")):
+        return "re-weighting"
+    return "another base, or decay" if "decay" in name or "Adam" in name else "SAM and its variants"
+
+
+def ranking(rows: Mapping[str, Sequence[Estimate] | None], titles: Sequence[str], labels: Sequence[str]) -> Figure:
+    """One line a row, the largest effect of the first panel on top; rows that were not run, None, come last.
+
+    rows: estimates, one a panel. titles, labels: one a panel.
+    """
+    order = sorted(rows, key=lambda name: -effects[0].mean if (effects := rows[name]) else np.inf)
+    size, widths = (style.PAGE_WIDTH, 1.15 + 0.27 * len(rows)), [1.5] + [1] * (len(titles) - 1)
+    fig, axes = plt.subplots(1, len(titles), figsize=size, sharey=True, width_ratios=widths, squeeze=False)
+    unknown = {"va": "center", "color": style.GREY, "style": "italic", "fontsize": 8.5}
+    for number, (panel, title, label) in enumerate(zip(axes[0], titles, labels)):
+        style.rows(panel, order)
+        for place, name in enumerate(order):
+            if not rows[name]:
+                panel.text(0.02, place, protocols.NOT_RUN, transform=panel.get_yaxis_transform(), **unknown)
+        for of_kind, (colour, marker) in KINDS.items():
+            shown = {place: rows[name] for place, name in enumerate(order) if rows[name] and kind(name) == of_kind}
+            if shown:
+                effects = [of_row[number] for of_row in shown.values()]
+                style.whiskers(panel, effects, list(shown), colour, marker, label=of_kind)
+        panel.axvline(0, color="black", linewidth=0.6)
+        panel.set(title=title, xlabel=label)
+        panel.margins(x=0.08)
+        low, high = panel.get_xlim()
+        panel.set_xlim(min(low, -LEAST_RANGE), max(high, LEAST_RANGE))
+        panel.xaxis.set_major_locator(MaxNLocator(6 if number == 0 else 3))
+    handles, names = axes[0, 0].get_legend_handles_labels()
+    if len(names) > 1:
+        spacing = {"columnspacing": 1.2, "handletextpad": 0.4}
+        fig.legend(handles, names, loc="outside upper center", ncols=len(names), fontsize=8.5, **spacing)
+    return fig
+
+
+def every_radius(
+    curves: Mapping[str, tuple[Sequence[float], np.ndarray, np.ndarray]], sgd: float, columns: int = 4
+) -> Figure:
+    """One panel a method: its radii, and the hard and the easy probing error at each, (radius, seed).
+
+    sgd: its mean hard probing error, dotted.
+    """
+    count = -(-len(curves) // columns)
+    fig, axes = plt.subplots(count, columns, figsize=(style.PAGE_WIDTH, 0.5 + 1.75 * count), sharey=True, squeeze=False)
+    for panel, (name, (radii, hard, easy)) in zip(axes.flat, curves.items()):
+        panel.axhline(sgd, color=style.SGD, linestyle=":", linewidth=1.1, label="hard, SGD")
+        style.line(panel, radii, hard, style.HARD, "o", label="hard")
+        style.line(panel, radii, easy, style.EASY, "s", label="easy")
+        panel.set(title=name, ylim=(-0.02, 0.56), xlim=(0, None))
+        panel.tick_params(labelsize=8)
+    for panel in list(axes.flat)[len(curves) :]:
+        panel.set_visible(False)
+    for panel in axes[-1]:
+        panel.set_xlabel(r"radius $\rho$")
+    for panel in axes[:, 0]:
+        panel.set_ylabel("probing error")
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    return fig
+
+
+def where_the_ascent_goes(methods: Mapping[str, Reach], sgd: float) -> Figure:
+    """Each point one setting of a method, in the order of its radii: hard probing error against the length of
+    the ascent on the head (left) and against the phantom head's ratio (right), 1 being balanced.
+
+    sgd: its hard probing error, dotted.
+    """
+    fig, (left, right) = plt.subplots(1, 2, figsize=(style.PAGE_WIDTH, 3.6), sharey=True)
+    for (name, found), colour, marker in zip(methods.items(), cycle(COLOURS), cycle(MARKERS)):
+        for panel, values in ((left, found.head_length), (right, found.phantom)):
+            panel.plot(values, found.hard, color=colour, marker=marker, markersize=5, linewidth=0.8, label=name)
+    for panel in (left, right):
+        panel.axhline(sgd, color="black", linestyle=":", linewidth=0.9)
+    left.set_xscale("log")
+    left.set(
+        xlabel=r"length of $\varepsilon$ on the head",
+        ylabel="hard probing error",
+        title="how far the ascent moves the head",
+        ylim=(-0.015, None),
+    )
+    right.set(xlabel=r"$\tilde w_h / \tilde w_e$", title="the phantom's head", xlim=(0, None))
+    right.axvline(1, color="black", linewidth=0.6)
+    fig.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=5, fontsize=8.5)
+    return fig
+
+
+def cost(counted: Mapping[str, Passes], timed: Mapping[str, StepCost]) -> Figure:
+    """One row a method, in units of SGD's step: passes as bars, and the measured time with its interval as dots."""
+    fig, axes = plt.subplots(figsize=(style.PAGE_WIDTH, 0.9 + 0.26 * len(counted)))
+    names, places = [TITLES[name] for name in counted], range(len(counted))
+    bars = [one.over_sgd for one in counted.values()]
+    axes.barh(places, bars, height=0.62, color=[KINDS[kind(name)][0] for name in names], alpha=0.35)
+    middle, low, high = np.array([(timed[name].ratio, timed[name].low, timed[name].high) for name in counted]).T
+    look = {"fmt": "o", "color": "black", "markersize": 3.5, "linewidth": 1, "label": "measured time"}
+    axes.errorbar(middle, places, xerr=[middle - low, high - middle], **look)
+    axes.axvline(1, color="black", linewidth=0.6)
+    axes.set(yticks=places, yticklabels=names, ylim=(len(names) - 0.4, -0.6), xlim=(0, None))
+    axes.set_xlabel("one step, over SGD's")
+    axes.tick_params(axis="y", length=0)
+    fig.legend(*axes.get_legend_handles_labels(), loc="outside upper center", fontsize=8.5)
+    return fig

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from book import protocols, variants
-from book.variants_cost import passes, time_ratios
+from book.variants import Best, passes, time_ratios
 from lib import training
 from lib.data.toy import ToyConstants
 from lib.optim import VARIANTS
 from lib.optim.constants import CONSTANTS
+from lib.optim.variants import TITLES
+from lib.stats import Estimate
 from lib.toy.variants import ASCENTS, METHODS, VariantSetting, train
 from lib.trials import variants as variant_trial
 from lib.trials.images import paired
@@ -198,6 +200,79 @@ def test_reach_is_that_of_the_settings_that_fit_and_keep_the_easy_feature() -> N
     np.testing.assert_allclose(values, [[2], [1], [0.5], [0.3], [0.2], [0]])
 
 
+SEEDS = np.array([-1.0, 1.0] * 8)  # of mean 0; the half width of its interval is about a half
+AT_SGD = {"hard": 0.5, "easy": 0.1, "training": 0.0}
+
+
+def row(spread: float = 0.0, **errors: float) -> Best:
+    """A row whose seeds err so in the mean, the hard feature with a spread over seeds."""
+    values = {name: np.full(16, value) for name, value in (AT_SGD | errors).items()}
+    values["hard"] = values["hard"] + spread * SEEDS
+    zeros = {"hard_training": np.zeros(16), "easy_training": np.zeros(16), "diverged": 0}
+    return Best(VariantSetting("sam", 0.1), 16, **values, **zeros)
+
+
+@pytest.mark.parametrize(
+    "of_row, helps, balances",
+    [
+        ({"hard": 0.3}, True, False),
+        ({"hard": 0.5}, False, False),  # no gain
+        ({"hard": 0.49, "spread": 0.1}, False, False),  # a gain in the mean, whose interval reaches 0
+        ({"hard": 0.3, "training": 0.005}, True, False),
+        ({"hard": 0.3, "training": 0.0051}, False, False),
+        ({"hard": 0.3, "easy": 0.109}, True, False),
+        ({"hard": 0.3, "easy": 0.111}, False, False),
+        ({"hard": 0.149}, True, True),
+        ({"hard": 0.151}, True, False),
+        ({"hard": 0.14, "spread": 0.1}, True, False),  # within the gap in the mean only
+        ({"hard": 0.10, "training": 0.01}, False, False),  # balanced, but it does not fit
+    ],
+)
+def test_rule_of_the_ranking_on_both_sides_of_its_borders(of_row, helps, balances) -> None:
+    sgd = row()
+    assert (variants.helps(row(**of_row), sgd), variants.balances(row(**of_row), sgd)) == (helps, balances)
+
+
+def test_easy_feature_pays_where_its_interval_passes_the_bound() -> None:
+    one = row(hard=0.3, easy=0.105)
+    assert variants.helps(one, row())
+    assert not variants.helps(replace(one, easy=one.easy + 0.04 * SEEDS), row())
+
+
+def test_table_of_the_ranking_is_in_order_and_against_each_rows_base() -> None:
+    found = {"SGD": row(), "SAM": row(hard=0.4), "Adam": row(hard=0.3), "SAM around Adam": row(hard=0.12)}
+    table = variants.judged(found)
+    assert list(table) == ["SAM around Adam", "Adam", "SAM"]
+    assert table["SAM around Adam"]["over its base"] == "0.180 [0.180, 0.180]"
+    assert table["SAM"]["gain over SGD"] == "0.100 [0.100, 0.100]" and table["SAM"]["over its base"] == ""
+    assert [line["balances"] for line in table.values()] == [True, False, False]
+    differences = variants.against("clean", found | {"LSAM": row(hard=0.1)}, ["Adam"])
+    means = {name: round(line["mean"], 6) for name, line in differences.items()}
+    assert means == {"clean: Adam minus SAM": -0.1, "clean: Adam minus LSAM": 0.2}
+    assert list(variants.ends("gain", Estimate(2, 0.5, 0.1, 0.4, 0.6)).values()) == [0.5, 0.4, 0.6]
+
+
+def test_ranking_has_the_largest_effect_on_top_and_what_was_not_run_last() -> None:
+    effects = {"SAM (n = 2)": 0.1, "LSAM (n = 2)": 0.3, "Adam": -0.2}
+    rows = {"GSAM": None} | {name: [Estimate(2, mean, 0, mean, mean)] for name, mean in effects.items()}
+    fig = variants.ranking(rows, ["gain"], ["fall"])
+    assert [label.get_text() for label in fig.axes[0].get_yticklabels()] == [
+        "LSAM (n = 2)",
+        "SAM (n = 2)",
+        "Adam",
+        "GSAM",
+    ]
+    assert [text.get_text() for text in fig.axes[0].texts] == ["not run here"]
+    kinds = [text.get_text() for text in fig.legends[0].get_texts()]
+    assert kinds == ["SAM and its variants", "LSAM", "another base, or decay"]
+
+
+def test_every_method_is_in_the_comparisons() -> None:
+    assert set(TITLES.values()) <= variants.ROWS.keys() and TITLES.keys() == VARIANTS.keys()
+    assert set(variants.LIVE) <= TITLES.keys()
+    assert all(variants.kind(name) in variants.KINDS for name in variants.ROWS)
+
+
 @pytest.mark.parametrize(
     "method, forward, backward",
     [
@@ -220,10 +295,9 @@ def test_passes_of_a_step_are_counted(method, forward, backward) -> None:
 
 
 def test_time_of_a_step_is_relative_to_sgds() -> None:
-    ratios = time_ratios(["sgd", "lsam"], 0.0)
-    assert ratios["sgd"] == (1.0, 1.0, 1.0)
-    median, low, high = ratios["lsam"]
-    assert 0 < low <= median <= high
+    costs = time_ratios(["sgd", "lsam"], 0.0)
+    assert (costs["sgd"].low, costs["sgd"].ratio, costs["sgd"].high) == (1.0, 1.0, 1.0)
+    assert 0 < costs["lsam"].low <= costs["lsam"].ratio <= costs["lsam"].high
 
 
 @pytest.mark.parametrize(

@@ -35,20 +35,24 @@ def _without(settings: Settings, left_out: str) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name != left_out}
 
 
-# Weight decay is the base optimizer's affair (outside the ascent) but for "sam_decay_inside".
-VARIANTS: dict[str, Builder] = {
-    "sgd": lambda model, rho, settings: SGD(model.parameters(), **settings),
-    "sam": _around_sgd(SAM),
-    "lsam": lambda model, rho, settings: LSAM(model, rho=rho, **settings),
-    "asam": _around_sgd(ASAM),
-    "gsam": _around_sgd(GSAM),
-    "esam": _around_sgd(ESAM),
-    "looksam": _around_sgd(LookSAM),
-    "friendly": _around_sgd(FriendlySAM),
-    "sam_decay_inside": _decay_inside,
-    "adam": lambda model, rho, settings: Adam(model.parameters(), **_without(settings, "momentum")),
-    "sam_adam": _sam_adam,
+# The one table of methods: name, display name, optimizer. Image trials, and every comparison and the cost table of the
+# variants' chapter, take what is listed here. Weight decay is the base optimizer's affair (outside the ascent) but for
+# "sam_decay_inside".
+_TABLE: dict[str, tuple[str, Builder]] = {
+    "sgd": ("SGD", lambda model, rho, settings: SGD(model.parameters(), **settings)),
+    "sam": ("SAM", _around_sgd(SAM)),
+    "lsam": ("LSAM", lambda model, rho, settings: LSAM(model, rho=rho, **settings)),
+    "asam": ("ASAM", _around_sgd(ASAM)),
+    "gsam": ("GSAM", _around_sgd(GSAM)),
+    "esam": ("ESAM", _around_sgd(ESAM)),
+    "looksam": ("LookSAM", _around_sgd(LookSAM)),
+    "friendly": ("Friendly SAM", _around_sgd(FriendlySAM)),
+    "sam_decay_inside": ("SAM, decay inside", _decay_inside),
+    "adam": ("Adam", lambda model, rho, settings: Adam(model.parameters(), **_without(settings, "momentum"))),
+    "sam_adam": ("SAM around Adam", _sam_adam),
 }
+TITLES = {name: title for name, (title, _) in _TABLE.items()}
+VARIANTS = {name: build for name, (_, build) in _TABLE.items()}
 WITHOUT_RADIUS = ("sgd", "adam")  # methods that have no rho: it is 0
 
 
