@@ -114,7 +114,7 @@ def trial(values: Mapping[str, float], seeds: int = SEEDS, first_seed: int = FIR
     shared = common(values)
     swept = [lsam(radius, **shared) for radius in RADII]
     fixed = [intervention(effect, ratio, **shared) for effect in EFFECTS for ratio in RATIOS]
-    return ToyTrial((*swept, *fixed), seeds, first_seed, TRACE_EVERY, NAME)
+    return ToyTrial((*swept, *fixed), seeds, first_seed, NAME, TRACE_EVERY)
 
 
 def sample(points: int, seed: int = 0) -> list[dict[str, float]]:

@@ -27,7 +27,7 @@ from lib.toy.variants import WITHOUT_RADIUS, VariantSetting
 from lib.trials.images import ImageTrial
 from lib.trials.plan import Plan
 from lib.trials.store import Store
-from lib.trials.variants import FIRST_SEED, SEEDS, VariantTrial, ascents, errors
+from lib.trials.toy import FIRST_SEED, SEEDS, VariantTrial, ascents, errors
 
 STEP_SIZES = (0.01, 0.1, 1.0, 10.0, 100.0)  # of GroupDRO (its paper's: 0.01)
 DECAY = 5e-4  # weight decay, where there is any (ours: the usual one)

@@ -10,8 +10,9 @@ import pytest
 
 from lib.data.toy import ToyConstants
 from lib.toy.ensemble import intervention, lsam, sgd, train
-from lib.trials.store import Store
-from lib.trials.toy import MEANS, ToyTrial, errors, heads, means
+from lib.toy.variants import VariantSetting
+from lib.trials.store import RESULTS, Store, identity
+from lib.trials.toy import MEANS, ToyTrial, VariantTrial, errors, heads, means
 from lib.trials.trial import Place
 
 DATA = ToyConstants(training_points=40, test_points=60, complexity=200.0)
@@ -19,6 +20,7 @@ SHARED = {"data": DATA, "width": 8, "epochs": 4}
 SETTINGS = (sgd(**SHARED), lsam(0.5, **SHARED), intervention("both", 2.0, **SHARED))
 TRIAL = ToyTrial(SETTINGS, 3, 5, trace_every=4)
 PLACE = Place(device="cpu", checkpoints=None)
+KINDS = {"toy": ToyTrial, "toy_variants": VariantTrial}
 EXPLODES = lsam(0.5, **SHARED | {"learning_rate": 1e6})
 
 
@@ -42,6 +44,20 @@ def test_configuration_gives_the_trial_back(trial):
     assert ToyTrial.from_configuration(written).identity == trial.identity
 
 
+STORED = [
+    (path.stem, configuration)
+    for path in sorted(RESULTS.glob("*/*.json"))
+    if (configuration := json.loads(path.read_text()).get("configuration", {})).get("experiment") in KINDS
+]
+
+
+def test_every_stored_result_gives_its_trial_back():
+    assert {configuration["experiment"] for _, configuration in STORED} == KINDS.keys()
+    for stem, configuration in STORED:
+        trial = KINDS[configuration["experiment"]].from_configuration(configuration)
+        assert trial.identity == identity(configuration) and trial.identity.startswith(stem.split(".")[-1])
+
+
 def test_configuration_of_something_else_is_refused():
     for change in ({"experiment": "images"}, {"protocol": 0}):
         with pytest.raises(ValueError, match="configuration must be of a toy trial"):
@@ -63,6 +79,14 @@ def test_identity_is_what_is_computed_and_not_what_it_is_called():
     ]
     identities = {replace(TRIAL, **change).identity for change in changes}
     assert len(identities | {TRIAL.identity}) == len(changes) + 1
+
+
+def test_settings_round_trip_as_a_variant_too():
+    trial = VariantTrial((VariantSetting("sam", 1, epochs=2), VariantSetting("sam", 0.5, epochs=2)), 3, name="ranking")
+    again = VariantTrial.from_configuration(json.loads(json.dumps(trial.configuration)), name="ranking")
+    assert again == trial and again.label == trial.label == "ranking (2 settings, 3 seeds)"
+    with pytest.raises(ValueError, match="configuration must be of a toy trial"):
+        VariantTrial.from_configuration(trial.configuration | {"constants": {}})
 
 
 @pytest.mark.parametrize(

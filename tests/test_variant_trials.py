@@ -18,12 +18,12 @@ from lib.optim.constants import CONSTANTS
 from lib.optim.variants import TITLES
 from lib.stats import Estimate
 from lib.toy.variants import ASCENTS, METHODS, VariantSetting, train
-from lib.trials import variants as variant_trial
+from lib.trials import toy as toy_trial
 from lib.trials.images import paired
 from lib.trials.plan import Plan
 from lib.trials.store import Store
+from lib.trials.toy import VariantTrial, ascents, errors
 from lib.trials.trial import Place
-from lib.trials.variants import VariantTrial, ascents, errors
 
 SHORT = {"data": ToyConstants(training_points=60, test_points=100), "epochs": 3, "width": 8}
 HERE = Place(threads=1, checkpoints=None)
@@ -53,7 +53,7 @@ def test_identity_follows_what_is_computed_and_not_its_name(monkeypatch) -> None
     assert len({one.identity, *(other.identity for other in others)}) == 5
     assert trial(1).identity == trial(1.0).identity
     before = one.identity
-    monkeypatch.setattr(variant_trial, "CONSTANTS", replace(CONSTANTS, gsam_alpha=0.1))
+    monkeypatch.setattr(toy_trial, "CONSTANTS", replace(CONSTANTS, gsam_alpha=0.1))
     assert one.identity != before
 
 

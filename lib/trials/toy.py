@@ -1,73 +1,158 @@
-"""One trial of the toy: some settings trained together from the same seeds, and the record for the store."""
+"""Trials of the toy, some settings trained together from the same seeds: of the ensemble (SGD, LSAM, interventions), or
+of SAM's variants and re-weightings; and their records for the store."""
 
 from __future__ import annotations
 
 import time
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from importlib.metadata import version
 from operator import mul
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from lib import check
 from lib import device as devices
 from lib.data.toy import SPLITS, ToyConstants
-from lib.toy.ensemble import FEATURES, ToyResult, ToySetting, train
+from lib.optim.constants import CONSTANTS
+from lib.toy.ensemble import FEATURES, ToySetting, train
 from lib.toy.kernel import padded
+from lib.toy.variants import ASCENTS, VariantSetting
+from lib.toy.variants import train as train_variants
 from lib.trials import trial as trials
 from lib.trials.trial import Place, Trial
 
+SEEDS, FIRST_SEED = 20, 100
 TOY_PROTOCOL = 1  # raised when the same configuration comes to mean something else
-MEASURED = {"train": ("model",), "validation": FEATURES, "test": FEATURES}  # errors kept of each split
+PROTOCOLS = {"esam": 2, "group_dro": 2}  # of a variant, raised from 1 likewise
+MEASURED = {"train": ("model",), "validation": FEATURES, "test": FEATURES}  # errors that the ensemble's trials keep
 MEANS = ("w_easy", "w_hard", "phantom_easy", "phantom_hard", "rate_easy", "rate_hard")
-CONSTANTS = tuple(constant.name for constant in fields(ToyConstants))
 
 
 @dataclass(frozen=True)
-class ToyTrial(Trial):
-    """Settings (SGD, LSAM at some radii, interventions, ...) trained from seeds `first_seed` and following.
+class _Settings(Trial):
+    """Settings trained from seeds `first_seed` and following.
 
-    With `trace_every` above 0 the head is followed through training, see `means`. `name` is for labels
-    only: the trial's identity is that of what is computed. Raises ValueError for a value that is not
-    allowed.
+    `name` is for labels only: the trial's identity is that of what is computed. Raises ValueError for a value that is
+    not allowed.
     """
 
-    settings: tuple[ToySetting, ...]
-    seeds: int
-    first_seed: int = 100
-    trace_every: int = 0  # steps between two records of the head; 0: none
+    settings: tuple[Any, ...]
+    seeds: int = SEEDS
+    first_seed: int = FIRST_SEED
     name: str = field(default="toy", compare=False)
 
+    experiment: ClassVar[str]
+    kind: ClassVar[type]
+    measured: ClassVar[Mapping[str, Sequence[str]]]  # the errors that are kept of each split
+
     def __post_init__(self) -> None:
-        check_settings(self, ToySetting, {"seeds": 1, "first_seed": 0, "trace_every": 0})
+        object.__setattr__(self, "settings", tuple(self.settings))
+        if not self.settings or not all(isinstance(setting, self.kind) for setting in self.settings):
+            raise ValueError(f"settings must be one {self.kind.__name__} or more, not {self.settings!r}")
+        for name, least in {"seeds": 1, "first_seed": 0, "trace_every": 0}.items():
+            check.whole(name, getattr(self, name, 1), least)
 
     @property
     def configuration(self) -> dict:
         """The trial as plain values, as stored: what all settings share, and what each has of its own."""
-        return {
-            "experiment": "toy",
-            "protocol": TOY_PROTOCOL,
-            "seeds": self.seeds,
-            "first_seed": self.first_seed,
-            "trace_every": self.trace_every,
-            **shared_and_own([_plain(setting) for setting in self.settings]),
-        }
+        rows = [self._values(setting) for setting in self.settings]
+        shared = {name: value for name, value in rows[0].items() if all(row[name] == value for row in rows)}
+        own = [{name: value for name, value in row.items() if name not in shared} for row in rows]
+        seeds = {"seeds": self.seeds, "first_seed": self.first_seed}
+        return {"experiment": self.experiment, **seeds, **self._of_kind(), "shared": shared, "settings": own}
 
     @classmethod
-    def from_configuration(cls, configuration: dict, name: str = "toy") -> ToyTrial:
-        """The trial of a stored configuration. Raises ValueError where it is not one of this protocol."""
-        kind = configuration.get("experiment"), configuration.get("protocol")
-        if kind != ("toy", TOY_PROTOCOL):
-            raise ValueError(f"configuration must be of a toy trial of protocol {TOY_PROTOCOL}, not {kind!r}")
-        settings = tuple(_setting(configuration["shared"] | own) for own in configuration["settings"])
-        numbers = {key: configuration[key] for key in ("seeds", "first_seed", "trace_every")}
-        return cls(settings, **numbers, name=name)
+    def from_configuration(cls, configuration: dict, **others: Any) -> Self:
+        """The trial of a stored configuration. Raises ValueError where it is not one of this kind and protocol."""
+        if configuration.get("experiment") == cls.experiment:
+            settings = tuple(_setting(cls.kind, configuration["shared"] | own) for own in configuration["settings"])
+            names = [of_trial.name for of_trial in fields(cls) if of_trial.name in configuration]
+            trial = cls(**{name: configuration[name] for name in names} | {"settings": settings} | others)
+            if trial.configuration == configuration:
+                return trial
+        told = {name: configuration.get(name) for name in ("experiment", "protocol")}
+        raise ValueError(f"configuration must be of a toy trial as they are computed now, not {told}")
 
     @property
     def label(self) -> str:
         """The trial in a few words."""
         return f"{self.name} ({len(self.settings)} settings, {self.seeds} seeds)"
+
+    @staticmethod
+    def _values(setting: Any) -> dict:
+        return _plain(setting)
+
+    @abstractmethod
+    def _of_kind(self) -> dict:
+        """What the configuration has besides, with ``protocol``."""
+
+    @abstractmethod
+    def _train(self, seeds: range, place: Place, threads: int) -> _Found:
+        """Train every net."""
+
+    def run(self, place: Place) -> dict:
+        """Train every net, and keep of each how many points it gets wrong after the last step, its head, and means
+        through training.
+
+        `metrics` hold nested lists (setting, seed), read by `errors`, `heads`, `means` and `ascents`, with None for a
+        net that diverged; `status` is ``diverged`` where all did.
+        """
+        started, threads = time.perf_counter(), place.threads or 1
+        with devices.threads(threads):
+            found = self._train(range(self.first_seed, self.first_seed + self.seeds), place, threads)
+            record = trials.record(
+                self,
+                metrics=None if found.diverged.all() else self._metrics(found),
+                seconds={"total": time.perf_counter() - started},
+                device=found.device,
+            )
+        record["versions"]["numba"] = version("numba")
+        record["hardware"]["threads"] = threads  # torch's own number follows Numba's
+        return record
+
+    def _metrics(self, found: _Found) -> dict:
+        """What is kept, as plain values: whole numbers of wrong points are shorter than errors."""
+        wrong: dict[str, dict[str, list]] = {}
+        for split, features in self.measured.items():
+            points = np.array([_points(asdict(setting), split) for setting in self.settings])[:, None]
+            counts = found.errors[:, :, SPLITS.index(split)] * points[..., None]
+            wrong[split] = {name: _counts(counts[..., FEATURES.index(name)]) for name in features}
+        return {"wrong": wrong} | {name: _rows(rows, found.diverged) for name, rows in found.rows.items()}
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What training ended with: errors (setting, seed, split, feature), diverged (setting, seed), rows of numbers
+    (setting, seed, n) by their name, and the device."""
+
+    errors: np.ndarray
+    diverged: np.ndarray
+    rows: dict[str, np.ndarray]
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class ToyTrial(_Settings):
+    """Settings of the ensemble. With `trace_every` above 0 the head is followed through training, see `means`."""
+
+    settings: tuple[ToySetting, ...]
+    trace_every: int = 0  # steps between two records of the head; 0: none
+
+    experiment = "toy"
+    kind = ToySetting
+    measured = MEASURED
+
+    def _of_kind(self) -> dict:
+        return {"protocol": TOY_PROTOCOL, "trace_every": self.trace_every}
+
+    @staticmethod
+    def _values(setting: ToySetting) -> dict:
+        values = _plain(setting)
+        return values | values.pop("data")
 
     @property
     def cost(self) -> tuple[str, float]:
@@ -76,67 +161,66 @@ class ToyTrial(Trial):
         weights = (padded(s.width) ** 2 + 1000 for s in self.settings)
         return "toy", 1e-6 * self.seeds * sum(map(mul, rows, weights))
 
-    def run(self, place: Place) -> dict:
-        """Train every net, and keep of each how many points it gets wrong after the last step, and its head.
-
-        `metrics` hold nested lists (setting, seed), read by `errors`, `heads` and `means`, with None for a
-        net that diverged; `status` is ``diverged`` where all did. On the CPU the compiled engine trains on
-        one thread unless the place says otherwise; on another device the torch engine trains.
-        """
-        started, threads = time.perf_counter(), place.threads or 1
-        with devices.threads(threads):
-            result = train(
-                self.settings,
-                range(self.first_seed, self.first_seed + self.seeds),
-                trace_every=self.trace_every,
-                device=place.device,
-                threads=threads,
-                progress=False,
-            )
-        record = trials.record(
-            self,
-            metrics=None if result.diverged.all() else _metrics(result),
-            seconds={"total": time.perf_counter() - started},
-            device="cpu" if place.device == "auto" else place.device,
-        )
-        record["versions"]["numba"] = version("numba")
-        record["hardware"]["threads"] = threads
-        return record
+    def _train(self, seeds: range, place: Place, threads: int) -> _Found:
+        """On the CPU the compiled engine trains, on one thread unless the place says otherwise; on another device the
+        torch engine."""
+        how = partial(train, trace_every=self.trace_every, device=place.device, threads=threads, progress=False)
+        result = how(self.settings, seeds)
+        rows = {"heads": result.heads[:, :, -1]}
+        if result.traces is not None:
+            rows["means"] = np.stack([_trace_means(trace) for trace in result.traces])
+            rows["means"][["fixed" in (s.importance, s.effective) for s in self.settings]] = np.nan
+        device = "cpu" if place.device == "auto" else place.device
+        return _Found(result.errors[:, :, -1], result.diverged, rows, device)
 
 
-def check_settings(trial: Any, kind: type, least: Mapping[str, int]) -> None:
-    """Make the trial's settings a tuple. Raises ValueError where they are not all of one `kind`, or a whole
-    number is below its `least`."""
-    object.__setattr__(trial, "settings", tuple(trial.settings))
-    if not trial.settings or not all(isinstance(setting, kind) for setting in trial.settings):
-        raise ValueError(f"settings must be one {kind.__name__} or more, not {trial.settings!r}")
-    for name, smallest in least.items():
-        value = getattr(trial, name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < smallest:
-            raise ValueError(f"{name} must be a whole number of at least {smallest}, not {value!r}")
+@dataclass(frozen=True)
+class VariantTrial(_Settings):
+    """Settings of SAM's variants and of the re-weightings, which share their data; trained on the CPU."""
 
+    settings: tuple[VariantSetting, ...]
+    name: str = field(default="variants", compare=False)
 
-def shared_and_own(rows: Sequence[dict]) -> dict:
-    """Settings as plain values, told apart: what all of them share, and what each has of its own."""
-    shared = {name: value for name, value in rows[0].items() if all(row[name] == value for row in rows)}
-    own = [{name: value for name, value in row.items() if name not in shared} for row in rows]
-    return {"shared": shared, "settings": own}
+    experiment = "toy_variants"
+    kind = VariantSetting
+    measured = dict.fromkeys(SPLITS, FEATURES)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len({setting.data for setting in self.settings}) > 1:
+            raise ValueError("settings must share their data")
+
+    def _of_kind(self) -> dict:
+        """The protocol, and the constants of the variants."""
+        protocol = max(PROTOCOLS.get(setting.method, 1) for setting in self.settings)
+        return {"protocol": protocol, "constants": asdict(CONSTANTS)}
+
+    @property
+    def cost(self) -> tuple[str, float]:
+        """Seconds go with the steps; a method's own share is a factor of at most four."""
+        return "toy variants", 1e-3 * self.seeds * sum(setting.steps for setting in self.settings)
+
+    def _train(self, seeds: range, place: Place, threads: int) -> _Found:
+        result = train_variants(self.settings, seeds, progress=False)
+        return _Found(result.errors, result.diverged, {"heads": result.heads, "ascents": result.ascents})
 
 
 def errors(record: dict, feature: str, split: str = "test") -> np.ndarray:
-    """Errors after the last step, (setting, seed): of "easy" and "hard" the probing error, of the "model" its
-    own. NaN where the net diverged.
+    """Errors after the last step, (setting, seed): of "easy" and "hard" the probing error, of the "model" its own. NaN
+    where the net diverged.
 
-    Raises ValueError for an error that is not kept: of the training points it is the model's only.
+    Raises ValueError for an error that is not kept: of the training points the ensemble's trials keep the model's only.
     """
-    if feature not in MEASURED.get(split, ()):
-        known = "; ".join(f"{split}: {', '.join(features)}" for split, features in MEASURED.items())
+    configuration, metrics = record["configuration"], record["metrics"]
+    kept = VariantTrial.measured if configuration["experiment"] == VariantTrial.experiment else MEASURED
+    if feature not in kept.get(split, ()):
+        known = "; ".join(f"{split}: {', '.join(features)}" for split, features in kept.items())
         raise ValueError(f"feature and split must be among {known}, not {feature!r} and {split!r}")
-    trial, metrics = ToyTrial.from_configuration(record["configuration"]), record["metrics"]
+    settings = [configuration["shared"] | own for own in configuration["settings"]]
     if metrics is None:
-        return np.full((len(trial.settings), trial.seeds), np.nan)
-    points = [_points(setting.data)[split] for setting in trial.settings]
-    return np.array(metrics["wrong"][split][feature], dtype=float) / np.array(points)[:, None]
+        return np.full((len(settings), configuration["seeds"]), np.nan)
+    points = np.array([_points(setting, split) for setting in settings])
+    return np.array(metrics["wrong"][split][feature], dtype=float) / points[:, None]
 
 
 def heads(record: dict) -> np.ndarray:
@@ -145,15 +229,21 @@ def heads(record: dict) -> np.ndarray:
 
 
 def means(record: dict) -> np.ndarray:
-    """Means over the recorded steps of training, (setting, seed, 6), as named by `MEANS`: of the real and of
-    the phantom head, and of the two features' rates, phantom over real step by step.
+    """Means over the recorded steps of training, (setting, seed, 6), as named by `MEANS`: of the real and of the
+    phantom head, and of the two features' rates, phantom over real step by step.
 
-    NaN where the net diverged, where a mean is not finite, and for interventions, which have no phantom.
-    Raises ValueError where the trial has `trace_every` 0.
+    NaN where the net diverged, where a mean is not finite, and for interventions, which have no phantom. Raises
+    ValueError where the trial has `trace_every` 0.
     """
     if not record["configuration"]["trace_every"]:
         raise ValueError("record must be of a trial with trace_every above 0, not 0")
     return _array(record, "means", len(MEANS))
+
+
+def ascents(record: dict) -> np.ndarray:
+    """A variant's means through training, (setting, seed, 6), as named by `lib.toy.variants.ASCENTS`; NaN where there
+    are none."""
+    return _array(record, "ascents", len(ASCENTS))
 
 
 def _array(record: dict, name: str, length: int) -> np.ndarray:
@@ -163,26 +253,24 @@ def _array(record: dict, name: str, length: int) -> np.ndarray:
     for at, rows in enumerate([] if metrics is None else metrics[name]):
         for seed, row in enumerate(rows or []):
             if row is not None:
-                out[at, seed] = [np.nan if value is None else value for value in row]
+                out[at, seed] = np.array(row, dtype=float)
     return out
 
 
-def _metrics(result: ToyResult) -> dict:
-    """What is kept of an ensemble, as plain values: whole numbers of wrong points are shorter than errors."""
-    wrong: dict[str, dict[str, list]] = {
-        split: {feature: [] for feature in features} for split, features in MEASURED.items()
-    }
-    for at, setting in enumerate(result.settings):
-        for split, features in MEASURED.items():
-            for feature in features:
-                error = result.error(feature, split)[at, :, -1] * _points(setting.data)[split]
-                wrong[split][feature].append([None if np.isnan(count) else round(count) for count in error])
-    out = {"wrong": wrong, "heads": _rows(result.heads[:, :, -1], result.diverged)}
-    if result.traces is not None:
-        followed = np.array(["fixed" not in (s.importance, s.effective) for s in result.settings])
-        rows = _rows(np.stack([_trace_means(trace) for trace in result.traces]), result.diverged)
-        out["means"] = [row if keep else None for row, keep in zip(rows, followed)]
-    return out
+def _rows(values: np.ndarray, diverged: np.ndarray) -> list:
+    """Values (setting, seed, n) as nested lists of four digits; None where diverged, or not finite."""
+
+    def plain(row: np.ndarray) -> list | None:
+        numbers = [float(f"{value:.4g}") if np.isfinite(value) else None for value in row]
+        return numbers if np.isfinite(row).any() else None
+
+    values = np.where(diverged[..., None], np.nan, values)
+    return [[plain(row) for row in rows] for rows in values]
+
+
+def _counts(values: np.ndarray) -> list:
+    """Whole numbers (setting, seed) as nested lists; None for NaN."""
+    return [[None if np.isnan(value) else round(value) for value in row] for row in values]
 
 
 def _trace_means(trace: np.ndarray) -> np.ndarray:
@@ -193,35 +281,25 @@ def _trace_means(trace: np.ndarray) -> np.ndarray:
         return np.concatenate([trace, rates], axis=-1).mean(axis=1)
 
 
-def _rows(values: np.ndarray, diverged: np.ndarray) -> list:
-    """Values (setting, seed, n) as nested lists of four digits; None where diverged, or not finite."""
-    return [
-        [
-            None if gone else [float(f"{value:.4g}") if np.isfinite(value) else None for value in row]
-            for row, gone in zip(*rows)
-        ]
-        for rows in zip(values, diverged)
-    ]
+def _points(setting: dict, split: str) -> int:
+    """Points of one split, by a setting's plain values."""
+    return setting.get("data", setting)["training_points" if split == "train" else "test_points"]
 
 
-def _points(data: ToyConstants) -> dict[str, int]:
-    return dict(zip(SPLITS, (data.training_points, data.test_points, data.test_points)))
+def _plain(values: Any) -> dict:
+    """A setting, or its data's constants, as plain values in which 1 and 1.0 are the same: a number has its default's
+    type."""
+    found = {}
+    for of_setting in fields(values):
+        value, kind = getattr(values, of_setting.name), type(of_setting.default)
+        found[of_setting.name] = kind(value) if kind in (float, int) else value
+    nested = {"data": _plain(values.data), "head": [float(w) for w in values.head]} if "data" in found else {}
+    return found | nested
 
 
-def _plain(setting: ToySetting) -> dict:
-    """One flat dictionary of a setting and its data constants, in which 1 and 1.0 are the same."""
-    values = asdict(setting)
-    data = values.pop("data")
-    defaults = asdict(ToySetting()) | asdict(ToyConstants())
-    flat = {
-        name: float(value) if isinstance(defaults[name], float) else value for name, value in (values | data).items()
-    }
-    whole = {name: int(value) for name, value in flat.items() if isinstance(defaults[name], int)}
-    return flat | whole | {"head": [float(weight) for weight in setting.head]}
-
-
-def _setting(flat: dict) -> ToySetting:
-    """The setting that `_plain` gives as `flat`."""
-    data = ToyConstants(**{name: flat[name] for name in CONSTANTS})
-    own = {name: value for name, value in flat.items() if name not in CONSTANTS}
-    return ToySetting(**own | {"data": data, "head": tuple(flat["head"])})
+def _setting(kind: type, values: dict) -> Any:
+    """The setting of a `kind` that has these plain values, its data's constants nested or among them."""
+    constants = values.get("data", values)
+    data = ToyConstants(**{constant.name: constants[constant.name] for constant in fields(ToyConstants)})
+    names = {of_setting.name for of_setting in fields(kind)} - {"data", "head"}
+    return kind(**{name: values[name] for name in names}, data=data, head=tuple(values["head"]))
