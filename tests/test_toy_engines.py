@@ -9,7 +9,6 @@ import torch
 from hypothesis import given
 from hypothesis import settings as budget
 from hypothesis import strategies as st
-from toy_nets import toy_net
 
 from lib.data.toy import ToyConstants, sample
 from lib.models import ToyNet
@@ -28,6 +27,7 @@ from lib.toy.ensemble import (
     train,
     unpack,
 )
+from lib.toy.stack import initial, module
 
 SMALL = ToyConstants(training_points=60, test_points=100)
 METHODS = {
@@ -98,7 +98,7 @@ def loss_of(net: ToyNet, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("rho", [0.0, 0.7])
 def test_an_ensemble_member_is_the_toy_net_trained_with_the_optimizer(rho):
     setting = lsam(rho, data=SMALL, epochs=2)
-    net = toy_net(5, setting.width)
+    net = module(initial([5], setting.width, setting.head)[0])
     optimizer = LSAM(net, base=torch.optim.SGD, rho=rho, lr=setting.learning_rate)
     points = sample(SMALL, 5)
     x, y = torch.from_numpy(points.x), torch.from_numpy(points.y)

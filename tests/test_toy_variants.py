@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from toy_nets import toy_net
 
 from lib.data.toy import ToyConstants, sample
 from lib.models import ToyNet
@@ -20,7 +19,7 @@ from lib.toy.ensemble import lsam, sgd
 from lib.toy.ensemble import train as train_ensemble
 from lib.toy.nets import batch_order
 from lib.toy.reweighting import BINS, GroupDRO, balanced, group, upsampled
-from lib.toy.stack import errors, evaluate, initial, margins, mistakes, orthogonal, unit
+from lib.toy.stack import errors, evaluate, initial, margins, mistakes, module, orthogonal, unit
 from lib.toy.variants import METHODS, Net, VariantSetting, train, trained
 
 SMALL = ToyConstants(training_points=60, test_points=100)
@@ -40,7 +39,7 @@ def setting(method: str, **others) -> VariantSetting:
 
 def trained_alone(method: str, chosen: VariantSetting, seed: int) -> ToyNet:
     """The toy net trained with the optimizer of `lib.optim`."""
-    net = toy_net(seed, chosen.width)
+    net = module(initial([seed], chosen.width, chosen.head)[0])
     settings = {"lr": chosen.learning_rate, "weight_decay": chosen.weight_decay}
     optimizer = VARIANTS[method](net, chosen.rho, settings)
     if isinstance(optimizer, ESAM):
@@ -95,6 +94,28 @@ def test_net_of_a_stack_is_the_toy_net_trained_with_the_optimizer(method, others
     assert (theta[1] - start[0]).norm() > 0.1  # they have gone somewhere
 
 
+@pytest.mark.parametrize("method", ["sam", "asam", "sam_decay_inside", "lsam", "adam", "sam_adam"])
+def test_optimizer_without_a_rule_takes_the_same_steps_alone(method) -> None:
+    nets = [Net(setting(method, weight_decay=0.01), 3), Net(setting(method, learning_rate=0.01, weight_decay=0.01), 4)]
+    rows = np.stack([batch_order(net.seed, 60, 3).ravel() for net in nets])
+    start = initial([3, 4], 16, (1.0, 1.0))
+    (ours, seen), (alone, seen_alone) = trained(nets), variants.run_alone(start.clone(), method, nets, rows)
+    torch.testing.assert_close(alone, ours, rtol=0, atol=1e-5)
+    assert (alone - start).flatten(1).norm(dim=1).min() > 0.05
+    if method == "lsam":  # its one pass is taken at the phantom of the head alone, which no forward pass shows
+        assert np.isnan(seen_alone.means()).any() and np.isfinite(seen.means()).all()
+    else:
+        np.testing.assert_allclose(seen_alone.means(), seen.means(), atol=1e-5)
+
+
+def test_method_that_only_the_table_of_optimizers_has_is_trained_in_the_toy(monkeypatch) -> None:
+    monkeypatch.delitem(rules.RULES, "asam")
+    assert variants.RULES is rules.RULES and "asam" in METHODS
+    result = train([setting("asam")], range(2), progress=False)
+    monkeypatch.undo()
+    np.testing.assert_allclose(result.heads, train([setting("asam")], range(2), progress=False).heads, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     "ours, theirs",
     [(VariantSetting("sgd", **SHORT), sgd(**SHORT)), (VariantSetting("lsam", 0.7, **SHORT), lsam(0.7, **SHORT))],
@@ -129,7 +150,8 @@ def test_rho_zero_is_sgd(method) -> None:
 
 def test_gradient_is_that_of_the_weighted_loss() -> None:
     torch.manual_seed(0)
-    net, theta = toy_net(5, 16), initial([5], 16, (1.0, 1.0))
+    theta = initial([5], 16, (1.0, 1.0))
+    net = module(theta.clone()[0])
     x, y, weights = torch.randn(1, 7, 4), torch.randn(1, 7).sign(), torch.rand(1, 7)
     losses, gradient = evaluate(theta, x, y, weights)
     expected = torch.nn.functional.softplus(-y[0] * net(x[0]))
@@ -141,7 +163,8 @@ def test_gradient_is_that_of_the_weighted_loss() -> None:
 
 
 def test_gradient_of_a_point_that_fits_well_is_not_lost_before_float32_ends() -> None:
-    net, theta = toy_net(5, 16), initial([5], 16, (1.0, 1.0))
+    theta = initial([5], 16, (1.0, 1.0))
+    net = module(theta.clone()[0])
     x = torch.tensor([[[0.0, 0.0, 1.0, 1.0]]])
     with torch.no_grad():
         logit = net(x[0]).item()

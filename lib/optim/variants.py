@@ -15,6 +15,7 @@ from lib.optim.esam import ESAM
 from lib.optim.sam import LSAM, SAM
 
 Settings = Mapping[str, Any]  # the base optimizer's: lr, momentum, weight_decay
+Loss = Callable[..., Tensor]
 Builder = Callable[[nn.Module, float, Settings], Optimizer]
 
 
@@ -56,17 +57,22 @@ VARIANTS = {name: build for name, (_, build) in _TABLE.items()}
 WITHOUT_RADIUS = ("sgd", "adam")  # methods that have no rho: it is 0
 
 
-def take_step(model: nn.Module, optimizer: Optimizer, inputs: Tensor, labels: Tensor) -> Tensor:
-    """One update on one batch, cross-entropy; returns the mean loss at the parameters before it."""
+def take_step(
+    model: nn.Module, optimizer: Optimizer, inputs: Tensor, labels: Tensor, loss: Loss = F.cross_entropy
+) -> Tensor:
+    """One update on one batch; returns the mean loss at the parameters before it.
+
+    loss: of logits and labels, with `reduction` as torch's losses have it.
+    """
     if isinstance(optimizer, LSAM):
-        return optimizer.step_fused(inputs, lambda logits: F.cross_entropy(logits, labels))
+        return optimizer.step_fused(inputs, lambda logits: loss(logits, labels))
     if isinstance(optimizer, ESAM):
-        return optimizer.step(lambda which: F.cross_entropy(model(inputs[which]), labels[which], reduction="none"))
+        return optimizer.step(lambda which: loss(model(inputs[which]), labels[which], reduction="none"))
 
     def closure() -> Any:
         optimizer.zero_grad()
-        loss = F.cross_entropy(model(inputs), labels)
-        loss.backward()
-        return loss
+        mean = loss(model(inputs), labels)
+        mean.backward()
+        return mean
 
     return cast(Tensor, optimizer.step(closure))

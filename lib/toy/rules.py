@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lib.optim import variants
 from lib.optim.constants import CONSTANTS as C
 from lib.toy.stack import norm, orthogonal, unit
 
 REWEIGHTINGS = ("jtt", "group_dro")
-WITHOUT_RADIUS = ("sgd", "adam", *REWEIGHTINGS)
+WITHOUT_RADIUS = (*variants.WITHOUT_RADIUS, *REWEIGHTINGS)
 MASKS = 0xE5  # makes the masks' stream of a seed another than its data's
 
 

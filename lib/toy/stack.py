@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import pad, softplus
 
 from lib.data.toy import ToySample
+from lib.models import ToyNet
 from lib.toy import stack_kernel as kernel
 from lib.toy.nets import features, initial_nets, unpack
 
@@ -23,6 +24,21 @@ def initial(seeds: Sequence[int], width: int, head: tuple[float, float]) -> Tens
     """theta at the start: the nets that the ensemble's engines start from, one for each entry of `seeds`."""
     ends = np.array(head, dtype=np.float32)[:, None]
     return torch.from_numpy(np.stack([np.concatenate([initial_nets(s, width), ends], axis=1) for s in seeds]))
+
+
+def module(theta: Tensor) -> ToyNet:
+    """The torch net of one net's theta (2, size + 1), whose memory it shares."""
+    net = ToyNet(unpack(theta[:, :-1].numpy())["b1"].shape[-1])
+    for body, flat in zip((net.easy, net.hard), theta[:, :-1].numpy()):
+        part = {name: torch.from_numpy(values) for name, values in unpack(flat).items()}
+        for layer, weight, bias in zip(body[::2], ("W1", "W2", "w3"), ("b1", "b2", "b3")):
+            inputs = part[weight].shape[0]
+            layer.weight, layer.bias = (
+                nn.Parameter(part[weight].view(inputs, -1).T),
+                nn.Parameter(part[bias].view(-1)),
+            )
+    net.head.weight = nn.Parameter(theta[:, -1][None])
+    return net
 
 
 LARGE = 1e30

@@ -14,17 +14,19 @@ from typing import cast
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 from tqdm import tqdm
 
 from lib import device
 from lib.data.toy import SPLITS, ToyConstants, ToySample, sample
+from lib.optim.variants import VARIANTS, take_step
 from lib.toy import reweighting
 from lib.toy.ensemble import FEATURES
 from lib.toy.nets import batch_order
 from lib.toy.rules import RULES, WITHOUT_RADIUS, Adam, State
-from lib.toy.stack import Weights, errors, evaluate, initial, mistakes
+from lib.toy.stack import Weights, errors, evaluate, initial, mistakes, module
 
-METHODS = tuple(RULES)
+METHODS = (*RULES, *(name for name in VARIANTS if name not in RULES))
 WATCHED = 60  # steps from one record of the phantom to the next
 # The real head, the phantom's, the share of ||epsilon||^2 that falls on the head, and epsilon's length there.
 ASCENTS = ("w_easy", "w_hard", "phantom_easy", "phantom_hard", "head_share", "head_radius")
@@ -179,6 +181,8 @@ def trained(nets: Sequence[Net], progress: bool = False) -> tuple[Tensor, Ascent
         step_sizes = [net.setting.step_size for net in nets]
         groups = reweighting.GroupDRO(training, first.groups, step_sizes)
         rows = reweighting.balanced(list(groups.groups.numpy()), [net.seed for net in nets], rows.shape[1])
+    if first.method not in RULES:
+        return run_alone(start, first.method, nets, rows, progress)
     return run(start, first.method, nets, rows, groups, progress)
 
 
@@ -193,7 +197,7 @@ def run(
 ) -> tuple[Tensor, Ascents]:
     """Take the steps of `method` on theta, in place; rows (m, steps * batch): the points in order of use."""
     size, rule = nets[0].setting.batch_size, RULES[method]
-    x, y = (torch.from_numpy(np.stack([getattr(net.points(), name) for net in nets])) for name in "xy")
+    x, y = _points_of(nets)
     rho, rate, decay = (
         torch.tensor([getattr(net.setting, name) for net in nets])[:, None, None]
         for name in ("rho", "learning_rate", "weight_decay")
@@ -201,9 +205,7 @@ def run(
     outside = decay if decay.any() and method != "sam_decay_inside" else None
     state, adam = State(rho, decay, [net.seed for net in nets]), Adam() if method.endswith("adam") else None
     each, ascents = torch.arange(len(nets))[:, None], Ascents(len(nets))
-    for step in tqdm(
-        range(rows.shape[1] // size), desc=f"toy {method}", delay=2, unit="step", disable=None if progress else True
-    ):
+    for step in _steps(method, rows.shape[1] // size, progress):
         chosen = torch.from_numpy(rows[:, step * size : (step + 1) * size].astype(np.int64))
         batch = x[each, chosen], y[each, chosen]
 
@@ -219,6 +221,46 @@ def run(
             g = torch.addcmul(g, theta, outside)
         theta.addcmul_(g if adam is None else adam(g), -rate)
     return theta, ascents
+
+
+def run_alone(
+    theta: Tensor, method: str, nets: Sequence[Net], rows: np.ndarray, progress: bool = False
+) -> tuple[Tensor, Ascents]:
+    """As `run`, for a method without a rule: the optimizer that `lib.optim.variants` lists takes the steps, with one
+    net after another. That takes some hundred times as long."""
+    size, ascents = nets[0].setting.batch_size, Ascents(len(nets))
+    x, y = _points_of(nets)
+    models = [module(own) for own in theta]
+    settings = [{"lr": net.setting.learning_rate, "weight_decay": net.setting.weight_decay} for net in nets]
+    optimizers = [VARIANTS[method](model, net.setting.rho, own) for model, net, own in zip(models, nets, settings)]
+    visited: list[Tensor] = []  # where a net was evaluated in the current step
+    for model, own in zip(models, theta):
+        model.register_forward_pre_hook(lambda *_, own=own: visited.append(own.clone()))
+    for step in _steps(method, rows.shape[1] // size, progress):
+        before, phantom = theta.clone(), theta.clone()
+        for number, chosen in enumerate(rows[:, step * size : (step + 1) * size]):
+            visited.clear()
+            take_step(models[number], optimizers[number], x[number, chosen], y[number, chosen], _logistic)
+            if len(visited) > 1:
+                phantom[number] = visited[1]
+        if step % WATCHED == 0:
+            ascents.add(step, before, phantom)
+    return theta, ascents
+
+
+def _points_of(nets: Sequence[Net]) -> tuple[Tensor, Tensor]:
+    """The training points of every net: x (m, n, 4), y (m, n)."""
+    points = [net.points() for net in nets]
+    return torch.from_numpy(np.stack([one.x for one in points])), torch.from_numpy(np.stack([one.y for one in points]))
+
+
+def _logistic(logits: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    losses = softplus(-y * logits)
+    return losses.mean() if reduction == "mean" else losses
+
+
+def _steps(method: str, count: int, progress: bool) -> Iterable[int]:
+    return tqdm(range(count), desc=f"toy {method}", delay=2, unit="step", disable=None if progress else True)
 
 
 class Ascents:
