@@ -1,14 +1,12 @@
 """The paper's claims C1 to C12 and how one is judged: by checks that a chapter states before it looks at
 the numbers."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import yaml
@@ -80,7 +78,7 @@ class Check:
         return values
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Check:
+    def from_json(cls, values: dict[str, Any]) -> Self:
         """The check that `as_json` wrote."""
         stored = (values["effect"] or {}).items()
         effect = Estimate(**{name: math.nan if value is None else value for name, value in stored}) if stored else None
@@ -118,22 +116,17 @@ class Judgement:
 
     def as_json(self) -> dict[str, Any]:
         """The judgement as plain JSON values."""
-        return {
-            "claim": self.claim.id,
-            "checks": [check.as_json() for check in self.checks],
-            "stored_seconds": round(self.stored_seconds),
-        }
+        checks = [check.as_json() for check in self.checks]
+        return {"claim": self.claim.id, "checks": checks, "stored_seconds": round(self.stored_seconds)}
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict, dict[str, Any]]:
         """No more to show than text and HTML; in the output's metadata itself, for the scorecard to read."""
         return {}, {JUDGEMENT: self.as_json()}
 
     def __repr__(self) -> str:
-        lines = [f"{self.claim.id}: {verdict_in_words(self.checks)}"]
-        lines += [
-            f"  {check.outcome}: {check.words}" + (f": {check.effect}" if check.effect else "") for check in self.checks
-        ]
-        return "\n".join(lines)
+        effects = (f": {check.effect}" if check.effect else "" for check in self.checks)
+        lines = [f"  {check.outcome}: {check.words}{effect}" for check, effect in zip(self.checks, effects)]
+        return "\n".join([f"{self.claim.id}: {verdict_in_words(self.checks)}", *lines])
 
     def _repr_html_(self) -> str:
         from book.templates import render  # here: a kernel that judges nothing starts without it

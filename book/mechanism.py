@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import plotly.graph_objects as go
 from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm, Normalize
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from plotly.subplots import make_subplots
@@ -27,6 +27,7 @@ FEATURES = {"easy": style.EASY, "hard": style.HARD}
 KINDS = {"real": (0, (3, 1.5)), "phantom": "-"}  # weights, and how they are drawn
 SMALL = {"fontsize": 7, "borderpad": 0, "labelspacing": 0.25, "handlelength": 2.4}  # a legend in a panel
 LINE = {"markersize": 3.8, "linewidth": 1.4}
+EASY, HARD = r"easy, $y\,w_e f_e$", r"hard, $y\,w_h f_h$"
 
 
 def through_training(
@@ -247,22 +248,18 @@ def weight_maps(parts: Decomposition, head: np.ndarray, bins: int = 14) -> Figur
     size = style.PAGE_WIDTH, 2.05 * len(NETS) + 0.9
     fig, axes = plt.subplots(len(NETS), 4, figsize=size, sharex="row", sharey="row")
     tables = [pooled_maps(at(parts, net), bins) for net in range(len(NETS))]
-    lightest = min(np.nanmin(style.shown(table)) for row in tables for table in row[:2])
-    weight = LogNorm(10 ** np.floor(np.log10(lightest)), 1)
+    weight = style.weight_scale([table for row in tables for table in row[:2]])
     bound = max(style.decades(row[2])[1] for row in tables)
     most = max(row[2].count.max() for row in tables)
-    for net, (name, row, (real, phantom, ratio)) in enumerate(zip(NETS, axes, tables)):
-        weights = style.weight_map(row[0], real, style.shown(real), weight, "viridis")
-        style.weight_map(row[1], phantom, style.shown(phantom), weight, "viridis")
-        ratios = style.weight_map(row[2], ratio, style.decades(ratio)[0], Normalize(-bound, bound), style.DIVERGING)
-        counts = style.weight_map(row[3], ratio, ratio.count.astype(float), LogNorm(1, most), "Greys")
-        _level_lines(row[0], real, 1, 1)
-        _level_lines(row[1], real, *(1 - head_change(at(parts, net), head[net]).mean(axis=0)))
-        row[0].set_ylabel(f"{name}\n" + r"hard, $y\,w_h f_h$")
+    for net, (name, row, maps) in enumerate(zip(NETS, axes, tables)):
+        weights, ratios = style.weight_maps(row, maps, weight, bound)
+        counts = style.weight_map(row[3], maps[2], maps[2].count.astype(float), LogNorm(1, most), "Greys")
+        _level_lines(row[0], maps[0], 1, 1)
+        _level_lines(row[1], maps[0], *(1 - head_change(at(parts, net), head[net]).mean(axis=0)))
+        row[0].set_ylabel(f"{name}\n{HARD}")
     for panel, title in zip(axes[0], (*style.WEIGHTS, "points")):
         panel.set_title(title, loc="center")
-    for panel in axes[-1]:
-        panel.set_xlabel(r"easy, $y\,w_e f_e$")
+    plt.setp(axes[-1], xlabel=EASY)
     bar = {"orientation": "horizontal", "pad": 0.03, "aspect": 22, "shrink": 0.92}
     fig.colorbar(weights, ax=axes[:, :2], label="median weight", **{**bar, "aspect": 44, "shrink": 0.7})
     reach = max(1, int(bound))
@@ -277,11 +274,9 @@ def maps_through_training(parts: Decomposition, epochs: Sequence[int], bins: int
     ratios has a scale of its own, written below it."""
     fig, axes = plt.subplots(3, len(epochs), figsize=(style.PAGE_WIDTH, 4.3), squeeze=False)
     for c, column in enumerate(axes.T):
-        real, phantom, ratio = pooled_maps(at(parts, c), bins)
-        values, bound = style.decades(ratio)
-        weights = style.weight_map(column[0], real, style.shown(real), LogNorm(floor, 1), "viridis")
-        style.weight_map(column[1], phantom, style.shown(phantom), LogNorm(floor, 1), "viridis")
-        ratios = style.weight_map(column[2], ratio, values / bound, Normalize(-1, 1), style.DIVERGING)
+        maps = pooled_maps(at(parts, c), bins)
+        bound = style.decades(maps[2])[1]
+        weights, ratios = style.weight_maps(column, maps, LogNorm(floor, 1), 1, bound)
         factor = f"{10**bound:.2g}" if bound < 2 else f"10^{{{bound:.1f}}}"
         column[2].set_xlabel(rf"× or ÷ ${factor}$", fontsize=7.5, labelpad=1)
         for panel in column:
@@ -292,15 +287,11 @@ def maps_through_training(parts: Decomposition, epochs: Sequence[int], bins: int
         panel.set_ylabel(label)
     _epoch_titles(axes[0], epochs)
     bar = {"pad": 0.015, "fraction": 0.05}
-    bars = {
-        "median weight": fig.colorbar(weights, ax=axes[:2], extend="min", aspect=30, **bar),
-        "less   more": fig.colorbar(ratios, ax=axes[2], extend="both", aspect=15, ticks=[], **bar),
-    }
-    for label, one in bars.items():
-        one.set_label(label, fontsize=8.5)
-        one.ax.tick_params(labelsize=7.5)
-    fig.supxlabel(r"easy, $y\,w_e f_e$", fontsize=9)
-    fig.supylabel(r"hard, $y\,w_h f_h$", fontsize=9)
+    above = fig.colorbar(weights, ax=axes[:2], extend="min", aspect=30, **bar)
+    below = fig.colorbar(ratios, ax=axes[2], extend="both", aspect=15, ticks=[], **bar)
+    style.small_bars({"median weight": above, "less   more": below})
+    fig.supxlabel(EASY, fontsize=9)
+    fig.supylabel(HARD, fontsize=9)
     return fig
 
 
@@ -322,8 +313,7 @@ def effects_through_training(found: Effects, epochs: Sequence[int]) -> Figure:
         panel.set_title(title, fontsize=9)
         panel.set_xscale("symlog", linthresh=1, linscale=0.4)
         panel.set(xlabel="epoch", xlim=(-0.08, 1.15 * epochs[-1]))
-        panel.set_xticks([0, 1, 10, 100], ["0", "1", "10", "100"])
-        panel.minorticks_off()
+        style.plain(panel.xaxis, ticks=[0, 1, 10, 100])
     for panel in axes[1:]:
         panel.axhline(0, color=style.GREY, linewidth=0.7)
     for panel in axes[:2]:

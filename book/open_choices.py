@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 from scipy.stats import qmc
 from sklearn.inspection import permutation_importance
 from sklearn.metrics import balanced_accuracy_score
@@ -84,14 +84,9 @@ def common(values: Mapping[str, float]) -> dict:
     if values.keys() != OURS.keys():
         raise ValueError(f"values must be of {', '.join(OURS)}, not of {', '.join(values)}")
     v = dict(values)
-    data = ToyConstants(
-        complexity=v["complexity"],
-        inner=_digits(v["gap"] * v["outer"]),
-        outer=v["outer"],
-        easy_scale=v["easy_scale"],
-        hard_scale=v["hard_scale"],
-        uniform_noise=_digits(v["noise"] * v["hard_scale"] * v["outer"]),
-    )
+    products = {"inner": v["gap"] * v["outer"], "uniform_noise": v["noise"] * v["hard_scale"] * v["outer"]}
+    as_they_are = {name: v[name] for name in ("complexity", "outer", "easy_scale", "hard_scale")}
+    data = ToyConstants(**as_they_are, **{name: _digits(value) for name, value in products.items()})
     whole = {name: int(v[name]) for name in ("width", "epochs")}
     return {"data": data, **whole, "learning_rate": v["learning_rate"], "head": (v["head_easy"], v["head_hard"])}
 
@@ -195,17 +190,11 @@ def read(records: Sequence[dict], extra: Sequence[dict] = ()) -> Points:
         parts = [np.stack([measure(one, *which) for one in some]) for some in (records, extra) if some]
         return np.concatenate([part[:, : len(RADII)] for part in parts], axis=1)[:, order]
 
+    values = pd.DataFrame([values_of(setting) for setting in first[: len(records)]])
+    measured = [swept(errors, *which) for which in (("hard",), ("easy",), ("hard", "validation"), ("model", "train"))]
     fixed = np.stack([errors(record, "hard")[len(RADII) :] for record in records])
-    return Points(
-        pd.DataFrame([values_of(setting) for setting in first[: len(records)]]),
-        tuple(np.take(rhos, order).tolist()),
-        swept(errors, "hard"),
-        swept(errors, "easy"),
-        swept(errors, "hard", "validation"),
-        swept(errors, "model", "train"),
-        swept(means),
-        fixed.reshape(len(records), len(EFFECTS), len(RATIOS), -1),
-    )
+    fixed = fixed.reshape(len(records), len(EFFECTS), len(RATIOS), -1)
+    return Points(values, tuple(np.take(rhos, order).tolist()), *measured, swept(means), fixed)
 
 
 def strata(points: Points) -> dict[str, np.ndarray]:
@@ -347,13 +336,12 @@ Shares = dict[str, dict[str, Estimate]]  # part of a claim -> stratum -> share
 
 def shares(claims: Mapping[str, Mapping[str, np.ndarray]], strata: Mapping[str, np.ndarray]) -> dict[str, Shares]:
     """Of every claim the shares of the whole, under its own name, and of its parts."""
-    return {
-        claim: {
-            part: {stratum: share(held, among) for stratum, among in strata.items()}
-            for part, held in ({claim: whole(parts)} | dict(parts)).items()
-        }
-        for claim, parts in claims.items()
-    }
+    found = {claim: {claim: whole(parts)} | dict(parts) for claim, parts in claims.items()}
+
+    def by_stratum(held: np.ndarray) -> dict[str, Estimate]:
+        return {stratum: share(held, among) for stratum, among in strata.items()}
+
+    return {claim: {part: by_stratum(held) for part, held in parts.items()} for claim, parts in found.items()}
 
 
 @dataclass(frozen=True)
@@ -367,6 +355,9 @@ class Explanation:
 
     importance: pd.Series
     accuracy: float
+
+
+Explanations = Mapping[str, Explanation | None]  # of claims
 
 
 def explain(values: pd.DataFrame, held: np.ndarray, seed: int = 0) -> Explanation | None:
@@ -390,6 +381,11 @@ STRATA = {
     "premise": ("the premise holds", style.SAM, "s"),
     "to gain": ("and there is something to gain", style.LSAM, "D"),
 }
+OUTCOMES = {
+    "no premise": {"c": style.GREY, "marker": ".", "s": 12, "linewidths": 0},
+    "holds": {"c": style.LSAM, "marker": "o", "s": 18, "linewidths": 0},
+    "fails": {"c": style.SGD, "marker": "x", "s": 24, "linewidths": 1.1},
+}
 FINE = {"markersize": 4, "linewidth": 1.1}
 
 
@@ -403,8 +399,7 @@ def figure_shares(found: Mapping[str, Shares]) -> Figure:
     style.rows(axes, [part for _, part, _ in rows])
     for label, (claim, part, _) in zip(axes.get_yticklabels(), rows):
         label.set_fontweight("bold" if part == claim else "normal")
-    limits = {"xlim": (-0.02, 1.02), "ylim": (len(rows) - 0.5, -0.5)}
-    axes.set(xlabel="share of settings in which it holds", **limits)
+    axes.set(xlabel="share of settings in which it holds", xlim=(-0.02, 1.02), ylim=(len(rows) - 0.5, -0.5))
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     fig.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=len(STRATA))
     return fig
@@ -413,8 +408,7 @@ def figure_shares(found: Mapping[str, Shares]) -> Figure:
 def change(values: Mapping[str, float]) -> str:
     """What sets a point of the one-at-a-time study apart from our choice, in symbols."""
     changed = [choice for choice in CHOICES if not np.isclose(values[choice.name], choice.ours)]
-    degrees = {"complexity": "°"}
-    words = [f"{one.symbol} = {values[one.name]:g}{degrees.get(one.name, '')}" for one in changed]
+    words = [f"{one.symbol} = {values[one.name]:g}" + "°" * (one.name == "complexity") for one in changed]
     return ", ".join(words) or "our choice"
 
 
@@ -445,16 +439,12 @@ def figure_alone(
     right.set(title="parts that hold", **ticks)
     right.tick_params(length=0)
     right.spines[:].set_visible(False)
-    limits = len(names) - 0.5, -0.5
-    left.set(title="gain of LSAM over SGD", xlabel="fall of the hard probing error", ylim=limits)
+    left.set(title="gain of LSAM over SGD", xlabel="fall of the hard probing error", ylim=(len(names) - 0.5, -0.5))
     return fig
 
 
 def figure_where(
-    values: pd.DataFrame,
-    held: Mapping[str, np.ndarray],
-    judged: np.ndarray,
-    explained: Mapping[str, Explanation | None],
+    values: pd.DataFrame, held: Mapping[str, np.ndarray], judged: np.ndarray, explained: Explanations
 ) -> Figure:
     """One panel a claim: at which points it is `held`, against the two constants that decide it most (the
     first two where nothing explains it); points that are not `judged` (n,) are small dots."""
@@ -463,16 +453,11 @@ def figure_where(
     for panel, (claim, holds) in zip(axes.flat, held.items()):
         explanation = explained[claim]
         across, up = values.columns[:2] if explanation is None else explanation.importance.index[:2]
-        for chosen, label, look in (
-            (~judged, "no premise", {"c": style.GREY, "marker": ".", "s": 12, "linewidths": 0}),
-            (judged & holds, "holds", {"c": style.LSAM, "marker": "o", "s": 18, "linewidths": 0}),
-            (judged & ~holds, "fails", {"c": style.SGD, "marker": "x", "s": 24, "linewidths": 1.1}),
-        ):
+        for chosen, (label, look) in zip((~judged, judged & holds, judged & ~holds), OUTCOMES.items()):
             panel.scatter(values[across][chosen], values[up][chosen], label=label, **look)
         _choice_axis(panel.xaxis, across)
         _choice_axis(panel.yaxis, up)
-        known = "" if explanation is None else f" (tree: {explanation.accuracy:.2f})"
-        panel.set_title(claim + known)
+        panel.set_title(claim + ("" if explanation is None else f" (tree: {explanation.accuracy:.2f})"))
     for panel in axes.flat[len(held) :]:
         panel.set_visible(False)
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
@@ -485,9 +470,7 @@ def _choice_axis(axis: Axis, name: str) -> None:
     axis.set_label_text(choice.symbol)
     if choice.scale != "linear":
         axis.axes.set(**{f"{axis.axis_name}scale": "log"})
-        ticks = sorted({choice.low, choice.ours, choice.high})
-        axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
-        axis.set_minor_locator(NullLocator())
+        style.plain(axis, ticks=sorted({choice.low, choice.ours, choice.high}))
 
 
 def figure_sensitivity(correlations: pd.DataFrame) -> Figure:

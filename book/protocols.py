@@ -4,6 +4,7 @@ with what they lack of the paper's protocol."""
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,8 @@ TITLES = {
     "birds_on_scenes": "birds on scenes",
 }
 NOT_RUN = "not run here"
+Settings = dict[str, ImageTrial]  # the setting of each method
+Records = list[dict]
 
 
 @dataclass(frozen=True)
@@ -60,24 +63,20 @@ TABLE_1 = PAIRED | FULL
 # importance weights of 8 batches of 128 images.
 REDUCED_WEIGHTS = "resnet18_imagenet_to_layer3.pt"
 REDUCED = {
-    name: Protocol(
-        grouped(name, "sgd", epochs=epochs, weights=REDUCED_WEIGHTS), (0.001, 0.01), (0.02, 0.07), (1, epochs), 8
-    )
-    for name, epochs in (("celeba", 2), ("birds_on_scenes", 4))
+    name: Protocol(grouped(name, "sgd", epochs=n, weights=REDUCED_WEIGHTS), (0.001, 0.01), (0.02, 0.07), (1, n), 8)
+    for name, n in (("celeba", 2), ("birds_on_scenes", 4))
 }
 NATURAL = {"reduced": REDUCED, "full": FULL}
+Whole = Protocol | None  # the paper's protocol for some images, if it has one
 
 
 def grid(protocol: Protocol) -> list[ImageTrial]:
     """The sweep: every learning rate with SGD and with SAM at every radius, on seed 0."""
-    return [
-        replace(protocol.base, lr=lr, rho=rho, method="sam" if rho else "sgd")
-        for lr in protocol.rates
-        for rho in (0.0, *protocol.radii)
-    ]
+    pairs = product(protocol.rates, (0.0, *protocol.radii))
+    return [replace(protocol.base, lr=lr, rho=rho, method="sam" if rho else "sgd") for lr, rho in pairs]
 
 
-def selected(protocol: Protocol, store: Store) -> dict[str, ImageTrial] | None:
+def selected(protocol: Protocol, store: Store) -> Settings | None:
     """The setting chosen for each method on seed 0, SGD's and SAM's separately; None while the sweep is not complete.
 
     Validation data select, see `best_record`; a single setting needs no record. Raises ValueError where all trials of
@@ -90,30 +89,25 @@ def selected(protocol: Protocol, store: Store) -> dict[str, ImageTrial] | None:
             records = [store.read(trial.configuration) for trial in sweep]
             if None in records:
                 return None
-            best = best_record(records)
-            if best is None:
-                raise ValueError(
-                    f"sweep must hold a trial that finished, but all {len(sweep)} as {sweep[0].label} did not"
-                )
+            if (best := best_record(records)) is None:
+                all_of_it = f"all {len(sweep)} as {sweep[0].label}"
+                raise ValueError(f"sweep must hold a trial that finished, but {all_of_it} did not")
             sweep = [sweep[records.index(best)]]
         chosen[method] = sweep[0]
     return chosen | ({"lsam": replace(chosen["sam"], method="lsam")} if protocol.lsam else {})
 
 
-def comparison(protocol: Protocol, settings: Mapping[str, ImageTrial], seeds: int) -> list[ImageTrial]:
+def comparison(protocol: Protocol, settings: Settings, seeds: int) -> list[ImageTrial]:
     """The untrained net and every method at its setting, with seeds 0, 1, ...: paired by seed."""
     nets = replace(protocol.base, epochs=0), *settings.values()
     return [replace(trial, seed=seed) for seed in range(seeds) for trial in nets]
 
 
-def weight_trials(protocol: Protocol, settings: Mapping[str, ImageTrial], seeds: int) -> list[WeightTrial]:
+def weight_trials(protocol: Protocol, settings: Settings, seeds: int) -> list[WeightTrial]:
     """Importance weights of the nets of SGD and SAM on each seed, at SAM's radius, at the protocol's moments."""
-    return [
-        WeightTrial(replace(settings[method], seed=seed), settings["sam"].rho, epoch, batches=protocol.batches)
-        for seed in range(seeds)
-        for method in ("sgd", "sam")
-        for epoch in protocol.moments
-    ]
+    nets = [replace(settings[method], seed=seed) for seed, method in product(range(seeds), ("sgd", "sam"))]
+    rho, batches = settings["sam"].rho, protocol.batches
+    return [WeightTrial(net, rho, epoch, batches=batches) for net in nets for epoch in protocol.moments]
 
 
 def plan(protocols: Iterable[Protocol], store: Store, seeds: int = SEEDS) -> Plan:
@@ -185,11 +179,9 @@ def table(records: Iterable[dict]) -> pd.DataFrame:
         test = metrics.get("test_error", {})
         rates = {"test": test, "worst group": {"error": test.get("worst_group_error")}, **metrics["probing_error"]}
         rates |= {f"answer {name}": rate for name, rate in metrics.get("classifier_error", {}).items()}
-        rows += [
-            setting | {"measure": measure, "error": rate["error"], "examples": rate.get("examples")}
-            for measure, rate in rates.items()
-            if rate.get("error") is not None
-        ]
+        for measure, rate in rates.items():
+            if rate.get("error") is not None:
+                rows.append(setting | {"measure": measure, "error": rate["error"], "examples": rate.get("examples")})
     return pd.DataFrame(rows, columns=["method", "lr", "rho", "seed", "measure", "error", "examples"])
 
 
@@ -198,10 +190,10 @@ class Result:
     """A data set at the settings that were chosen for it, on every seed: stored records of its trials."""
 
     protocol: Protocol
-    settings: dict[str, ImageTrial]
-    records: list[dict]  # of the untrained net and every method
-    weights: list[dict]  # of SGD's and SAM's nets
-    sweep: list[dict]
+    settings: Settings
+    records: Records  # of the untrained net and every method
+    weights: Records  # of SGD's and SAM's nets
+    sweep: Records
     lacking: list[str]  # see `shortfalls`
 
     @property
@@ -246,7 +238,7 @@ class Result:
 
 
 def stored(
-    protocol: Protocol, store: Store, seeds: int = SEEDS, whole: Protocol | None = None, partial: bool = False
+    protocol: Protocol, store: Store, seeds: int = SEEDS, whole: Whole = None, partial: bool = False
 ) -> Result | None:
     """What is stored of a protocol; None where the sweep is not complete, or, unless `partial`, a trial is missing.
 
@@ -263,14 +255,7 @@ def stored(
 
 
 def computed(
-    protocol: Protocol,
-    store: Store,
-    place: Place = Place(),
-    seeds: int = SEEDS,
-    *,
-    lr: float = 0.0,
-    rho: float = 0.0,
-    **changes: Any,
+    protocol: Protocol, store: Store, place: Place = Place(), seeds: int = SEEDS, *, lr=0.0, rho=0.0, **changes: Any
 ) -> Result | None:
     """As `stored`, but what is missing of the seeds is computed at `place`, and of a whole protocol the weights too.
 
@@ -278,13 +263,11 @@ def computed(
     something has to be selected and the sweep is not complete. Raises MissingTrials where no trial of a method
     finished, or where a trial lacks its images.
     """
-    chosen = selected(replace(protocol, rates=(lr,), radii=(rho,)) if lr and rho else protocol, store)
-    if chosen is None:
+    settings = selected(replace(protocol, rates=(lr,), radii=(rho,)) if lr and rho else protocol, store)
+    if settings is None:
         return None
-    settings = {
-        method: replace(trial, lr=lr or trial.lr, rho=trial.rho and (rho or trial.rho), **changes)
-        for method, trial in chosen.items()
-    }
+    for method, trial in settings.items():
+        settings[method] = replace(trial, lr=lr or trial.lr, rho=trial.rho and (rho or trial.rho), **changes)
     found = _result(protocol, settings, run(comparison(protocol, settings, seeds), store, place), [], store)
     for lost in diverged(found):
         if lost["configuration"]["method"] not in set(found.table.method):
@@ -296,12 +279,7 @@ def computed(
 
 
 def _result(
-    protocol: Protocol,
-    settings: dict[str, ImageTrial],
-    records: list[dict],
-    weights: list[dict],
-    store: Store,
-    whole: Protocol | None = None,
+    protocol: Protocol, settings: Settings, records: Records, weights: Records, store: Store, whole: Whole = None
 ) -> Result:
     whole = whole or TABLE_1.get(protocol.base.data.name)
     sweep = _there(store.read(trial.configuration) for trial in grid(protocol))
@@ -320,7 +298,7 @@ def diverged(result: Result) -> list[dict]:
     return [record for record in result.records if record["status"] == "diverged"]
 
 
-def shortfalls(protocol: Protocol, whole: Protocol | None, records: Sequence[dict], swept: int) -> list[str]:
+def shortfalls(protocol: Protocol, whole: Whole, records: Sequence[dict], swept: int) -> list[str]:
     """What stands between these records and the paper's `whole` protocol, of how much; without one, what there is.
 
     swept: how many settings of the protocol's sweep are stored.

@@ -7,7 +7,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
@@ -284,12 +283,13 @@ def probing_errors(results: Sequence[Result]) -> Figure:
     above[0].set_ylabel("probing error (%)")
     below[0].set_ylabel("change against SGD\n(percentage points)")
     fig.align_ylabels([above[0], below[0]])
-    key = [
-        Line2D([], [], color=style.GREY, marker="o", ms=3.5, lw=0.7, alpha=0.6, label="one seed"),
-        Line2D([], [], color=style.GREY, marker="s", ms=6, lw=1.5, mec="white", label="mean and 95 % interval"),
-        Line2D([], [], color=style.GREY, lw=1, ls=DASHES, label="untrained net"),
-    ]
-    fig.legend(handles=key, loc="outside lower center", ncols=len(key))
+    key = {
+        "one seed": {"marker": "o", "ms": 3.5, "lw": 0.7, "alpha": 0.6},
+        "mean and 95 % interval": {"marker": "s", "ms": 6, "lw": 1.5, "mec": "white"},
+        "untrained net": {"lw": 1, "ls": DASHES},
+    }
+    grey = {label: look | {"color": style.GREY} for label, look in key.items()}
+    style.legend(fig, grey, loc="outside lower center", ncols=3)
     return fig
 
 
@@ -429,12 +429,12 @@ def along_contributions(results: Sequence[Result]) -> Figure:
         row[0].set_ylabel(result.title, fontweight="bold")
     for ax in grid[-1]:
         ax.set_xticks([0, 1], ["worst\nfitted", "best\nfitted"])
-    key = [
-        Line2D([], [], color=COLOURS[method], marker=MARKERS[method], ms=4, label=f"{METHODS[method]} net")
-        for method in ("sgd", "sam")
-    ]
-    key += [Line2D([], [], color=style.GREY, ls=line, label=point) for point, line in LINES.items()]
-    fig.legend(handles=key, loc="outside lower center", ncols=4)
+    nets = {
+        "SGD net": {"color": style.SGD, "marker": "o", "ms": 4},
+        "SAM net": {"color": style.SAM, "marker": "s", "ms": 4},
+    }
+    points = {point: {"color": style.GREY, "ls": line} for point, line in LINES.items()}
+    style.legend(fig, nets | points, loc="outside lower center", ncols=4)
     return fig
 
 
@@ -456,19 +456,14 @@ def weight_maps(result: Result, seed: int = 0) -> Figure:
         for epoch in result.protocol.moments
     ]
     fig, grid = plt.subplots(3, len(columns), figsize=(style.PAGE_WIDTH, 5.6), squeeze=False)
-    medians = np.concatenate([style.shown(one).ravel() for _, maps in columns for one in maps[:2]])
-    weight = LogNorm(10 ** np.floor(np.log10(np.nanmin(medians))), 1)
+    weight = style.weight_scale([one for _, maps in columns for one in maps[:2]])
     bound = max(style.decades(maps[2])[1] for _, maps in columns)
     for (title, maps), row in zip(columns, grid.T):
-        for one, ax in zip(maps[:2], row):
-            weights = style.weight_map(ax, one, style.shown(one), weight, "viridis")
-            ax.tick_params(labelbottom=False)
-        size = Normalize(-bound, bound)
-        ratios = style.weight_map(row[2], maps[2], style.decades(maps[2])[0], size, style.DIVERGING)
+        weights, ratios = style.weight_maps(row, maps, weight, bound)
         row[0].set_title(title, loc="center", fontsize=8.5)
         for ax in row:
             ax.axvline(0, color="black", lw=0.7, ls=(0, (1, 2)))
-            ax.tick_params(labelsize=7, length=2, pad=1)
+            ax.tick_params(labelsize=7, length=2, pad=1, labelbottom=ax is row[2])
     for ax, symbol in zip(grid[:, 0], style.WEIGHTS):
         ax.set_ylabel(symbol)
     fig.supxlabel(f"signed contribution of the easy feature, {result.features[0]}", fontsize=9)
@@ -476,9 +471,7 @@ def weight_maps(result: Result, seed: int = 0) -> Figure:
     above = fig.colorbar(weights, ax=grid[:2], aspect=30, pad=0.015, fraction=0.05)
     below = fig.colorbar(ratios, ax=grid[2], extend="both", aspect=15, pad=0.015, fraction=0.05)
     below.set_ticks([-bound, 0, bound], labels=[f"÷ {10**bound:.2g}", "1", f"× {10**bound:.2g}"])
-    for bar, label in ((above, "median weight"), (below, "over the typical\nimage's")):
-        bar.set_label(label, fontsize=8.5)
-        bar.ax.tick_params(labelsize=7.5)
+    style.small_bars({"median weight": above, "over the typical\nimage's": below})
     return fig
 
 

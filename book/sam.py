@@ -185,10 +185,10 @@ def measure(method: str, rho: float, seed: int = 0) -> Invariants:
     whole, plain = run(rho, data), _run(start, "SGD", 0.0, data)
     norms = [run(rho, data[: number + 1])[1].phantom_norm for number in range(STEPS)]
     resumed = _run(BatchNormNet(), method, rho, data[half:], saved=run(rho, data[:half]))
-    twice = _difference(_weights(whole), _weights(run(rho, data, fused=False)))
+    twice = _difference(whole[0].parameters(), run(rho, data, fused=False)[0].parameters())
     return Invariants(
         distance=max(abs(norm - rho) for norm in norms) / (rho or 1),
-        restoration=_difference(_weights(run(rho, data, lr=0.0)), start.parameters()),
+        restoration=_difference(run(rho, data, lr=0.0)[0].parameters(), start.parameters()),
         rho_zero=_difference(_everything(run(0.0, data)), _everything(plain)),
         resumed=_difference(_everything(resumed), _everything(whole)),
         batch_norm_steps=int(whole[0].body[1].num_batches_tracked),
@@ -211,10 +211,6 @@ def _run(start: nn.Module, method: str, rho: float, data: list, saved=None, fuse
     for batch in data:
         take_step(model, optimizer, *batch) if fused else optimizer.step(partial(closure, *batch))
     return model, optimizer
-
-
-def _weights(run: Run) -> Iterable[Tensor]:
-    return run[0].parameters()
 
 
 def _everything(run: Run) -> Iterable[Tensor]:
@@ -375,8 +371,7 @@ def drift(weights: Mapping[str, np.ndarray], surface: Surface = Surface()) -> Fi
         ax.set(xlabel="step", xlim=(0, None))
     axes[0].set(title="size of the feature", ylabel=r"body $\theta$", ylim=0)
     axes[1].set(title="sharpness", ylabel="largest Hessian eigenvalue", yscale="log")
-    axes[1].set_yticks([0.25, 0.5, 1, 2], ["0.25", "0.5", "1", "2"])
-    axes[1].minorticks_off()
+    style.plain(axes[1].yaxis, ticks=[0.25, 0.5, 1, 2])
     axes[0].legend(loc="lower left")
     return fig
 

@@ -3,16 +3,15 @@
 The pages are made from that file alone, so that page and file cannot disagree.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re
 import shlex
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 
@@ -57,34 +56,21 @@ class ClaimRecord:
     def command(self) -> str:
         """The command that runs the chapter as the book does."""
         words = [".venv/bin/papermill", f"notebooks/{self.chapter}.ipynb", "out.ipynb"]
-        others = {}  # texts, which -p would read as numbers where they look like it, and lists
-        for name, value in self.parameters.items():
-            if isinstance(value, (int, float)):
-                words += ["-p", name, str(value)]
-            else:
-                others[name] = value
-        if others:
-            flow = yaml.safe_dump(others, default_flow_style=True, sort_keys=False, width=math.inf)
-            words += ["-y", flow.strip()]
+        plain = {name: value for name, value in self.parameters.items() if isinstance(value, (int, float))}
+        words += [word for name, value in plain.items() for word in ("-p", name, str(value))]
+        # Lists, and texts, which -p would read as numbers where they look like it.
+        if others := {name: value for name, value in self.parameters.items() if name not in plain}:
+            words += ["-y", yaml.safe_dump(others, default_flow_style=True, sort_keys=False, width=math.inf).strip()]
         return shlex.join(words)
 
     def as_json(self) -> dict[str, Any]:
         """The record as plain JSON values, with what follows from them."""
-        return {
-            "chapter": self.chapter,
-            "title": self.title,
-            "rule": self.rule,
-            "verdict": self.verdict.value,
-            "checks": [check.as_json() for check in self.checks],
-            "parameters": self.parameters,
-            "command": self.command,
-            "seconds": self.seconds,
-            "cores": self.cores,
-            "stored_seconds": self.stored_seconds,
-        }
+        checks = [check.as_json() for check in self.checks]
+        own = {name: value for name, value in vars(self).items() if name != "claim"}
+        return own | {"checks": checks, "verdict": self.verdict.value, "command": self.command}
 
     @classmethod
-    def from_json(cls, claim: str, values: dict[str, Any]) -> ClaimRecord:
+    def from_json(cls, claim: str, values: dict[str, Any]) -> Self:
         """The record that `as_json` wrote."""
         own = {name: value for name, value in values.items() if name not in ("verdict", "command", "checks")}
         return cls(claim, checks=tuple(map(Check.from_json, values["checks"])), **own)
@@ -121,9 +107,8 @@ class Score:
     @property
     def checks(self) -> list[Check]:
         """The checks of all chapters; a chapter that did not judge counts as one that was not run."""
-        return [check for record in self.records for check in record.checks] + [
-            Check(chapter, None) for chapter in self.not_run
-        ]
+        found = [check for record in self.records for check in record.checks]
+        return found + [Check(chapter, None) for chapter in self.not_run]
 
     @property
     def verdict(self) -> Verdict:
@@ -142,16 +127,10 @@ class Score:
 
     def as_json(self) -> dict[str, Any]:
         """The score as plain JSON values."""
-        return {
-            "claim": self.claim.id,
-            "statement": self.claim.statement,
-            "shown_by": self.claim.shown_by,
-            "verdict": self.verdict.value,
-            "checks_held": self.held,
-            "checks_run": self.ran,
-            "not_run": self.not_run,
-            "records": [record.as_json() for record in self.records],
-        }
+        stated = {"claim": self.claim.id, "statement": self.claim.statement, "shown_by": self.claim.shown_by}
+        counts = {"checks_held": self.held, "checks_run": self.ran, "not_run": self.not_run}
+        records = [record.as_json() for record in self.records]
+        return {**stated, "verdict": self.verdict.value, **counts, "records": records}
 
 
 def recorded(executed: Path) -> Iterator[ClaimRecord]:
@@ -207,12 +186,9 @@ def write(scores: list[Score], path: Path | None = None) -> None:
     """Store the scores in the file (None: the book's), unless it says the same already."""
     path = fingerprint.CLAIMS if path is None else path
     content = {"claims": [score.as_json() for score in scores]}
-    if path.exists():
-        try:
-            if alike(content, json.loads(path.read_text(encoding="utf-8"))):
-                return
-        except ValueError:  # a damaged file is replaced
-            pass
+    with suppress(FileNotFoundError, ValueError):  # a damaged file is replaced
+        if alike(content, json.loads(path.read_text(encoding="utf-8"))):
+            return
     path.parent.mkdir(exist_ok=True)
     chapters.write(path, (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
 

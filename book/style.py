@@ -11,9 +11,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.collections import QuadMesh
-from matplotlib.colors import Normalize
-from matplotlib.ticker import MaxNLocator
+from matplotlib.colorbar import Colorbar
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from lib.stats import Estimate, bootstrap_band
 
@@ -114,6 +118,20 @@ def rows(axes: Axes, names: Sequence[str]) -> None:
     axes.spines["left"].set_visible(False)
 
 
+def legend(where: Axes | Figure, looks: Mapping[str, Mapping[str, Any]], **options: Any) -> None:
+    """A legend of its own, label -> how its line looks; `options` are those of matplotlib's."""
+    where.legend(handles=[Line2D([], [], label=label, **look) for label, look in looks.items()], **options)
+
+
+def plain(*axes: Axis, ticks: Sequence[float] = ()) -> None:
+    """Numbers written out, on axes that are logarithmic too; where `ticks` are given, there and nowhere else."""
+    for axis in axes:
+        if len(ticks):
+            axis.set_ticks(ticks)
+            axis.set_minor_locator(NullLocator())
+        axis.set_major_formatter("{x:g}")
+
+
 def shown(table: WeightMap) -> np.ndarray:
     """Medians of the bins with enough points, NaN elsewhere."""
     return np.where(table.count >= LEAST, table.median, np.nan)
@@ -125,6 +143,24 @@ def decades(ratio: WeightMap) -> tuple[np.ndarray, float]:
     return values, float(np.nanquantile(np.abs(values), 0.95))
 
 
+def weight_scale(tables: Sequence[WeightMap]) -> LogNorm:
+    """Colours of median weights: from the decade of the lightest bin shown up to 1."""
+    return LogNorm(10 ** np.floor(np.log10(min(np.nanmin(shown(table)) for table in tables))), 1)
+
+
+def weight_maps(
+    panels: Sequence[Axes], tables: Sequence[WeightMap], weight: Normalize, bound: float, unit: float = 1
+) -> tuple[QuadMesh, QuadMesh]:
+    """Three maps of one net, of real and phantom weights and of their ratio: decades / `unit` up to `bound`.
+
+    Gives what a colour bar needs of the weights and of the ratio.
+    """
+    for panel, table in zip(panels, tables[:2]):
+        weights = weight_map(panel, table, shown(table), weight, "viridis")
+    ratios = weight_map(panels[2], tables[2], decades(tables[2])[0] / unit, Normalize(-bound, bound), DIVERGING)
+    return weights, ratios
+
+
 def weight_map(axes: Axes, table: WeightMap, values: np.ndarray, norm: Normalize, cmap: Any) -> QuadMesh:
     """One map of Figures 5 and 8: `values` (easy bin, hard bin), easy contribution to the right."""
     axes.set_facecolor("#EFEFEF")
@@ -133,6 +169,13 @@ def weight_map(axes: Axes, table: WeightMap, values: np.ndarray, norm: Normalize
     axes.xaxis.set_major_locator(MaxNLocator(3))
     axes.yaxis.set_major_locator(MaxNLocator(4))
     return mesh
+
+
+def small_bars(bars: Mapping[str, Colorbar]) -> None:
+    """The labels of colour bars beside many small maps."""
+    for label, bar in bars.items():
+        bar.set_label(label, fontsize=8.5)
+        bar.ax.tick_params(labelsize=7.5)
 
 
 def slider(fig: go.Figure, labels: Sequence[str], prefix: str, pad: int, titles: Sequence[str] | None = None) -> None:

@@ -9,21 +9,18 @@ With the exponential loss the shift is log(lambda~/lambda) itself; with the logi
 bound. Expansions are float64 on the CPU: small radii and float precision are what is tested.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, LogLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import LogLocator, PercentFormatter
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
@@ -112,7 +109,7 @@ class Expansion:
     curvature: np.ndarray
     shift: np.ndarray
 
-    def at(self, radius: float) -> Expansion:
+    def at(self, radius: float) -> Self:
         """The same at one of the radii, the nearest to `radius`."""
         k = int(np.abs(self.radii - radius).argmin())
         return replace(self, radii=self.radii[k : k + 1], shift=self.shift[..., k : k + 1, :])
@@ -449,13 +446,13 @@ INK, PALE = "#22272E", "#ECEEF0"
 COLOURS = {"exponential": INK, "logistic": "#CC79A7"}  # the second is Okabe and Ito's reddish purple
 ALONE, WORST, OTHERS = "#C9CDD1", "#C2478B", "#4A5662"
 MARKS = {"exponential": "o", "logistic": "D"}
+FIRST_ORDER, LOG_RATIO = r"$\rho\,\Vert\nabla f\Vert$", r"$\log(\tilde\lambda/\lambda)$"
 
 
 def log_ratio_scatter(expansions: Mapping[str, Expansion], radii: Sequence[float], nets: int = 6) -> Figure:
     """The claim as it stands: log ratio (exponential loss) against rho ||grad f||; a point an example."""
     fig, axes = plt.subplots(1, len(expansions), figsize=(style.PAGE_WIDTH, 2.3), sharex=True, sharey=True)
     limits = 2e-3, 4e2
-    axis_of = {"major_locator": FixedLocator([0.01, 0.1, 1, 10, 100]), "major_formatter": "{x:g}"}
     for panel, (name, e) in zip(axes, expansions.items()):
         panel.plot(limits, limits, color=style.GREY, linewidth=0.8, zorder=1)
         for radius, colour in zip(radii, style.sequence(len(radii))):
@@ -463,12 +460,10 @@ def log_ratio_scatter(expansions: Mapping[str, Expansion], radii: Sequence[float
             x, y = one.first_order[:nets].ravel(), one.log_ratio("exponential")[:nets].ravel()
             look = {"s": 5, "color": colour, "linewidths": 0, "zorder": 2, "label": rf"$\rho={radius:g}$"}
             panel.scatter(x, np.where(y > 0, y, np.nan), **look)
-        panel.set(xscale="log", yscale="log", xlim=limits, ylim=limits, aspect="equal")
+        panel.set(xscale="log", yscale="log", xlim=limits, ylim=limits, aspect="equal", xlabel=FIRST_ORDER)
         panel.set_title(name, fontsize=9)
-        panel.set_xlabel(r"$\rho\,\Vert\nabla f\Vert$")
-        for axis in (panel.xaxis, panel.yaxis):
-            axis.set(**axis_of, minor_locator=NullLocator())
-    axes[0].set_ylabel(r"$\log(\tilde\lambda/\lambda)$")
+        style.plain(panel.xaxis, panel.yaxis, ticks=[0.01, 0.1, 1, 10, 100])
+    axes[0].set_ylabel(LOG_RATIO)
     axes[0].legend(loc="upper left", fontsize=7.5, handletextpad=0, borderpad=0, markerscale=2.2, labelspacing=0.25)
     return fig
 
@@ -479,7 +474,7 @@ def orders(expansions: Mapping[str, Expansion], tolerance: float) -> Figure:
     Lines are medians over all examples of all nets, bands the 10th to the 90th percentile.
     """
     fig, axes = plt.subplots(2, len(expansions), figsize=(style.PAGE_WIDTH, 4.3), sharex=True, sharey="row")
-    ink = {"color": INK, "linewidth": 1.7}
+    ink, pink = ({"color": COLOURS[loss], "linewidth": 1.7} for loss in LOSSES)
     dashed = {"color": style.SAM, "linestyle": (0, (4, 2)), "linewidth": 1.2}
     dotted = {"color": style.LSAM, "linestyle": ":", "linewidth": 1.7}
     for (upper, lower), (name, e) in zip(axes.T, expansions.items()):
@@ -496,17 +491,16 @@ def orders(expansions: Mapping[str, Expansion], tolerance: float) -> Figure:
         else:
             lower.text(0.5, 0.53, "exact", transform=lower.transAxes, ha="center", color=style.GREY)
         upper.set_title(name, fontsize=9)
-        upper.set(ylim=(0, 1.22))
+        upper.set_ylim(0, 1.22)
         lower.set(xscale="log", yscale="log", xlabel=r"radius $\rho$", ylim=(1e-4, 4))
         lower.xaxis.set_major_locator(LogLocator(numticks=5))
-        lower.xaxis.set_major_formatter("{x:g}")
+        style.plain(lower.xaxis)
     axes[0, 0].set_ylabel(r"$\log(\tilde\lambda/\lambda)\;/\;\rho\,\Vert\nabla f\Vert$")
     axes[1, 0].set_ylabel(r"part of $\rho\,\Vert\nabla f\Vert$")
-    pink = {**ink, "color": COLOURS["logistic"]}
     corner = {"loc": "lower left", "fontsize": 7.5, "handlelength": 1.6, "borderpad": 0.1, "labelspacing": 0.3}
-    _legend(axes[0, 0], {"exponential loss": ink, "logistic loss": pink, "both orders": dashed}, **corner)
-    lower_lines = {"first order's error": ink, "second-order term": dashed, "both orders' error": dotted}
-    _legend(axes[1, 0], lower_lines, **corner)
+    style.legend(axes[0, 0], {"exponential loss": ink, "logistic loss": pink, "both orders": dashed}, **corner)
+    below = {"first order's error": ink, "second-order term": dashed, "both orders' error": dotted}
+    style.legend(axes[1, 0], below, **corner)
     return fig
 
 
@@ -526,32 +520,25 @@ def reaches(
     for (label, (low, high)), colour in zip(used.items(), (style.SAM, style.LSAM)):
         ax.axvspan(low, high, color=colour, alpha=0.10, linewidth=0, zorder=0)
         ax.text(np.sqrt(low * high), -0.62, label, ha="center", fontsize=8, color=colour)
-    rows, position = [], 0.0
-    for name, stages in found.items():
-        for stage, losses in stages.items():
-            rows.append((position, f"{name}, {stage}"))
-            for loss, offset in zip(LOSSES, (-0.15, 0.15)):
-                _reach(ax, losses[loss], position + offset, limits, loss)
-            position += 1
-        position += 0.35
-    ax.set_yticks(*zip(*rows))
-    ax.set(xscale="log", xlim=(limits[0] / 1.5, limits[1] * 1.5), ylim=(position - 0.8, -1.0))
-    ax.set_xlabel(rf"radius $\rho$ at which $\rho\,\Vert\nabla f\Vert$ is off by {100 * tolerance:g} %")
-    ax.xaxis.set_major_formatter("{x:g}")
+    rows = {}  # place of a row -> its name; a gap between nets
+    for k, (net, stage) in enumerate((net, stage) for net, stages in found.items() for stage in stages):
+        row = k + 0.35 * list(found).index(net)
+        rows[row], losses = f"{net}, {stage}", found[net][stage]
+        for loss, y in zip(LOSSES, (row - 0.15, row + 0.15)):
+            centre = np.exp(np.log(np.median(losses[loss], axis=-1)).mean())
+            marker = "<" if centre <= 1.001 * limits[0] else ">" if centre >= limits[1] / 1.001 else MARKS[loss]
+            bar, edge = {"linewidth": 2, "alpha": 0.55, "solid_capstyle": "round"}, {"mec": "white", "mew": 0.6}
+            ax.plot(np.quantile(losses[loss], [0.1, 0.9]), [y, y], color=COLOURS[loss], **bar)
+            ax.plot(centre, y, marker, color=COLOURS[loss], markersize=5.5, **edge)
+    ax.set_yticks(*zip(*rows.items()))
+    ax.set(xscale="log", xlim=(limits[0] / 1.5, limits[1] * 1.5), ylim=(max(rows) + 0.55, -1.0))
+    ax.set_xlabel(rf"radius $\rho$ at which {FIRST_ORDER} is off by {100 * tolerance:g} %")
+    style.plain(ax.xaxis)
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
     looks = {f"{loss} loss": {"color": COLOURS[loss], "marker": MARKS[loss], "markersize": 5} for loss in LOSSES}
-    _legend(fig, looks, loc="outside lower center", ncols=2, fontsize=8)
+    style.legend(fig, looks, loc="outside lower center", ncols=2, fontsize=8)
     return fig
-
-
-def _reach(ax: Axes, radii: np.ndarray, y: float, limits: tuple[float, float], loss: str) -> None:
-    low, high = np.quantile(radii, [0.1, 0.9])
-    centre = np.exp(np.log(np.median(radii, axis=-1)).mean())
-    colour = COLOURS[loss]
-    ax.plot([low, high], [y, y], color=colour, linewidth=2, alpha=0.55, solid_capstyle="round")
-    marker = "<" if centre <= 1.001 * limits[0] else ">" if centre >= limits[1] / 1.001 else MARKS[loss]
-    ax.plot(centre, y, marker, color=colour, markersize=5.5, markeredgecolor="white", markeredgewidth=0.6)
 
 
 def logistic_limits(
@@ -576,11 +563,10 @@ def logistic_limits(
         plane.scatter(e.margin[kept], e.shift[:, 0][kept], label=name, **look)
     plane.text(40, 0.14, f"error below {100 * tolerance:g} %", ha="center", fontsize=8, color=INK)
     plane.text(0.55, 9, "saturated", ha="center", fontsize=8, color=INK)
-    plane.set(xscale="log", yscale="log", xlim=(0.1, 200), ylim=(0.1, 200))
-    plane.set(xlabel=r"margin $m = yf$ at $w$", ylabel=r"shift of the margin, $m(w)-m(\tilde w)$")
+    plane.set(xscale="log", yscale="log", xlim=(0.1, 200), ylim=(0.1, 200), xlabel=r"margin $m = yf$ at $w$")
+    plane.set_ylabel(r"shift of the margin, $m(w)-m(\tilde w)$")
     plane.set_title("margin and shift decide", fontsize=9)
-    for axis in (plane.xaxis, plane.yaxis):
-        axis.set_major_formatter("{x:g}")
+    style.plain(plane.xaxis, plane.yaxis)
     frame = {"frameon": True, "facecolor": "white", "framealpha": 0.9, "edgecolor": "none"}
     plane.legend(loc="upper left", fontsize=7.5, handletextpad=0.1, borderpad=0.3, markerscale=1.4, **frame)
     time.axhspan(0, tolerance, color=PALE, zorder=0)
@@ -599,35 +585,29 @@ def batches(alone: Mapping[str, Expansion], together: Mapping[str, Expansion], b
     Each net at the one radius of its expansion; `alone` is the same with batches of one.
     """
     fig, axes = plt.subplots(2, len(together), figsize=(style.PAGE_WIDTH, 4.6))
-    for column, (name, e) in enumerate(together.items()):
+    for (upper, lower), (name, e) in zip(axes.T, together.items()):
         ratio, radius = e.log_ratio("logistic")[:, 0], e.radii[0]
         worst, single = worst_fitted(e.margin, batch_size), alone[name]
         reference = single.radii[0] * single.norm, single.log_ratio("logistic")[:, 0]
-        axes[0, column].scatter(*(part.ravel() for part in reference), s=3, color=ALONE, linewidths=0)
-        for row, x in enumerate((e.norm, e.slope)):
-            panel = axes[row, column]
+        upper.scatter(*(part.ravel() for part in reference), s=3, color=ALONE, linewidths=0)
+        top = np.quantile(radius * e.norm, 0.98)
+        low = 1.1 * min(np.quantile(ratio, 0.02), 0) - 0.05 * top
+        for panel, x, left in ((upper, e.norm, -0.03 * top), (lower, e.slope, low)):
             for chosen, colour, size in ((~worst, OTHERS, 5), (worst, WORST, 8)):
                 panel.scatter(radius * x[chosen], ratio[chosen], s=size, c=colour, linewidths=0, alpha=0.75)
-            top = np.quantile(radius * e.norm, 0.98)
-            low = 1.1 * min(np.quantile(ratio, 0.02), 0) - 0.05 * top
             panel.plot([min(low, 0), top], [min(low, 0), top], color=style.GREY, linewidth=0.8, zorder=0)
             panel.axhline(0, color="#D5D8DB", linewidth=0.7, zorder=0)
-            panel.set(xlim=(low if row else -0.03 * top, 1.06 * top), ylim=(low, 1.08 * top))
+            panel.set(xlim=(left, 1.06 * top), ylim=(low, 1.08 * top))
             panel.locator_params(nbins=4)
-        axes[0, column].set_title(name, fontsize=9)
-        axes[0, column].set_xlabel(r"$\rho\,\Vert\nabla f\Vert$")
-        axes[1, column].set_xlabel(r"$\rho\,\langle -y\nabla f, d\rangle$")
-    for row in axes:
-        row[0].set_ylabel(r"$\log(\tilde\lambda/\lambda)$")
+        upper.set_title(name, fontsize=9)
+        upper.set_xlabel(FIRST_ORDER)
+        lower.set_xlabel(r"$\rho\,\langle -y\nabla f, d\rangle$")
+    plt.setp(axes[:, 0], ylabel=LOG_RATIO)
     named = {"alone: a batch of one": ALONE, f"worst-fitted of its batch of {batch_size}": WORST, "the others": OTHERS}
     dot = {"marker": "o", "markersize": 4, "linestyle": ""}
     looks = {label: {"color": colour, **dot} for label, colour in named.items()}
-    _legend(fig, looks, loc="outside lower center", ncols=3, fontsize=8, handletextpad=0.1)
+    style.legend(fig, looks, loc="outside lower center", ncols=3, fontsize=8, handletextpad=0.1)
     return fig
-
-
-def _legend(where: Axes | Figure, looks: Mapping[str, dict], **options) -> None:
-    where.legend(handles=[Line2D([], [], label=label, **look) for label, look in looks.items()], **options)
 
 
 def _middle(values: np.ndarray) -> np.ndarray:

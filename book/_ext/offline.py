@@ -3,8 +3,6 @@
 The files are copied out of the installed packages at build time; none of them is kept in the repository.
 """
 
-from __future__ import annotations
-
 import shutil
 from importlib.util import find_spec
 from pathlib import Path

@@ -32,11 +32,8 @@ def computing_time(found: pd.DataFrame) -> str:
     """A line for each kind of stored trials, and their sum."""
     lines = []
     if len(found):
-        together = {
-            "experiment": "together",
-            **found.sum(numeric_only=True),
-            "on": joined(found["on"].str.split("; ").explode()),
-        }
+        places = joined(found["on"].str.split("; ").explode())
+        together = {"experiment": "together", **found.sum(numeric_only=True), "on": places}
         for kind in [*found.to_dict("records"), together]:
             counts = [f"{int(kind[name]):,}" for name in ("trials", "nets", "diverged")]
             lines.append([kind["experiment"], *counts, duration(kind["seconds"]), kind["on"]])
@@ -74,9 +71,8 @@ class Table(SphinxDirective):
         if not any(source.with_name(source.name + suffix).exists() for suffix in (".md", ".ipynb")):
             return words
         address = self.env.app.builder.get_relative_uri(self.env.docname, page)
-        return Markup('<a class="reference internal" href="{}">{}</a>').format(
-            address + ("#" + place if place else ""), words
-        )
+        address += "#" + place if place else ""
+        return Markup('<a class="reference internal" href="{}">{}</a>').format(address, words)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

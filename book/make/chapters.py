@@ -92,9 +92,8 @@ def execute(notebook: Path, parameters: dict) -> NotebookNode | None:
     try:
         known = declared(fingerprint.code_cells(notebook))
         for name in parameters.keys() - known:
-            raise PapermillException(
-                f"book/parameters.yml gives it an unknown parameter {name}; it takes {', '.join(sorted(known))}"
-            )
+            words = f"an unknown parameter {name}; it takes {', '.join(sorted(known))}"
+            raise PapermillException(f"book/parameters.yml gives it {words}")
         options = {
             "kernel_name": "python3",
             "progress_bar": {"desc": notebook.stem, "leave": False} if sys.stderr.isatty() else False,
@@ -147,33 +146,24 @@ def merge_parameters(notebook: NotebookNode) -> None:
     for line in reversed(_annotated(cell.source)):
         if line.target.id in values:
             start, end = line.value.lineno - 1, line.value.end_lineno - 1
-            lines[start : end + 1] = [
-                lines[start][: line.value.col_offset]
-                + values[line.target.id].encode()
-                + lines[end][line.value.end_col_offset :]
-            ]
+            before, after = lines[start][: line.value.col_offset], lines[end][line.value.end_col_offset :]
+            lines[start : end + 1] = [before + values[line.target.id].encode() + after]
     cell.source = b"\n".join(lines).decode()
     notebook.cells.remove(injected)
 
 
 def headings(notebook: dict) -> list[str]:
     """The headings of an executed notebook, as read from its file; the first is the chapter's title."""
-    lines = [
-        line
-        for cell in notebook["cells"]
-        if cell["cell_type"] == "markdown"
-        for line in "".join(cell["source"]).splitlines()
-    ]
-    return [line.lstrip("#").strip() for line in lines if line.startswith("#")]
+    texts = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown"]
+    return [line.lstrip("#").strip() for line in "\n".join(texts).splitlines() if line.startswith("#")]
 
 
 def stripped(notebook: NotebookNode) -> NotebookNode:
     """`notebook` without times, paths and versions, so that an equal run gives an equal file."""
     notebook.metadata = type(notebook.metadata)(kernelspec=KERNEL, language_info={"name": "python"})
     for cell in notebook.cells:
-        cell.metadata = type(cell.metadata)(
-            {key: value for key, value in cell.metadata.items() if key not in ("papermill", "execution")}
-        )
+        for key in ("papermill", "execution"):
+            cell.metadata.pop(key, None)
     return notebook
 
 
@@ -186,9 +176,8 @@ def for_the_page(notebook: NotebookNode) -> None:
             glued = output.get("metadata", {}).get("scrapbook")
             if glued and not glued["mime_prefix"]:
                 glued["mime_prefix"] = HIDDEN
-                output["data"] = {
-                    HIDDEN + mime: content for mime, content in output["data"].items() if mime != PLOTLY
-                }  # for Jupyter; a page draws the text/html beside it
+                data = output["data"]  # PLOTLY is for Jupyter; a page draws the text/html beside it
+                output["data"] = {HIDDEN + mime: content for mime, content in data.items() if mime != PLOTLY}
 
 
 def as_text(notebook: NotebookNode) -> bytes:

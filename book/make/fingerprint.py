@@ -3,8 +3,6 @@
 Reads files and nothing else; it is on the path of every `make`, so it imports no library beyond PyYAML.
 """
 
-from __future__ import annotations
-
 import ast
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """Builds the book: stale chapters first, then `_build/html`, replaced only by a build without a warning."""
 
-from __future__ import annotations
-
 import base64
 import fcntl
 import json

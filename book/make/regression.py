@@ -3,8 +3,6 @@
 python -m book.make.regression [--again]      --again: run everything
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os
@@ -25,9 +23,8 @@ def of_tests() -> str:
     files += [path for path in ROOT.iterdir() if path.suffix != ".egg-info"]
     files = [path for path in files if path.is_file() and "__pycache__" not in path.parts]
     shown = pages.MADE_FROM.read_text() if pages.MADE_FROM.exists() else "no pages"
-    return fingerprint.digest(
-        "\n".join([fingerprint.of_files(files), shown, sys.version, os.environ.get("SAM_DATA_ROOT", "")])
-    )
+    seen = [fingerprint.of_files(files), shown, sys.version, os.environ.get("SAM_DATA_ROOT", "")]
+    return fingerprint.digest("\n".join(seen))
 
 
 def of_notebook(notebook: Path) -> str:
