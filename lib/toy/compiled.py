@@ -3,15 +3,15 @@ records."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from operator import attrgetter
 
 import numpy as np
 
-from lib.data.toy import SPLITS
 from lib.device import threads as torch_threads
 from lib.toy import kernel
 from lib.toy.nets import Model, Record, batch_order, initial_nets, net_size, points, stops, unpack
-from lib.toy.setting import ANCHORS, FACTORS, ToySetting
+from lib.toy.setting import ANCHORS, FACTORS
 
 MODELS_PER_CALL = 32  # a compiled call cannot be interrupted: about a second of work
 
@@ -23,17 +23,8 @@ class CompiledEngine:
         """threads: how many (None: one a core). Raises ValueError for more than there are cores."""
         self.threads = kernel.threads(threads)
 
-    @staticmethod
-    def key(setting: ToySetting) -> tuple:
-        """Models that share this can be stacked."""
-        return setting.width, setting.data.training_points, setting.data.test_points
-
-    @staticmethod
-    def batches(models: Sequence[Model]) -> Iterator[list[Model]]:
-        """The longest first, so that the threads finish together."""
-        ordered = sorted(models, key=lambda model: -model.setting.steps * model.setting.batch_size)
-        for start in range(0, len(ordered), MODELS_PER_CALL):
-            yield ordered[start : start + MODELS_PER_CALL]
+    key = staticmethod(attrgetter("width", "data.training_points", "data.test_points"))
+    at_once = MODELS_PER_CALL
 
     def run(self, models: Sequence[Model], checkpoints: Sequence[float], trace_every: int, keep_nets: bool) -> Record:
         """Train `models` from start to end."""
@@ -55,29 +46,12 @@ class CompiledEngine:
             config["importance"], config["effective"] = (FACTORS.index(s.importance), FACTORS.index(s.effective))
             config["head_importance"], config["anchor"] = (FACTORS.index(head_importance), ANCHORS.index(s.anchor))
             config["data"], config["order"] = data, seeds.index(model.seed)
-        longest = max(model.setting.steps for model in models)
-        errors = np.empty((count, len(checkpoints), len(SPLITS), 3))
-        head_record = np.empty((count, len(checkpoints), 2))
-        snapshots = np.empty((count, len(checkpoints) if keep_nets else 0, *nets.shape[1:]), np.float32)
-        traces = np.empty((count, -(-longest // trace_every) if trace_every else 0, 4), np.float32)
+        record = Record.empty(models, len(checkpoints), trace_every, len(checkpoints) * keep_nets, nets.shape[-1])
+        out = record[:4]  # errors, heads, nets and traces are filled in place
         with torch_threads():  # Numba's threads are OpenMP's, whose number torch goes by too
-            kernel.train(
-                nets,
-                wide,
-                heads,
-                configs,
-                training,
-                evaluation,
-                orders,
-                at,
-                errors,
-                head_record,
-                snapshots,
-                traces,
-                trace_every,
-            )
+            kernel.train(nets, wide, heads, configs, training, evaluation, orders, at, *out, trace_every)
         diverged = ~(np.isfinite(nets).all(axis=(1, 2)) & np.isfinite(heads).all(axis=1))
-        return Record(errors, head_record, diverged, traces, _cut(snapshots, width))
+        return record._replace(diverged=diverged, nets=_cut(record.nets, width))
 
 
 def _pad(nets: np.ndarray, wide: int) -> np.ndarray:

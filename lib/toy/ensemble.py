@@ -17,29 +17,15 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
+from lib import check
 from lib.data.toy import SPLITS
 from lib.toy.compiled import CompiledEngine
-from lib.toy.nets import Model, batch_order, features, initial_nets, net_size, stops, unpack
+from lib.toy.nets import Model, batch_order, batches, features, initial_nets, net_size, stops, unpack
 from lib.toy.reference import TorchEngine
-from lib.toy.setting import ANCHORS, FACTORS, ToySetting, intervention, lsam, sgd
+from lib.toy.setting import ANCHORS, FACTORS, ToySetting, check_trained, intervention, lsam, sgd
 
-__all__ = [
-    "ANCHORS",
-    "FACTORS",
-    "FEATURES",
-    "ToyResult",
-    "ToySetting",
-    "batch_order",
-    "features",
-    "initial_nets",
-    "intervention",
-    "lsam",
-    "net_size",
-    "sgd",
-    "stops",
-    "train",
-    "unpack",
-]
+__all__ = ["ANCHORS", "FACTORS", "FEATURES", "ToyResult", "ToySetting", "batch_order", "features", "initial_nets"]
+__all__ += ["intervention", "lsam", "net_size", "sgd", "stops", "train", "unpack"]
 
 FEATURES = ("easy", "hard", "model")
 ENGINES = ("auto", "compiled", "torch")
@@ -95,21 +81,16 @@ def train(
     threads: of the compiled engine (None: one a core); it changes no result. Raises ValueError for what is
     not allowed.
     """
-    settings, seeds, checkpoints = (
-        tuple(settings),
-        tuple(int(seed) for seed in seeds),
-        tuple(float(c) for c in checkpoints),
-    )
-    if not settings or not all(isinstance(setting, ToySetting) for setting in settings):
-        raise ValueError("settings must be one ToySetting or more")
-    if not seeds or min(seeds) < 0:
-        raise ValueError(f"seeds must be one whole number or more, none negative, not {seeds!r}")
-    if not checkpoints or min(checkpoints) < 0 or max(checkpoints) > 1 or list(checkpoints) != sorted(set(checkpoints)):
+    settings, seeds = check_trained(settings, ToySetting, seeds)
+    checkpoints = tuple(float(c) for c in checkpoints)
+    if (
+        not checkpoints
+        or not 0 <= min(checkpoints) <= max(checkpoints) <= 1
+        or list(checkpoints) != sorted({*checkpoints})
+    ):
         raise ValueError(f"checkpoints must be increasing fractions between 0 and 1, not {checkpoints!r}")
-    if trace_every < 0:
-        raise ValueError(f"trace_every must be 0 or more steps, not {trace_every!r}")
-    if engine not in ENGINES:
-        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, not {engine!r}")
+    check.whole("trace_every", trace_every)
+    check.choice("engine", engine, ENGINES)
     if engine == "compiled" and device not in ("cpu", "auto"):
         raise ValueError(f"the compiled engine runs on the CPU; device {device!r} needs engine='torch'")
     on_torch = engine == "torch" or (engine == "auto" and device not in ("cpu", "auto"))
@@ -118,33 +99,26 @@ def train(
     errors, heads = np.full((*count, len(SPLITS), 3), np.nan), np.full((*count, 2), np.nan)
     diverged = np.zeros(count[:2], dtype=bool)
     nets = [np.empty((*count[1:], 2, net_size(s.width)), np.float32) for s in settings] if keep_nets else None
-    traces = (
-        [np.empty((count[1], -(-s.steps // trace_every), 4), np.float32) for s in settings] if trace_every else None
-    )
+    rows = [-(-s.steps // trace_every) if trace_every else 0 for s in settings]
+    traces = [np.empty((count[1], length, 4), np.float32) for length in rows] if trace_every else None
+    groups: dict[tuple, list[Model]] = {}  # models whose arrays an engine can stack
+    for at, setting in enumerate(settings):
+        models = [Model(setting, seed, at, number) for number, seed in enumerate(seeds)]
+        groups.setdefault(runner.key(setting), []).extend(models)
     total = sum(setting.steps for setting in settings) * len(seeds)
+    look = {"unit": "step", "unit_scale": True, "desc": "toy nets", "delay": 2}
     # disable=None: shown in a terminal only, so that nothing of it reaches an executed page.
-    with tqdm(
-        total=total, unit="step", unit_scale=True, desc="toy nets", delay=2, disable=None if progress else True
-    ) as bar:
-        for group in _groups(settings, seeds, runner.key):
-            for batch in runner.batches(group):
-                record = runner.run(batch, checkpoints, trace_every, keep_nets)
-                for m, model in enumerate(batch):
-                    at = model.setting_index, model.seed_index
-                    errors[at], heads[at], diverged[at] = (record.errors[m], record.heads[m], record.diverged[m])
-                    if traces is not None:
-                        traces[at[0]][at[1]] = record.traces[m][: traces[at[0]].shape[1]]
-                    if nets is not None:
-                        nets[at[0]][at[1]] = record.nets[m]
-                bar.update(sum(model.setting.steps for model in batch))
+    with tqdm(total=total, disable=None if progress else True, **look) as bar:
+        for batch in (batch for group in groups.values() for batch in batches(group, runner.at_once)):
+            record = runner.run(batch, checkpoints, trace_every, keep_nets)
+            for m, model in enumerate(batch):
+                at, seed = model.setting_index, model.seed_index
+                errors[at, seed], heads[at, seed] = record.errors[m], record.heads[m]
+                diverged[at, seed] = record.diverged[m]
+                if traces is not None:
+                    traces[at][seed] = record.traces[m][: rows[at]]
+                if nets is not None:
+                    nets[at][seed] = record.nets[m]
+            bar.update(sum(model.setting.steps for model in batch))
     errors[diverged] = np.nan
     return ToyResult(settings, seeds, checkpoints, errors, heads, diverged, traces, nets)
-
-
-def _groups(settings, seeds, key) -> list[list[Model]]:
-    """All models, those together whose arrays an engine can stack."""
-    groups: dict = {}
-    for i, setting in enumerate(settings):
-        for j, seed in enumerate(seeds):
-            groups.setdefault(key(setting), []).append(Model(setting, seed, i, j))
-    return list(groups.values())

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -95,12 +96,27 @@ def _points(constants: ToyConstants, seed: int) -> tuple[np.ndarray, np.ndarray]
     return columns[0], np.stack(columns[1:])
 
 
-@dataclass(frozen=True)
-class Record:
+def batches(models: Sequence[Model], at_once: int) -> Iterator[list[Model]]:
+    """`at_once` models at a time, the longest first, so that threads finish together."""
+    ordered = sorted(models, key=lambda model: -model.setting.steps * model.setting.batch_size)
+    for start in range(0, len(ordered), at_once):
+        yield ordered[start : start + at_once]
+
+
+class Record(NamedTuple):
     """What an engine returns for m models: as `lib.toy.ensemble.ToyResult`, with the model as first axis."""
 
     errors: np.ndarray
     heads: np.ndarray
-    diverged: np.ndarray
-    traces: np.ndarray
     nets: np.ndarray
+    traces: np.ndarray
+    diverged: np.ndarray
+
+    @classmethod
+    def empty(cls, models: Sequence[Model], stops: int, trace_every: int, kept: int, size: int) -> Record:
+        """Nothing recorded yet: nets (of this `size`) at `kept` of the `stops`, heads every `trace_every` steps."""
+        count, longest = len(models), max(model.setting.steps for model in models)
+        rows = -(-longest // trace_every) if trace_every else 0
+        nets, traces = np.empty((count, kept, 2, size), np.float32), np.empty((count, rows, 4), np.float32)
+        errors, heads = np.empty((count, stops, len(SPLITS), 3)), np.empty((count, stops, 2))
+        return cls(errors, heads, nets, traces, np.empty(count, bool))

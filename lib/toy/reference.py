@@ -3,7 +3,8 @@ automatic differentiation."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from operator import attrgetter
 
 import numpy as np
 import torch
@@ -23,26 +24,12 @@ class TorchEngine:
         """device: as `lib.device.pick`."""
         self.device = devices.pick(device)
 
-    @staticmethod
-    def key(setting: ToySetting) -> tuple:
-        """Models that share this can be stacked."""
-        return (
-            setting.width,
-            setting.data.training_points,
-            setting.data.test_points,
-            setting.batch_size,
-            setting.epochs,
-        )
-
-    @staticmethod
-    def batches(models: Sequence[Model]) -> Iterator[list[Model]]:
-        """As many models at a time as memory holds with ease."""
-        for start in range(0, len(models), MODELS_AT_ONCE):
-            yield list(models[start : start + MODELS_AT_ONCE])
+    key = staticmethod(attrgetter("width", "data.training_points", "data.test_points", "batch_size", "epochs"))
+    at_once = MODELS_AT_ONCE
 
     def run(self, models: Sequence[Model], checkpoints: Sequence[float], trace_every: int, keep_nets: bool) -> Record:
         """Train `models` from start to end."""
-        first, count = models[0].setting, len(models)
+        first = models[0].setting
         *sets, index = points(models)
         training, evaluation = (self._tensor(points_of) for points_of in sets)
         data_index = torch.as_tensor(index, device=self.device)
@@ -53,22 +40,19 @@ class TorchEngine:
         flat = np.stack([initial_nets(model.seed, first.width) for model in models])  # (m, 2, size)
         nets = {name: self._tensor(part).requires_grad_() for name, part in unpack(flat).items()}
         head = self._tensor([model.setting.head for model in models]).requires_grad_()
-        rho = self._tensor([model.setting.rho for model in models])[:, None]
-        rate = self._tensor([model.setting.learning_rate for model in models])
-        ratio = self._tensor([model.setting.ratio for model in models])
-        memory = self._tensor([model.setting.memory for model in models])[:, None]
+        names = "rho", "learning_rate", "ratio", "memory"
+        rho, rate, ratio, memory = (self._tensor([getattr(model.setting, name) for model in models]) for name in names)
+        rho, memory = rho[:, None], memory[:, None]
         mean_ascent = torch.zeros_like(head, requires_grad=False)
         factors = torch.tensor([factor_indices(model.setting) for model in models], device=self.device).T
         at = stops(first, checkpoints)
-        errors, heads = np.empty((count, len(at), 3, 3)), np.empty((count, len(at), 2))
-        snapshots = np.empty((count, len(at) if keep_nets else 0, *flat.shape[1:]), np.float32)
-        traces = np.empty((count, -(-first.steps // trace_every) if trace_every else 0, 4), np.float32)
+        record = Record.empty(models, len(at), trace_every, len(at) * keep_nets, flat.shape[-1])
         for step in range(first.steps + 1):
             for stop in np.flatnonzero(at == step):
-                errors[:, stop] = self._errors(nets, head, training, evaluation, data_index)
-                heads[:, stop] = head.detach().cpu().numpy()
+                record.errors[:, stop] = self._errors(nets, head, training, evaluation, data_index)
+                record.heads[:, stop] = head.detach().cpu().numpy()
                 if keep_nets:
-                    for name, part in unpack(snapshots[:, stop]).items():
+                    for name, part in unpack(record.nets[:, stop]).items():
                         part[...] = nets[name].detach().cpu().numpy()
             if step == first.steps:
                 break
@@ -81,7 +65,7 @@ class TorchEngine:
             mean_ascent = (1 - 1 / memory) * mean_ascent + ascent / memory
             phantom = head.detach() + mean_ascent
             if trace_every and step % trace_every == 0:
-                traces[:, step // trace_every] = torch.cat([head.detach(), phantom], dim=1).cpu().numpy()
+                record.traces[:, step // trace_every] = torch.cat([head.detach(), phantom], dim=1).cpu().numpy()
             surrogate(phi, head, phantom, y, ratio, factors).sum().backward()
             with torch.no_grad():
                 for parameter in (*nets.values(), head):
@@ -89,7 +73,7 @@ class TorchEngine:
                     parameter -= rate.view(-1, *[1] * (parameter.dim() - 1)) * parameter.grad
                     parameter.grad = None
         finite = torch.stack([torch.isfinite(p).flatten(1).all(dim=1) for p in (*nets.values(), head)]).all(dim=0)
-        return Record(errors, heads, ~finite.cpu().numpy(), traces, snapshots)
+        return record._replace(diverged=~finite.cpu().numpy())
 
     def _tensor(self, values) -> Tensor:
         return torch.tensor(np.asarray(values), dtype=torch.float32, device=self.device)

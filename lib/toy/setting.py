@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
-import numpy as np
-
+from lib import check
 from lib.data.toy import ToyConstants
 
+S = TypeVar("S")
 FACTORS = ("real", "phantom", "fixed")
 ANCHORS = ("easy", "hard", "norm")
 
@@ -44,23 +47,11 @@ class ToySetting:
 
     def __post_init__(self) -> None:
         for name, choices in {"importance": FACTORS, "effective": FACTORS, "anchor": ANCHORS}.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
-        if self.head_importance not in (None, *FACTORS):
-            raise ValueError(
-                f"head_importance must be None or one of {', '.join(FACTORS)}, not {self.head_importance!r}"
-            )
-        for name, low in {"rho": 0, "learning_rate": 0}.items():
-            if not (np.isfinite(getattr(self, name)) and getattr(self, name) >= low):
-                raise ValueError(f"{name} must be a finite number of at least {low}, not {getattr(self, name)!r}")
-        if not (np.isfinite(self.ratio) and self.ratio > 0):
-            raise ValueError(f"ratio must be a positive finite number, not {self.ratio!r}")
-        for name in ("width", "epochs", "batch_size", "memory"):
-            value = getattr(self, name)
-            if not isinstance(value, (int, np.integer)) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
-        if len(self.head) != 2 or not np.all(np.isfinite(self.head)):
-            raise ValueError(f"head must be two finite numbers (w_e, w_h), not {self.head!r}")
+            check.choice(name, getattr(self, name), choices)
+        if self.head_importance is not None:
+            check.choice("head_importance", self.head_importance, FACTORS)
+        check.number("ratio", self.ratio, 0, above=True)
+        check_shared(self, whole=("memory",))
 
     @property
     def steps(self) -> int:
@@ -82,7 +73,29 @@ def intervention(effect: str, ratio: float, **others) -> ToySetting:
     """SGD with the ratio fixed at `ratio` in the term of one `effect`: "importance" (8), "learning_rate"
     (9) or "both" (10)."""
     fixed = {"importance": ("fixed", "real"), "learning_rate": ("real", "fixed"), "both": ("fixed", "fixed")}
-    if effect not in fixed:
-        raise ValueError(f"effect must be one of {', '.join(fixed)}, not {effect!r}")
-    importance, effective = fixed[effect]
+    importance, effective = fixed[check.choice("effect", effect, fixed)]
     return ToySetting(importance=importance, effective=effective, ratio=ratio, **others)
+
+
+def check_shared(setting: Any, numbers: Sequence[str] = (), whole: Sequence[str] = ()) -> None:
+    """Check what every kind of setting has, and further `numbers` of at least 0 and `whole` ones of at least 1.
+
+    Raises ValueError for a value that is not allowed.
+    """
+    for name in ("rho", "learning_rate", *numbers):
+        check.number(name, getattr(setting, name), 0)
+    for name in ("width", "epochs", "batch_size", *whole):
+        check.whole(name, getattr(setting, name), 1)
+    if len(setting.head) != 2 or not all(map(math.isfinite, setting.head)):
+        raise ValueError(f"head must be two finite numbers (w_e, w_h), not {setting.head!r}")
+
+
+def check_trained(settings: Iterable[S], kind: type[S], seeds: Iterable[int]) -> tuple[tuple[S, ...], tuple[int, ...]]:
+    """What is to be trained, as tuples. Raises ValueError where a setting is not of its `kind`, or a seed is negative,
+    or there is none."""
+    settings, seeds = tuple(settings), tuple(int(seed) for seed in seeds)
+    if not settings or not all(isinstance(setting, kind) for setting in settings):
+        raise ValueError(f"settings must be one {kind.__name__} or more, not {settings!r}")
+    if not seeds or min(seeds) < 0:
+        raise ValueError(f"seeds must be one whole number or more, none negative, not {seeds!r}")
+    return settings, seeds

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
+from operator import attrgetter
 from typing import cast
 
 import numpy as np
@@ -17,13 +18,14 @@ from torch import Tensor
 from torch.nn.functional import softplus
 from tqdm import tqdm
 
-from lib import device
+from lib import check, device
 from lib.data.toy import SPLITS, ToyConstants, ToySample, sample
 from lib.optim.variants import VARIANTS, take_step
 from lib.toy import reweighting
 from lib.toy.ensemble import FEATURES
 from lib.toy.nets import batch_order
 from lib.toy.rules import RULES, WITHOUT_RADIUS, Adam, State
+from lib.toy.setting import check_shared, check_trained
 from lib.toy.stack import Weights, errors, evaluate, initial, mistakes, module
 
 METHODS = (*RULES, *(name for name in VARIANTS if name not in RULES))
@@ -56,20 +58,12 @@ class VariantSetting:
     head: tuple[float, float] = (1.0, 1.0)
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise ValueError(f"method must be one of {', '.join(METHODS)}, not {self.method!r}")
-        for name in ("rho", "learning_rate", "weight_decay", "step_size"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not np.isfinite(value) or value < 0:
-                raise ValueError(f"{name} must be a finite number of at least 0, not {value!r}")
-        for name, least in (("upweight", 1), ("identification", 0), ("width", 1), ("epochs", 1), ("batch_size", 1)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-                raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
+        check.choice("method", self.method, METHODS)
+        check.choice("groups", self.groups, reweighting.GROUPS)
+        check.whole("identification", self.identification)
+        check_shared(self, numbers=("weight_decay", "step_size"), whole=("upweight",))
         if self.rho and self.method in WITHOUT_RADIUS:
             raise ValueError(f"rho must be 0 where method is {self.method!r}, not {self.rho:g}")
-        if self.groups not in reweighting.GROUPS:
-            raise ValueError(f"groups must be one of {', '.join(reweighting.GROUPS)}, not {self.groups!r}")
         if self.data.training_points % self.batch_size:
             raise ValueError(
                 f"batch_size must divide the {self.data.training_points} training points, not {self.batch_size!r}"
@@ -106,11 +100,7 @@ def train(settings: Iterable[VariantSetting], seeds: Iterable[int], progress: bo
     All methods of one seed share data, initial weights and, but for Just Train Twice and GroupDRO, which draw
     points unequally, the order of the batches. Raises ValueError for what is not allowed.
     """
-    settings, seeds = tuple(settings), tuple(int(seed) for seed in seeds)
-    if not settings or not all(isinstance(setting, VariantSetting) for setting in settings):
-        raise ValueError("settings must be one VariantSetting or more")
-    if not seeds or min(seeds) < 0:
-        raise ValueError(f"seeds must be one whole number or more, none negative, not {seeds!r}")
+    settings, seeds = check_trained(settings, VariantSetting, seeds)
     device.reuse_memory()
     shape = len(settings), len(seeds)
     found, heads = np.empty((*shape, len(SPLITS), 3)), np.empty((*shape, 2))
@@ -149,17 +139,8 @@ def _points(constants: ToyConstants, seed: int, split: str) -> ToySample:
 
 def _stackable(setting: VariantSetting) -> tuple:
     """Settings that share this can be stacked."""
-    return (
-        setting.method,
-        setting.width,
-        setting.epochs,
-        setting.batch_size,
-        setting.head,
-        setting.groups,
-        setting.identification,
-        setting.data.training_points,
-        bool(setting.weight_decay),
-    )
+    shared = "method", "width", "epochs", "batch_size", "head", "groups", "identification", "data.training_points"
+    return attrgetter(*shared)(setting), bool(setting.weight_decay)
 
 
 def trained(nets: Sequence[Net], progress: bool = False) -> tuple[Tensor, Ascents]:
@@ -171,12 +152,8 @@ def trained(nets: Sequence[Net], progress: bool = False) -> tuple[Tensor, Ascent
     groups = None
     if first.method == "jtt":
         identified, _ = run(start.clone(), "sgd", nets, rows[:, : first.identification * first.batch_size])
-        rows = reweighting.upsampled(
-            mistakes(identified, training),
-            [net.setting.upweight for net in nets],
-            [net.seed for net in nets],
-            rows.shape[1],
-        )
+        wrong, upweight = mistakes(identified, training), [net.setting.upweight for net in nets]
+        rows = reweighting.upsampled(wrong, upweight, [net.seed for net in nets], rows.shape[1])
     elif first.method == "group_dro":
         step_sizes = [net.setting.step_size for net in nets]
         groups = reweighting.GroupDRO(training, first.groups, step_sizes)
