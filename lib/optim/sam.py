@@ -71,17 +71,15 @@ class SAM(Optimizer):
         check.number("rho", rho, 0)
         if not _steps_alone(base):
             raise ValueError(f"base must be an optimizer class that steps without a closure, not {base!r}")
-        if clip_norm is not None:
-            check.number("clip_norm", clip_norm, 0, above=True)
+        check.number("clip_norm", 1 if clip_norm is None else clip_norm, 0, above=True)
         if per_rank and not callable(getattr(model, "no_sync", None)):
             raise ValueError(f"model must be in DistributedDataParallel where per_rank is True, not {model!r}")
         self.clip_norm, self.model, self.per_rank = clip_norm, model, per_rank
         self.steps = 0  # taken, by the base optimizer: a skipped one is none
         self.memory: defaultdict[Tensor, dict[str, Tensor]] = defaultdict(dict)
         self._phantom_norm: float | Tensor = 0.0
-        params = params if isinstance(params, Tensor) else list(params)
         try:
-            self.base = base(params, **base_kwargs)
+            self.base = base(params if isinstance(params, Tensor) else list(params), **base_kwargs)
         except TypeError as error:
             raise ValueError(f"base refuses its arguments {sorted(base_kwargs)}: {error}") from None
         if "rho" in self.base.defaults:
@@ -226,9 +224,8 @@ class SAM(Optimizer):
         remembered = self._redirect(kept)
         if self._descend(scaler):
             self.steps += 1
-            for name, values in remembered.items():
-                for p, value in values.items():
-                    self.memory[p][name] = value
+            for name, p in ((name, p) for name, values in remembered.items() for p in values):
+                self.memory[p][name] = remembered[name][p]
         return loss
 
     @contextmanager
@@ -330,7 +327,7 @@ class SAM(Optimizer):
 class LSAM(SAM):
     """SAM on the last layer, equation (5): the ascent moves `model.head`, the descent all of `model`.
 
-    `model` keeps the convention of ``lib.models``, ``forward(x) = head(features(x))``; it may come wrapped in
+    `model` keeps the convention of ``lib.models``, ``forward(x) = head(features(x))``, and may come wrapped in
     DistributedDataParallel. The other arguments are SAM's.
     """
 
