@@ -40,11 +40,11 @@ class CompiledEngine:
         configs = np.zeros(count, dtype=kernel.CONFIG)
         for config, model, data in zip(configs, models, data_index, strict=True):
             s = model.setting
-            head_importance = s.importance if s.head_importance is None else s.head_importance
-            for name in ("rho", "learning_rate", "ratio", "memory", "batch_size", "epochs"):
+            for name in (*kernel.RATES, "batch_size", "epochs"):
                 config[name] = getattr(s, name)
-            config["importance"], config["effective"] = (FACTORS.index(s.importance), FACTORS.index(s.effective))
-            config["head_importance"], config["anchor"] = (FACTORS.index(head_importance), ANCHORS.index(s.anchor))
+            for name in ("importance", "effective", "head_importance"):
+                config[name] = FACTORS.index(getattr(s, name) or s.importance)
+            config["anchor"] = ANCHORS.index(s.anchor)
             config["data"], config["order"] = data, seeds.index(model.seed)
         record = Record.empty(models, len(checkpoints), trace_every, len(checkpoints) * keep_nets, nets.shape[-1])
         out = record[:4]  # errors, heads, nets and traces are filled in place

@@ -10,8 +10,9 @@ Nearly all time goes into the middle layer, three products with W2 a step. Rows 
 sum for each visit of the accumulator; the backward pass updates a weight while it is at hand for the dot
 products.
 
-All compiled code is in this one file: Numba renews its cache when the file of a function changes, but not
-when a file that it calls into does.
+All compiled code of this engine is in this one file: Numba renews its cache when the file of a function changes, but
+not when a file that it calls into does. `lib.toy.stack_kernel` is another kernel for the variants, which need a whole
+gradient before the step; it stays apart, since it adds in another order and neither gives the other's bits.
 """
 
 from __future__ import annotations
@@ -29,22 +30,9 @@ ANCHOR_EASY, ANCHOR_HARD, ANCHOR_NORM = 0, 1, 2  # what of the real head is held
 EASY, HARD = 0, 1
 MATH = {"reassoc", "contract", "nsz", "arcp"}  # sums may be reordered, but NaN and infinity keep their meaning
 
-CONFIG = np.dtype(
-    [
-        ("rho", "f8"),
-        ("learning_rate", "f8"),
-        ("ratio", "f8"),
-        ("memory", "f8"),
-        ("importance", "i4"),
-        ("effective", "i4"),
-        ("head_importance", "i4"),
-        ("anchor", "i4"),
-        ("batch_size", "i4"),
-        ("epochs", "i4"),
-        ("data", "i4"),
-        ("order", "i4"),
-    ]
-)
+RATES = "rho", "learning_rate", "ratio", "memory"
+CODES = "importance", "effective", "head_importance", "anchor", "batch_size", "epochs", "data", "order"
+CONFIG = np.dtype([(name, "f8") for name in RATES] + [(name, "i4") for name in CODES])
 
 
 def padded(width: int) -> int:
@@ -256,16 +244,15 @@ def _errors(nets, width, head, X, Y, x, h1, h2, f, out):
 
 
 @njit(cache=True, fastmath=MATH)
-def _train_model(
-    nets, width, head, config, X, Y, evaluation, order, stops, errors, head_record, snapshots, trace, trace_every
-):
-    """Train one model; at each stop (a step number) note errors and head, and the nets where `snapshots`
-    has room.
+def _train_model(nets, width, head, config, points, record, trace_every):
+    """Train one model on `points`: X, Y, evaluation and order. In `record`: stops, errors, head_record, snapshots and
+    trace. At each stop (a step number) note errors and head, and the nets where `snapshots` has room.
 
-    Equation (6): the slope in f_i is -y * lambda * g_i, with importance weight lambda and feature factors g
-    each taken at the real, the phantom or the fixed-ratio head; SGD is (real, real), LSAM (phantom,
-    phantom).
+    Equation (6): the slope in f_i is -y * lambda * g_i, with importance weight lambda and feature factors g each taken
+    at the real, the phantom or the fixed-ratio head; SGD is (real, real), LSAM (phantom, phantom).
     """
+    X, Y, evaluation, order = points
+    stops, errors, head_record, snapshots, trace = record
     n, batch_size = X.shape[0], min(config.batch_size, X.shape[0])
     room = max(batch_size, 8 * BLOCK) + BLOCK  # the last block may be filled up
     x, f = np.zeros((2, room, 2), np.float32), np.zeros((2, room), np.float32)
@@ -280,8 +267,8 @@ def _train_model(
             while stop < len(stops) and stops[stop] == step:
                 _errors(nets, width, head, X, Y, x, h1, h2, f, errors[stop, 0])
                 for split in range(len(evaluation)):
-                    points = evaluation[split]
-                    _errors(nets, width, head, points[:, :4], points[:, 4], x, h1, h2, f, errors[stop, 1 + split])
+                    clean = evaluation[split]
+                    _errors(nets, width, head, clean[:, :4], clean[:, 4], x, h1, h2, f, errors[stop, 1 + split])
                 head_record[stop, EASY], head_record[stop, HARD] = head[EASY], head[HARD]
                 if len(snapshots) > 0:
                     snapshots[stop] = nets
@@ -315,15 +302,10 @@ def _train_model(
             if trace_every > 0 and step % trace_every == 0:
                 at = step // trace_every
                 trace[at, 0], trace[at, 1], trace[at, 2], trace[at, 3] = (w_easy, w_hard, tilde_easy, tilde_hard)
-            u_easy, u_hard = _choose(
-                config.importance, config.anchor, config.ratio, w_easy, w_hard, tilde_easy, tilde_hard
-            )
-            g_easy, g_hard = _choose(
-                config.effective, config.anchor, config.ratio, w_easy, w_hard, tilde_easy, tilde_hard
-            )
-            v_easy, v_hard = _choose(
-                config.head_importance, config.anchor, config.ratio, w_easy, w_hard, tilde_easy, tilde_hard
-            )
+            held = config.anchor, config.ratio, w_easy, w_hard, tilde_easy, tilde_hard
+            u_easy, u_hard = _choose(config.importance, *held)
+            g_easy, g_hard = _choose(config.effective, *held)
+            v_easy, v_hard = _choose(config.head_importance, *held)
             for b in range(rows):
                 weight = _sigmoid(-y[b] * (u_easy * f[EASY, b] + u_hard * f[HARD, b]))
                 slope[b] = -rate * y[b] * weight / rows
@@ -353,23 +335,10 @@ def train(
     """
     for m in prange(len(configs)):
         config = configs[m]
-        points = data[config.data]
-        _train_model(
-            nets[m],
-            width,
-            heads[m],
-            config,
-            points[:, :4],
-            points[:, 4],
-            evaluation[config.data],
-            orders[config.order],
-            stops[m],
-            errors[m],
-            head_record[m],
-            snapshots[m],
-            traces[m],
-            trace_every,
-        )
+        drawn = data[config.data]
+        points = drawn[:, :4], drawn[:, 4], evaluation[config.data], orders[config.order]
+        record = stops[m], errors[m], head_record[m], snapshots[m], traces[m]
+        _train_model(nets[m], width, heads[m], config, points, record, trace_every)
 
 
 def threads(count: int | None) -> int:
