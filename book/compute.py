@@ -11,22 +11,16 @@ from lib.trials.store import RESULTS, Store
 def efforts(results: Path = RESULTS) -> pd.DataFrame:
     """One line for each experiment and kind of its stored trials: trials, nets (trained or measured), how many of
     them diverged, seconds, and the hardware, each kind once."""
-    lines = [
-        {
-            "experiment": ", ".join(dict.fromkeys((folder.name, record["configuration"]["experiment"]))),
-            "trials": 1,
-            "nets": nets(record),
-            "diverged": diverged(record),
-            "seconds": total_seconds([record]),
-            "on": hardware(record),
-        }
-        for folder in sorted(path for path in Path(results).glob("[!.]*") if path.is_dir())
-        for record in Store(results, folder.name)
-    ]
+    lines = []
+    for folder in sorted(path for path in Path(results).glob("[!.]*") if path.is_dir()):
+        for record in Store(results, folder.name):
+            name = ", ".join(dict.fromkeys((folder.name, record["configuration"]["experiment"])))
+            lines.append((name, 1, nets(record), diverged(record), total_seconds([record]), hardware(record)))
     if not lines:
         return pd.DataFrame()
-    sums = {"trials": "sum", "nets": "sum", "diverged": "sum", "seconds": "sum"}
-    return pd.DataFrame(lines).groupby("experiment", as_index=False).agg(sums | {"on": joined})
+    summed = ["trials", "nets", "diverged", "seconds"]
+    found = pd.DataFrame(lines, columns=["experiment", *summed, "on"])
+    return found.groupby("experiment", as_index=False).agg(dict.fromkeys(summed, "sum") | {"on": joined})
 
 
 def joined(names: pd.Series) -> str:

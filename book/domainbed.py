@@ -43,13 +43,9 @@ def sweeps(
 ) -> dict[Target, Protocol]:
     """A sweep for every target of `benchmark` ("all": of all three); the defaults are the paper's protocol, with the
     learning rates of CelebA and a size of the images chosen here, as the text is silent."""
-    return {
-        (one, target): Protocol(
-            domain(one, target, "sgd", size=size, weights=weights, **settings), tuple(rates), tuple(radii)
-        )
-        for one, target in TARGETS
-        if benchmark in (one, "all")
-    }
+    settings |= {"size": size, "weights": weights}
+    chosen = [key for key in TARGETS if benchmark in (key[0], "all")]
+    return {key: Protocol(domain(*key, "sgd", **settings), tuple(rates), tuple(radii)) for key in chosen}
 
 
 def trials(chosen: Mapping[Target, Protocol], store: Store, seeds: int) -> list[ImageTrial]:
@@ -101,9 +97,8 @@ def rows(results: Mapping[Target, Result]) -> dict[str, dict[str, str]]:
             own = {protocols.METHODS[method]: protocols.spread(accuracy[method], 1) for method in accuracy}
             own["gain"] = protocols.interval(100 * gain(result), 1)
         paper = {"paper: SGD": f"{100 * sgd:.1f}", "SAM": f"{100 * sam:.1f}", "gain": f"{100 * (sam - sgd):.1f}"}
-        found[name(*key)] = paper | {
-            f"here: {label}": own.get(label, "") for label in ("before training", "SGD", "SAM", "gain")
-        }
+        labels = "before training", "SGD", "SAM", "gain"
+        found[name(*key)] = paper | {f"here: {label}": own.get(label, "") for label in labels}
     return found
 
 

@@ -14,30 +14,19 @@ MORE_SEEDS = {"cifar-mnist": 20, "fmnist-mnist": 20, "celeba": 8, "birds_on_scen
 
 def experiments() -> dict[str, Experiment]:
     """The experiments by name, in the book's order."""
+    on_images = "SAM's variants on CIFAR-MNIST"
+    constants = "Lost constants of the toy, one at a time and all at once"
+    short = partial(variants.image_plan, epochs=variants.SHORT_EPOCHS)
+    full = partial(variants.image_plan, epochs=protocols.PAIRED["cifar-mnist"].base.epochs)
     known = [
         *_paired(),
         ("noise", "LSAM where the toy's training features are noisy (chapter 9)", _noise, noise.SEEDS),
         ("batch-size", "LSAM by batch size, epochs and steps fixed (chapter 10)", _batch_size, batch_size.SEEDS),
         ("variants", "SAM's variants and re-weightings in the toy (chapter 12)", _variants, variants.SEEDS),
         ("variants-live", "three of them at one radius, short: what chapter 12 trains", _live, 4),
-        (
-            "variants-images",
-            "SAM's variants on CIFAR-MNIST, reduced: few epochs (chapter 12)",
-            partial(variants.image_plan, epochs=variants.SHORT_EPOCHS),
-            variants.SHORT_SEEDS,
-        ),
-        (
-            "variants-images-full",
-            "the same with all epochs of the paper's protocol",
-            partial(variants.image_plan, epochs=protocols.PAIRED["cifar-mnist"].base.epochs),
-            protocols.SEEDS,
-        ),
-        (
-            "open-choices",
-            "Lost constants of the toy, one at a time and all at once (chapter 13)",
-            open_choices.plan,
-            open_choices.SEEDS,
-        ),
+        ("variants-images", f"{on_images}, reduced: few epochs (chapter 12)", short, variants.SHORT_SEEDS),
+        ("variants-images-full", "the same with all epochs of the paper's protocol", full, protocols.SEEDS),
+        ("open-choices", f"{constants} (chapter 13)", open_choices.plan, open_choices.SEEDS),
         *_natural(),
     ]
     return {name: Experiment(name, about, plan, Store(RESULTS, name), seeds) for name, about, plan, seeds in known}
@@ -60,15 +49,11 @@ def _live(store: Store, seeds: int) -> Plan:
 
 
 def _paired() -> list[tuple]:
-    return [
-        (
-            name,
-            f"Table 1, {NAMES[name]}: the full sweep, then {MORE_SEEDS[name]} seeds (chapter 7)",
-            partial(protocols.plan, [protocol]),
-            MORE_SEEDS[name],
-        )
-        for name, protocol in protocols.PAIRED.items()
-    ]
+    found = []
+    for name, protocol in protocols.PAIRED.items():
+        about = f"Table 1, {NAMES[name]}: the full sweep, then {MORE_SEEDS[name]} seeds (chapter 7)"
+        found.append((name, about, partial(protocols.plan, [protocol]), MORE_SEEDS[name]))
+    return found
 
 
 def _natural() -> list[tuple]:
@@ -83,12 +68,8 @@ def _natural() -> list[tuple]:
         found.append((f"{name}-full", 1, full, [protocol], seeds))
     for name in ("pacs", "vlcs", "office_home"):
         found.append((f"{name}-full", 2, full, list(domainbed.sweeps(name).values()), seeds))
-    return [
-        (
-            name.replace("_", "-"),
-            f"Table {table}, {NAMES[name.removesuffix('-full')]}{what} (chapter {6 + table})",
-            partial(protocols.plan, sweeps),
-            number,
-        )
-        for name, table, what, sweeps, number in found
-    ]
+    known = []
+    for name, table, what, sweeps, number in found:
+        about = f"Table {table}, {NAMES[name.removesuffix('-full')]}{what} (chapter {6 + table})"
+        known.append((name.replace("_", "-"), about, partial(protocols.plan, sweeps), number))
+    return known

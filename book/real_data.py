@@ -75,12 +75,9 @@ def changes(result: Result, epoch: int | None = None, reading: str = "label") ->
     signed by "label" or by "attribute", see `lib.measure`: of ``share easy`` and ``share hard``, the share of all
     importance that the worst-fitted quarter holds, the difference; ``slope easy`` and ``slope hard``, of the log ratio
     on the contributions."""
-    found = {}
+    found, measured = {}, result.measured(epoch).values()
     for kind, attribute in zip(("easy", "hard"), result.features):
-        nets = [
-            [metrics["contributions"][reading]["attributes"][attribute] for metrics in net]
-            for net in result.measured(epoch).values()
-        ]
+        nets = [[one["contributions"][reading]["attributes"][attribute] for one in net] for net in measured]
         shares = [[one["worst_share"]["phantom"] - one["worst_share"]["real"] for one in net] for net in nets]
         found[f"share {kind}"] = np.array(shares)
         found[f"slope {kind}"] = np.array([[one["slope"] for one in net] for net in nets])
@@ -95,10 +92,8 @@ def checks_c4(title: str, changed: Mapping[str, np.ndarray], reduced: bool) -> l
         "slope on the easy contribution above 0": ("slope easy", +1),
         "slope on the hard contribution below 0": ("slope hard", -1),
     }
-    return [
-        weakest(f"{title}, both nets: {what}", changed[name], sign, reduced=reduced)
-        for what, (name, sign) in parts.items()
-    ]
+    words = f"{title}, both nets: "
+    return [weakest(words + what, changed[name], sign, reduced=reduced) for what, (name, sign) in parts.items()]
 
 
 # Rows of tables, and numbers for the prose.
@@ -117,19 +112,13 @@ def rows_of_table(result: Result) -> dict[str, dict[str, str]]:
     for what, kind in (("probe", ""), ("own answer", "answer ")):
         for attribute, which in ((hard, "hard"), (easy, "easy")):
             measures[f"{what}, {ATTRIBUTES.get(attribute, attribute)} ({which})"] = kind + attribute
-    title = result.title + (", reduced" if result.lacking else "")
-    return {
-        f"{title}: {what}": {
-            **{
-                name: spread(100 * result.errors[method, measure])
-                for method, name in METHODS.items()
-                if (method, measure) in result.errors
-            },
-            "SGD less SAM": interval(100 * result.gains(measure)),
-        }
-        for what, measure in measures.items()
-        if ("sgd", measure) in result.errors
-    }
+    title, errors, rows = result.title + (", reduced" if result.lacking else ""), 100 * result.errors, {}
+    for what, measure in measures.items():
+        if ("sgd", measure) in errors:
+            there = [method for method in METHODS if (method, measure) in errors]
+            rows[f"{title}: {what}"] = {METHODS[method]: spread(errors[method, measure]) for method in there}
+            rows[f"{title}: {what}"]["SGD less SAM"] = interval(100 * result.gains(measure))
+    return rows
 
 
 def rows_of_sweep(result: Result) -> dict[str, dict[str, str]]:
@@ -184,13 +173,12 @@ def rows_of_evenness(result: Result) -> dict[str, dict[str, str]]:
 
 def rows_of_which(result: Result, reading: str) -> dict[str, dict[str, str]]:
     """What C4 is about at every moment, see `changes`, mean ± standard deviation over seeds."""
-    return {
-        f"{result.title}, {METHODS[method]}, epoch {epoch}": {
-            name: spread(values[net], 3) for name, values in changes(result, epoch, reading).items()
-        }
-        for epoch in result.protocol.moments
-        for net, method in enumerate(("sgd", "sam"))
-    }
+    rows = {}
+    for epoch in result.protocol.moments:
+        changed = changes(result, epoch, reading).items()
+        for net, name in enumerate(("SGD", "SAM")):
+            rows[f"{result.title}, {name}, epoch {epoch}"] = {what: spread(values[net], 3) for what, values in changed}
+    return rows
 
 
 def numbers(result: Result | None) -> dict[str, str]:
@@ -220,29 +208,25 @@ def learning_curves(results: Sequence[Result]) -> Figure:
 
     Thin lines are seeds, thick lines their mean (of the losses the geometric one).
     """
-    labels = {
-        "train_loss": "training loss",
-        "validation_loss": "validation loss",
-        "validation_error": "validation error (%)",
-    }
+    labels = {"train_loss": "training loss", "validation_loss": "validation loss"}
+    labels["validation_error"] = "validation error (%)"
     size = style.PAGE_WIDTH, 0.5 + 2.1 * len(results)
     fig, grid = plt.subplots(len(results), len(labels), figsize=size, sharex="row", squeeze=False)
     for result, row in zip(results, grid):
         row[0].set_title(result.title)
+        nets = [one for one in result.records if one["status"] == "finished" and one["configuration"]["epochs"]]
         for (quantity, label), ax in zip(labels.items(), row):
+            is_loss = quantity != "validation_error"
             for method, colour in COLOURS.items():
-                nets = [one for one in result.records if one["status"] == "finished" and one["configuration"]["epochs"]]
                 curves = np.array([one["curve"][quantity] for one in nets if one["configuration"]["method"] == method])
                 if not len(curves):
                     continue
-                if is_loss := quantity != "validation_error":
-                    ax.set_yscale("log")
                 curves = curves if is_loss else 100 * curves
                 mean = np.exp(np.log(np.maximum(curves, 1e-12)).mean(0)) if is_loss else curves.mean(0)
                 epochs = np.arange(1, curves.shape[1] + 1)
                 ax.plot(epochs, curves.T, color=colour, lw=0.7, alpha=0.4)
                 ax.plot(epochs, mean, color=colour, lw=1.8, marker=MARKERS[method], ms=4, label=METHODS[method])
-            ax.set(xlabel="epoch", ylabel=label)
+            ax.set(xlabel="epoch", ylabel=label, yscale="log" if is_loss else "linear")
             ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         row[-1].set_ylim(bottom=0)
     fig.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(COLOURS))
@@ -382,8 +366,7 @@ def lorenz_curves(results: Sequence[Result]) -> Figure:
         for ax in row[len(moments) :]:
             ax.set_axis_off()
         row[0].set_ylabel("share of the importance")
-    for ax in grid[-1]:
-        ax.set_xlabel("share of the training images, heaviest first")
+    plt.setp(grid[-1], xlabel="share of the training images, heaviest first")
     return fig
 
 
@@ -427,8 +410,7 @@ def along_contributions(results: Sequence[Result]) -> Figure:
                 ax.tick_params(labelsize=8)
             right.tick_params(axis="y", which="both", labelleft=False)
         row[0].set_ylabel(result.title, fontweight="bold")
-    for ax in grid[-1]:
-        ax.set_xticks([0, 1], ["worst\nfitted", "best\nfitted"])
+    plt.setp(grid[-1], xticks=[0, 1], xticklabels=["worst\nfitted", "best\nfitted"])
     nets = {
         "SGD net": {"color": style.SGD, "marker": "o", "ms": 4},
         "SAM net": {"color": style.SAM, "marker": "s", "ms": 4},

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
@@ -48,27 +47,12 @@ def sequence(count: int) -> list:
 
 def use_style() -> None:
     """Set matplotlib's defaults for the whole book; call once in a chapter's set-up cell."""
-    sns.set_theme(
-        context="paper",
-        style="ticks",
-        font_scale=1.05,
-        rc={
-            "figure.dpi": 110,
-            "savefig.dpi": 160,
-            "figure.figsize": (PAGE_WIDTH, 3.2),
-            "figure.constrained_layout.use": True,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.titlesize": "medium",
-            "axes.titleweight": "bold",
-            "axes.titlelocation": "left",
-            "legend.frameon": False,
-            "figure.facecolor": "white",
-            "svg.hashsalt": "book",
-        },
-    )
-    mpl.rcParams["axes.prop_cycle"] = mpl.cycler(color=[SGD, LSAM, SAM, HARD, EASY, GREY])
-    plt.rcParams["axes.unicode_minus"] = True
+    page = {"figure.figsize": (PAGE_WIDTH, 3.2), "figure.constrained_layout.use": True, "figure.facecolor": "white"}
+    files = {"figure.dpi": 110, "savefig.dpi": 160, "svg.hashsalt": "book"}
+    frames = {"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False}
+    titles = {"axes.titlesize": "medium", "axes.titleweight": "bold", "axes.titlelocation": "left"}
+    colours = {"axes.prop_cycle": plt.cycler(color=[SGD, LSAM, SAM, HARD, EASY, GREY]), "axes.unicode_minus": True}
+    sns.set_theme("paper", "ticks", font_scale=1.05, rc=page | files | frames | titles | colours)
 
 
 def line(
@@ -99,14 +83,8 @@ def whiskers(
     """Means with their 95 % intervals, one in each of `rows`, the values to the right."""
     means = np.array([effect.mean for effect in effects])
     ends = np.array([[effect.low, effect.high] for effect in effects])
-    axes.errorbar(
-        means,
-        rows,
-        xerr=np.abs(ends - means[:, None]).T,
-        fmt=marker,
-        color=colour,
-        **{"markersize": 4.5, "linewidth": 1.2, **options},
-    )
+    look = {"fmt": marker, "color": colour, "markersize": 4.5, "linewidth": 1.2, **options}
+    axes.errorbar(means, rows, xerr=np.abs(ends - means[:, None]).T, **look)
 
 
 def rows(axes: Axes, names: Sequence[str]) -> None:
@@ -186,19 +164,10 @@ def slider(fig: go.Figure, labels: Sequence[str], prefix: str, pad: int, titles:
     """
     each = sum(trace.visible is not None for trace in fig.data) // len(labels)
     rest = [True] * (len(fig.data) - each * len(labels))
-    steps = [
-        {
-            "label": label,
-            "method": "update",
-            "args": [
-                {"visible": [i // each == k for i in range(each * len(labels))] + rest},
-                {"title.text": titles[k]} if titles else {},
-            ],
-        }
-        for k, label in enumerate(labels)
-    ]
-    fig.update_layout(
-        template="plotly_white",
-        margin={"l": 10, "r": 10, "b": 10},
-        sliders=[{"steps": steps, "currentvalue": {"prefix": prefix}, "pad": {"t": pad}}],
-    )
+    steps = []
+    for k, label in enumerate(labels):
+        visible = {"visible": [i // each == k for i in range(each * len(labels))] + rest}
+        title = {"title.text": titles[k]} if titles else {}
+        steps.append({"label": label, "method": "update", "args": [visible, title]})
+    sliders = [{"steps": steps, "currentvalue": {"prefix": prefix}, "pad": {"t": pad}}]
+    fig.update_layout(template="plotly_white", margin={"l": 10, "r": 10, "b": 10}, sliders=sliders)

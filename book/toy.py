@@ -130,14 +130,10 @@ def contour_slider(
     methods = ["SGD" if rho == 0 else f"LSAM, ρ = {rho:g}" for rho in rhos]
     titles = [f"{method}: hard probing error {error:.3f}" for method, error in zip(methods, errors)]
     style.slider(fig, [f"{rho:g}" for rho in rhos], "radius ρ = ", pad=15, titles=titles)
-    fig.update_layout(
-        title={"text": titles[0], "x": 0.5, "font": {"size": 15}},
-        height=520,
-        margin={"t": 50},
-        showlegend=False,  # the caption says it: a legend would meet the title on a phone
-        xaxis={"visible": False, "constrain": "domain"},
-        yaxis={"visible": False, "scaleanchor": "x"},
-    )
+    x, y = {"visible": False, "constrain": "domain"}, {"visible": False, "scaleanchor": "x"}
+    title = {"text": titles[0], "x": 0.5, "font": {"size": 15}}
+    # No legend: the caption says it, and it would meet the title on a phone.
+    fig.update_layout(title=title, height=520, margin={"t": 50}, showlegend=False, xaxis=x, yaxis=y)
     return fig
 
 

@@ -94,13 +94,9 @@ def execute(notebook: Path, parameters: dict) -> NotebookNode | None:
         for name in parameters.keys() - known:
             words = f"an unknown parameter {name}; it takes {', '.join(sorted(known))}"
             raise PapermillException(f"book/parameters.yml gives it {words}")
-        options = {
-            "kernel_name": "python3",
-            "progress_bar": {"desc": notebook.stem, "leave": False} if sys.stderr.isatty() else False,
-            "cwd": fingerprint.ROOT,
-            "kernel_manager_class": QuietKernelManager,
-            "on_cell_start": lambda cell, **_: started.append(cell),
-        }
+        options = {"kernel_name": "python3", "kernel_manager_class": QuietKernelManager, "cwd": fingerprint.ROOT}
+        options["progress_bar"] = {"desc": notebook.stem, "leave": False} if sys.stderr.isatty() else False
+        options["on_cell_start"] = lambda cell, **_: started.append(cell)
         result = papermill.execute_notebook(notebook, None, parameters, **options)
     except PapermillExecutionError as error:
         problem = f"cell {error.exec_count}, {_beginning(error.source)}, failed: {error.ename}: {error.evalue}"
