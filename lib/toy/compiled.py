@@ -1,5 +1,4 @@
-"""The compiled engine behind `lib.toy.ensemble.train`: prepares arrays for `lib.toy.kernel` and reads its
-records."""
+"""The compiled engine behind `lib.toy.ensemble.train`: prepares arrays for `lib.toy.kernel` and reads its records."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What drives a toy net's gradient, equation (6): importance weights, signed contributions, effective
-heads, at chosen checkpoints."""
+"""What drives a toy net's gradient, equation (6): importance weights, signed contributions, effective heads, at chosen
+checkpoints."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from lib.toy.nets import batch_order, features
 class Decomposition:
     """Of the training points of each seed's net: arrays (seeds, n), heads (seeds, n, 2).
 
-    easy, hard: signed contributions y w_e f_e and y w_h f_h at the real head. real, phantom: importance
-    weights lambda and lambda~.
+    easy, hard: signed contributions y w_e f_e and y w_h f_h at the real head. real, phantom: importance weights lambda
+    and lambda~.
     phantom_head: w~ of the batch that the point falls in.
     """
 
@@ -30,8 +30,8 @@ class Decomposition:
 
 
 def phantom_heads(phi: np.ndarray, head: np.ndarray, y: np.ndarray, rho: float) -> np.ndarray:
-    """Equation (5) for batches: phi (..., rows, 2), head (..., 2), y (..., rows) -> w~ (..., 2); w where
-    the gradient is zero."""
+    """Equation (5) for batches: phi (..., rows, 2), head (..., 2), y (..., rows) -> w~ (..., 2); w where the gradient
+    is zero."""
     weight = expit(-y * np.einsum("...bi,...i->...b", phi, head))
     gradient = -np.einsum("...b,...bi->...i", y * weight, phi)
     norm = np.linalg.norm(gradient, axis=-1, keepdims=True)
@@ -41,8 +41,8 @@ def phantom_heads(phi: np.ndarray, head: np.ndarray, y: np.ndarray, rho: float) 
 def decompose(result: ToyResult, setting: int, checkpoint: int, rho: float) -> Decomposition:
     """The nets of one setting at one checkpoint (indices into `result`), perturbed at radius `rho`.
 
-    The phantom is taken batch by batch, with batches of the size used in training, in the order of each
-    seed's first epoch. Raises ValueError where the result holds no nets.
+    The phantom is taken batch by batch, with batches of the size used in training, in the order of each seed's first
+    epoch. Raises ValueError where the result holds no nets.
     """
     if result.nets is None:
         raise ValueError("result must hold nets: train with keep_nets=True")

@@ -1,12 +1,12 @@
-"""One interface to train any number of toy nets at once: settings x seeds, each with its own rho,
-complexity, noise, intervention.
+"""One interface to train any number of toy nets at once: settings x seeds, each with its own rho, complexity, noise,
+intervention.
 
     result = train([sgd(), lsam(0.5)], seeds=range(20))
     result.error("hard")[:, :, -1]        # (settings, seeds), at the end of training
 
-Two engines agree behind it: ``lib.toy.kernel`` (compiled, the default on the CPU) and ``lib.toy.reference``
-(torch, any device). All settings of one seed share their labels and latents, the nets' initial weights and
-the order of the batches.
+Two engines agree behind it: ``lib.toy.kernel`` (compiled, the default on the CPU) and ``lib.toy.reference`` (torch, any
+device). All settings of one seed share their labels and latents, the nets' initial weights and the order of the
+batches.
 """
 
 from __future__ import annotations
@@ -40,8 +40,7 @@ class ToyResult:
         against the label for "model". NaN where diverged.
     heads: (setting, seed, checkpoint, 2), the real (w_e, w_h).
     diverged: (setting, seed), True where any weight is not finite at the last checkpoint.
-    traces: [setting] -> (seed, step / trace_every, 4): w_e, w_h and the phantom's, before the step's
-    update; or None.
+    traces: [setting] -> (seed, step / trace_every, 4): w_e, w_h and the phantom's, before the step's update; or None.
     nets: [setting] -> (seed, checkpoint, 2, size), flat weights of f_e and f_h (layout: `unpack`); or None.
     """
 
@@ -73,28 +72,17 @@ def train(
 ) -> ToyResult:
     """Train every setting from every seed.
 
-    checkpoints: increasing fractions of training in [0, 1] (0: before the first step) at which errors and
-    heads are recorded.
-    trace_every: 0, or every how many steps the real and the phantom head are recorded. keep_nets: keep
-    weights at checkpoints.
+    checkpoints: increasing fractions of training in [0, 1] (0: before the first step) at which errors and heads are
+    recorded.
+    trace_every: 0, or every how many steps the real and the phantom head are recorded. keep_nets: keep weights at
+    checkpoints.
     engine: "compiled" (CPU), "torch" (`device`), or "auto": compiled on the CPU, torch on any other device.
-    threads: of the compiled engine (None: one a core); it changes no result. Raises ValueError for what is
-    not allowed.
+    threads: of the compiled engine (None: one a core); it changes no result. Raises ValueError for what is not allowed.
     """
     settings, seeds = check_trained(settings, ToySetting, seeds)
-    checkpoints = tuple(float(c) for c in checkpoints)
-    if (
-        not checkpoints
-        or not 0 <= min(checkpoints) <= max(checkpoints) <= 1
-        or list(checkpoints) != sorted({*checkpoints})
-    ):
-        raise ValueError(f"checkpoints must be increasing fractions between 0 and 1, not {checkpoints!r}")
+    checkpoints = _increasing(checkpoints)
     check.whole("trace_every", trace_every)
-    check.choice("engine", engine, ENGINES)
-    if engine == "compiled" and device not in ("cpu", "auto"):
-        raise ValueError(f"the compiled engine runs on the CPU; device {device!r} needs engine='torch'")
-    on_torch = engine == "torch" or (engine == "auto" and device not in ("cpu", "auto"))
-    runner: TorchEngine | CompiledEngine = TorchEngine(device) if on_torch else CompiledEngine(threads)
+    runner = _engine(engine, device, threads)
     count = len(settings), len(seeds), len(checkpoints)
     errors, heads = np.full((*count, len(SPLITS), 3), np.nan), np.full((*count, 2), np.nan)
     diverged = np.zeros(count[:2], dtype=bool)
@@ -122,3 +110,17 @@ def train(
             bar.update(sum(model.setting.steps for model in batch))
     errors[diverged] = np.nan
     return ToyResult(settings, seeds, checkpoints, errors, heads, diverged, traces, nets)
+
+
+def _increasing(checkpoints: Iterable[float]) -> tuple[float, ...]:
+    found = tuple(float(checkpoint) for checkpoint in checkpoints)
+    if not found or list(found) != sorted(set(found)) or not 0 <= found[0] <= found[-1] <= 1:
+        raise ValueError(f"checkpoints must be increasing fractions between 0 and 1, not {found!r}")
+    return found
+
+
+def _engine(engine: str, device: str, threads: int | None) -> TorchEngine | CompiledEngine:
+    on_cpu = device in ("cpu", "auto")
+    if check.choice("engine", engine, ENGINES) == "compiled" and not on_cpu:
+        raise ValueError(f"the compiled engine runs on the CPU; device {device!r} needs engine='torch'")
+    return TorchEngine(device) if engine == "torch" or not on_cpu else CompiledEngine(threads)

@@ -1,14 +1,12 @@
 """The compiled engine: each toy net is trained from start to end inside one core's cache.
 
-A net is one float32 vector ``[W1 (2, H), b1 (H), W2 (H, H), b2 (H), w3 (H), b3 (1)]``, weights as (input,
-output), with H padded to a multiple of `LANES` by neurons that stay zero. Threads share out whole models,
-and a model's arithmetic never depends on another's: its result is the same, bit for bit, for any number of
-threads and any company.
+A net is one float32 vector ``[W1 (2, H), b1 (H), W2 (H, H), b2 (H), w3 (H), b3 (1)]``, weights as (input, output), with
+H padded to a multiple of `LANES` by neurons that stay zero. Threads share out whole models, and a model's arithmetic
+never depends on another's: its result is the same, bit for bit, for any number of threads and any company.
 
-Nearly all time goes into the middle layer, three products with W2 a step. Rows of the batch are taken
-`BLOCK` at a time, so that a weight once loaded serves five rows; the forward pass adds four terms of the
-sum for each visit of the accumulator; the backward pass updates a weight while it is at hand for the dot
-products.
+Nearly all time goes into the middle layer, three products with W2 a step. Rows of the batch are taken `BLOCK` at a
+time, so that a weight once loaded serves five rows; the forward pass adds four terms of the sum for each visit of the
+accumulator; the backward pass updates a weight while it is at hand for the dot products.
 
 All compiled code of this engine is in this one file: Numba renews its cache when the file of a function changes, but
 not when a file that it calls into does. `lib.toy.stack_kernel` is another kernel for the variants, which need a whole
@@ -42,8 +40,7 @@ def padded(width: int) -> int:
 
 @njit(cache=True, fastmath=MATH)
 def _split(rows):
-    """Rows of a batch taken in blocks (the last one filled up with empty rows from three on) and one by
-    one."""
+    """Rows of a batch taken in blocks (the last one filled up with empty rows from three on) and one by one."""
     left = rows % BLOCK
     return (rows + BLOCK - left, 0) if left > 2 else (rows - left, left)
 
@@ -95,8 +92,8 @@ def _forward(net, width, x, rows, h1, h2, f):
 
 @njit(cache=True, fastmath=MATH)
 def _descend(net, width, x, rows, h1, h2, delta, d2, d1):
-    """net -= sum over rows of delta[b] * grad f(x_b), in place: delta is the learning rate times the loss's
-    slope in f."""
+    """net -= sum over rows of delta[b] * grad f(x_b), in place: delta is the learning rate times the loss's slope in
+    f."""
     zero = np.float32(0)
     W1, b1 = net[: 2 * width].reshape(2, width), net[2 * width : 3 * width]
     W2 = net[3 * width : (3 + width) * width].reshape(width, width)
@@ -206,8 +203,7 @@ def _sigmoid(margin):
 
 @njit(cache=True)
 def _choose(source, anchor, ratio, w_easy, w_hard, phantom_easy, phantom_hard):
-    """The head that a factor of the gradient is evaluated at: real, phantom, or of fixed ratio (equation
-    (7))."""
+    """The head that a factor of the gradient is evaluated at: real, phantom, or of fixed ratio (equation (7))."""
     if source == PHANTOM:
         return phantom_easy, phantom_hard
     if source == FIXED:
@@ -222,8 +218,7 @@ def _choose(source, anchor, ratio, w_easy, w_hard, phantom_easy, phantom_hard):
 
 @njit(cache=True, fastmath=MATH)
 def _errors(nets, width, head, X, Y, x, h1, h2, f, out):
-    """Error of sign(w_e f_e), sign(w_h f_h) and sign(F) on the points (X, Y); a margin of zero is an
-    error."""
+    """Error of sign(w_e f_e), sign(w_h f_h) and sign(F) on the points (X, Y); a margin of zero is an error."""
     n, rows = X.shape[0], x.shape[1] - BLOCK
     wrong_easy, wrong_hard, wrong = 0, 0, 0
     for start in range(0, n, rows):
@@ -328,10 +323,10 @@ def train(
 ):
     """Train every model in place, in parallel.
 
-    nets (m, 2, size), heads (m, 2) float64, configs (m,); data (d, n, 5) and evaluation (d, 2, points, 5),
-    columns x and y, and orders (o, epochs, n), which models share through the indices in CONFIG. Filled:
-    errors (m, c, 3 splits, 3), head_record (m, c, 2), snapshots (m, c or 0, 2, size), traces (m, t, 4), at
-    the steps stops (m, c) and every `trace_every` steps (0: never).
+    nets (m, 2, size), heads (m, 2) float64, configs (m,); data (d, n, 5) and evaluation (d, 2, points, 5), columns x
+    and y, and orders (o, epochs, n), which models share through the indices in CONFIG. Filled: errors (m, c, 3 splits,
+    3), head_record (m, c, 2), snapshots (m, c or 0, 2, size), traces (m, t, 4), at the steps stops (m, c) and every
+    `trace_every` steps (0: never).
     """
     for m in prange(len(configs)):
         config = configs[m]
@@ -342,8 +337,7 @@ def train(
 
 
 def threads(count: int | None) -> int:
-    """Set the number of threads (None: one a core) and return it. Raises ValueError where there are fewer
-    cores."""
+    """Set the number of threads (None: one a core) and return it. Raises ValueError where there are fewer cores."""
     most = numba.config.NUMBA_NUM_THREADS
     count = most if count is None else count
     if not 1 <= count <= most:

@@ -19,8 +19,8 @@ def net_size(width: int) -> int:
 
 
 def unpack(net: np.ndarray) -> dict[str, np.ndarray]:
-    """Views into flat weights (..., size): W1 (2, H), b1 (H), W2 (H, H), b2 (H), w3 (H), b3 (); weights as
-    (input, output)."""
+    """Views into flat weights (..., size): W1 (2, H), b1 (H), W2 (H, H), b2 (H), w3 (H), b3 (); weights as (input,
+    output)."""
     width = int(round((-5 + np.sqrt(25 + 4 * (net.shape[-1] - 1))) / 2))
     lengths = {"W1": (2, width), "b1": (width,), "W2": (width, width), "b2": (width,), "w3": (width,), "b3": ()}
     parts, start = {}, 0
@@ -32,8 +32,7 @@ def unpack(net: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def initial_nets(seed: int, width: int) -> np.ndarray:
-    """Flat weights (2, size) at the start: PyTorch's default for linear layers, uniform within 1 /
-    sqrt(inputs)."""
+    """Flat weights (2, size) at the start: PyTorch's default for linear layers, uniform within 1 / sqrt(inputs)."""
     generator = np.random.default_rng([seed, 0x5EED])
     nets = np.empty((2, net_size(width)), dtype=np.float32)
     for net in nets:
@@ -45,8 +44,8 @@ def initial_nets(seed: int, width: int) -> np.ndarray:
 
 @lru_cache(maxsize=64)
 def batch_order(seed: int, points: int, epochs: int) -> np.ndarray:
-    """(epochs, points) int32, read-only: a permutation an epoch; a longer training begins with a shorter
-    one's order."""
+    """(epochs, points) int32, read-only: a permutation an epoch; a longer training begins with a shorter one's
+    order."""
     generator = np.random.default_rng([seed, 0xBA7C])
     order = np.stack([generator.permutation(points) for _ in range(epochs)]).astype(np.int32)
     order.setflags(write=False)
@@ -77,8 +76,8 @@ class Model:
 
 
 def points(models: Sequence[Model]) -> tuple[np.ndarray, np.ndarray, list[int]]:
-    """Data of a batch of models, each set drawn once: training (d, n, 5), validation and test (d, 2,
-    points, 5), and each model's d.
+    """Data of a batch of models, each set drawn once: training (d, n, 5), validation and test (d, 2, points, 5), and
+    each model's d.
 
     The five columns are x_e, x_h and y, float32.
     """
@@ -90,8 +89,7 @@ def points(models: Sequence[Model]) -> tuple[np.ndarray, np.ndarray, list[int]]:
 
 @lru_cache(maxsize=256)
 def _points(constants: ToyConstants, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Training (n, 5) and validation and test (2, points, 5) of one set; kept, since neighbours in a grid
-    share it."""
+    """Training (n, 5) and validation and test (2, points, 5) of one set; kept, since neighbours in a grid share it."""
     columns = [np.column_stack([split.x, split.y]) for split in (sample(constants, seed, name) for name in SPLITS)]
     return columns[0], np.stack(columns[1:])
 

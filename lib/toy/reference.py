@@ -1,5 +1,5 @@
-"""The reference engine: the same training in plain torch, all models batched, on any device; gradients by
-automatic differentiation."""
+"""The reference engine: the same training in plain torch, all models batched, on any device; gradients by automatic
+differentiation."""
 
 from __future__ import annotations
 
@@ -102,8 +102,8 @@ def features(nets: dict[str, Tensor], x: Tensor) -> Tensor:
 
 
 def phantom_head(phi: Tensor, head: Tensor, y: Tensor, rho: Tensor) -> Tensor:
-    """Equation (5): head + rho g / |g|, with g the gradient of the mean logistic loss in the head (m, 2); g
-    = 0 leaves the head."""
+    """Equation (5): head + rho g / |g|, with g the gradient of the mean logistic loss in the head (m, 2); g = 0 leaves
+    the head."""
     weight = torch.sigmoid(-y * (phi * head[:, None]).sum(-1))
     gradient = -((y * weight)[..., None] * phi).mean(dim=1)
     # Divided by its largest entry first: the square of a tiny float32 is zero, and MPS has no float64.
@@ -113,15 +113,14 @@ def phantom_head(phi: Tensor, head: Tensor, y: Tensor, rho: Tensor) -> Tensor:
 
 
 def surrogate(phi: Tensor, head: Tensor, phantom: Tensor, y: Tensor, ratio: Tensor, factors: Tensor) -> Tensor:
-    """A loss a model, (m,), whose gradient is that of `ToySetting`: importance weights and effective heads
-    are constants in it.
+    """A loss a model, (m,), whose gradient is that of `ToySetting`: importance weights and effective heads are
+    constants in it.
 
-    phi (m, n, 2), heads (m, 2), y (m, n), ratio (m,), factors (3, m): which of `candidates` gives the
-    importance weight, the effective head and the importance weight of the head's own gradient.
+    phi (m, n, 2), heads (m, 2), y (m, n), ratio (m,), factors (3, m): which of `candidates` gives the importance
+    weight, the effective head and the importance weight of the head's own gradient.
     """
-    chosen = candidates(head.detach(), phantom, ratio)[
-        factors, torch.arange(len(head), device=head.device)
-    ]  # (3, m, 2)
+    each = torch.arange(len(head), device=head.device)
+    chosen = candidates(head.detach(), phantom, ratio)[factors, each]  # (3, m, 2)
     margins = -y * (phi.detach() * chosen[[0, 2], :, None]).sum(-1)  # (2, m, n)
     importance, head_importance = torch.sigmoid(margins)
     nets_part = importance * (phi * chosen[1][:, None]).sum(-1)
@@ -130,8 +129,8 @@ def surrogate(phi: Tensor, head: Tensor, phantom: Tensor, y: Tensor, ratio: Tens
 
 
 def candidates(real: Tensor, phantom: Tensor, ratio: Tensor) -> Tensor:
-    """(5, m, 2): the real head, the phantom, and the heads of fixed ratio (equation (7)) that hold w_e, w_h
-    or the norm."""
+    """(5, m, 2): the real head, the phantom, and the heads of fixed ratio (equation (7)) that hold w_e, w_h or the
+    norm."""
     w_easy, w_hard = real.unbind(1)
     scale = real.norm(dim=1) / (1 + ratio**2).sqrt()
     fixed = [(w_easy, ratio * w_easy), (w_hard / ratio, w_hard), (scale, ratio * scale)]

@@ -18,9 +18,9 @@ GROUPS = ("easy", "hard", "conflict")
 def upsampled(mistakes: Sequence[np.ndarray], upweight: Sequence[int], seeds: Sequence[int], length: int) -> np.ndarray:
     """Second stage of Just Train Twice (Liu et al. 2021, Algorithm 1): points in order of use, (m, length).
 
-    mistakes: which of its training points (n,) each first model gets wrong, the error sets. The second
-    training set holds each of these upweight[i] times and every other point once; it is gone through in a
-    fresh order again and again until `length` points are drawn, as many as training takes without it.
+    mistakes: which of its training points (n,) each first model gets wrong, the error sets. The second training set
+    holds each of these upweight[i] times and every other point once; it is gone through in a fresh order again and
+    again until `length` points are drawn, as many as training takes without it.
     """
     rows = np.empty((len(mistakes), length), dtype=np.int32)
     for row, wrong, times, seed in zip(rows, mistakes, upweight, seeds):
@@ -32,8 +32,8 @@ def upsampled(mistakes: Sequence[np.ndarray], upweight: Sequence[int], seeds: Se
 
 
 def balanced(groups: Sequence[np.ndarray], seeds: Sequence[int], length: int) -> np.ndarray:
-    """Points in order of use for GroupDRO (Sagawa et al. 2020, Algorithm 1), (m, length): for each draw a
-    group, all that have points being as likely, and then one of its points.
+    """Points in order of use for GroupDRO (Sagawa et al. 2020, Algorithm 1), (m, length): for each draw a group, all
+    that have points being as likely, and then one of its points.
 
     groups: of the training points (n,), for each net.
     """
@@ -50,8 +50,8 @@ def balanced(groups: Sequence[np.ndarray], seeds: Sequence[int], length: int) ->
 
 
 def group(points: ToySample, by: str) -> np.ndarray:
-    """The group of each point, from 0: its label, and by "easy" or "hard" the quarter that this latent's size
-    |z| falls in, or by "conflict" whether the easy latent contradicts the label, as only noise makes it do.
+    """The group of each point, from 0: its label, and by "easy" or "hard" the quarter that this latent's size |z| falls
+    in, or by "conflict" whether the easy latent contradicts the label, as only noise makes it do.
     """
     if by == "conflict":
         part, parts = points.y * points.z[:, 0] < 0, 2
@@ -66,8 +66,8 @@ class GroupDRO:
 
         q_g <- q_g exp(eta_q l_g), then made to sum to 1;   descent on sum_g q_g l_g
 
-    with l_g the mean loss of the batch's points of group g, 0 where it has none. The batches are `balanced`:
-    with points drawn alike a small group would be in few of them. step_size: each net's eta_q.
+    with l_g the mean loss of the batch's points of group g, 0 where it has none. The batches are `balanced`: with
+    points drawn alike a small group would be in few of them. step_size: each net's eta_q.
     """
 
     def __init__(self, training: Sequence[ToySample], by: str, step_size: Sequence[float]) -> None:

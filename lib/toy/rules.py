@@ -36,8 +36,8 @@ class State:
         self.draws = {seed: np.random.Generator(np.random.SFC64([seed, MASKS])) for seed in self.seeds}
 
     def masks(self, shape: Sequence[int], share: float) -> Tensor:
-        """A random part of the weights of every net, (m, *shape): `share` of them in the mean. It depends on
-        the net's seed and the steps before, so that settings are paired and the stack plays no part."""
+        """A random part of the weights of every net, (m, *shape): `share` of them in the mean. It depends on the net's
+        seed and the steps before, so that settings are paired and the stack plays no part."""
         drawn = {seed: draw.random(tuple(shape), dtype=np.float32) < share for seed, draw in self.draws.items()}
         return torch.from_numpy(np.stack([drawn[seed] for seed in self.seeds]))
 

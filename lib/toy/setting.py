@@ -17,18 +17,16 @@ ANCHORS = ("easy", "hard", "norm")
 
 @dataclass(frozen=True)
 class ToySetting:
-    """How one toy net is trained: SGD on L(F), F = w_e f_e + w_h f_h (equation (4)), with the gradient of
-    equation (6),
+    """How one toy net is trained: SGD on L(F), F = w_e f_e + w_h f_h (equation (4)), with the gradient of equation (6),
 
         -y * lambda(importance head) * (g_e grad f_e + g_h grad f_h),   g the effective head,
 
-    each head "real" (w), "phantom" (w~, equation (5)) or "fixed" (of ratio `ratio`, equation (7)). The
-    head's own gradient is -y * lambda * f with the importance weight of `head_importance` (default: that of
-    `importance`). `anchor` says what of w is held where the ratio is fixed: w_e, as in (7), w_h, or the
-    norm.
+    each head "real" (w), "phantom" (w~, equation (5)) or "fixed" (of ratio `ratio`, equation (7)). The head's own
+    gradient is -y * lambda * f with the importance weight of `head_importance` (default: that of `importance`).
+    `anchor` says what of w is held where the ratio is fixed: w_e, as in (7), w_h, or the norm.
 
-    The defaults that the text states: batch 5, no momentum, no weight decay. Width, learning rate, epochs
-    and head are ours.
+    The defaults that the text states: batch 5, no momentum, no weight decay. Width, learning rate, epochs and head are
+    ours.
     """
 
     rho: float = 0.0
@@ -70,8 +68,8 @@ def lsam(rho: float, **others) -> ToySetting:
 
 
 def intervention(effect: str, ratio: float, **others) -> ToySetting:
-    """SGD with the ratio fixed at `ratio` in the term of one `effect`: "importance" (8), "learning_rate"
-    (9) or "both" (10)."""
+    """SGD with the ratio fixed at `ratio` in the term of one `effect`: "importance" (8), "learning_rate" (9) or "both"
+    (10)."""
     fixed = {"importance": ("fixed", "real"), "learning_rate": ("real", "fixed"), "both": ("fixed", "fixed")}
     importance, effective = fixed[check.choice("effect", effect, fixed)]
     return ToySetting(importance=importance, effective=effective, ratio=ratio, **others)

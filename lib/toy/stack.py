@@ -1,8 +1,8 @@
 """A stack of toy nets, trained side by side with every layer within reach of a perturbation.
 
-All parameters of m nets are one array theta (m, 2, size + 1): for the easy and the hard feature the flat
-weights of its net (layout: `lib.toy.nets.unpack`) and then its entry of the head, w_e or w_h. Norms and
-products below are taken over the last two axes, net by net.
+All parameters of m nets are one array theta (m, 2, size + 1): for the easy and the hard feature the flat weights of its
+net (layout: `lib.toy.nets.unpack`) and then its entry of the head, w_e or w_h. Norms and products below are taken over
+the last two axes, net by net.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The compiled passes of a stack of toy nets: forward, and backward from the loss's slope at the logits.
 
-A stack is as in `lib.toy.stack`. Rows of the batch are taken `BLOCK` at a time, so that a weight once loaded
-serves five of them; the last block is filled up with rows of zeros.
+A stack is as in `lib.toy.stack`. Rows of the batch are taken `BLOCK` at a time, so that a weight once loaded serves
+five of them; the last block is filled up with rows of zeros.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The toy trained with SAM's variants, and with two explicit re-weightings of the training points.
 
-The optimizers of `lib.optim` train one net; here a stack of nets takes their steps at once, each net with
-norms of its own. Both follow the same definitions, which stand with the optimizers.
+The optimizers of `lib.optim` train one net; here a stack of nets takes their steps at once, each net with norms of its
+own. Both follow the same definitions, which stand with the optimizers.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class VariantSetting:
     """How one toy net is trained: `method` is one of `METHODS`, the rest is as in `lib.toy.setting`.
 
     Weight decay is the base optimizer's but for "sam_decay_inside". Of `lib.toy.reweighting`, `upweight` and
-    `identification` (steps of the first model) belong to Just Train Twice, `step_size` and `groups` to
-    GroupDRO. Raises ValueError for a value that is not allowed.
+    `identification` (steps of the first model) belong to Just Train Twice, `step_size` and `groups` to GroupDRO. Raises
+    ValueError for a value that is not allowed.
     """
 
     method: str
@@ -79,9 +79,8 @@ class VariantSetting:
 class VariantResult:
     """Of every net, after its last step; leading axes (setting, seed).
 
-    errors (..., split, feature) as in `lib.toy.ensemble.ToyResult`, NaN where diverged; heads (..., 2), the
-    real (w_e, w_h); diverged; ascents (..., 6), the means through training named by `ASCENTS`, NaN where the
-    method has no ascent.
+    errors (..., split, feature) as in `lib.toy.ensemble.ToyResult`, NaN where diverged; heads (..., 2), the real (w_e,
+    w_h); diverged; ascents (..., 6), the means through training named by `ASCENTS`, NaN where the method has no ascent.
     """
 
     errors: np.ndarray
@@ -97,8 +96,8 @@ class VariantResult:
 def train(settings: Iterable[VariantSetting], seeds: Iterable[int], progress: bool = True) -> VariantResult:
     """Train every setting from every seed.
 
-    All methods of one seed share data, initial weights and, but for Just Train Twice and GroupDRO, which draw
-    points unequally, the order of the batches. Raises ValueError for what is not allowed.
+    All methods of one seed share data, initial weights and, but for Just Train Twice and GroupDRO, which draw points
+    unequally, the order of the batches. Raises ValueError for what is not allowed.
     """
     settings, seeds = check_trained(settings, VariantSetting, seeds)
     device.reuse_memory()
@@ -155,12 +154,11 @@ def trained(nets: Sequence[Net], progress: bool = False) -> tuple[Tensor, Ascent
         wrong, upweight = mistakes(identified, training), [net.setting.upweight for net in nets]
         rows = reweighting.upsampled(wrong, upweight, [net.seed for net in nets], rows.shape[1])
     elif first.method == "group_dro":
-        step_sizes = [net.setting.step_size for net in nets]
-        groups = reweighting.GroupDRO(training, first.groups, step_sizes)
+        groups = reweighting.GroupDRO(training, first.groups, [net.setting.step_size for net in nets])
         rows = reweighting.balanced(list(groups.groups.numpy()), [net.seed for net in nets], rows.shape[1])
-    if first.method not in RULES:
-        return run_alone(start, first.method, nets, rows, progress)
-    return run(start, first.method, nets, rows, groups, progress)
+    if first.method in RULES:
+        return run(start, first.method, nets, rows, groups, progress)
+    return run_alone(start, first.method, nets, rows, progress)
 
 
 @torch.no_grad()
