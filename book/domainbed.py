@@ -50,12 +50,11 @@ def sweeps(
 
 def trials(chosen: Mapping[Target, Protocol], store: Store, seeds: int) -> list[ImageTrial]:
     """The untrained net, SGD and SAM on every target whose sweep has selected a setting, paired by seed."""
-    return [
-        trial
-        for protocol in chosen.values()
-        if (settings := protocols.selected(protocol, store)) is not None
-        for trial in protocols.comparison(protocol, settings, seeds)
-    ]
+    found: list[ImageTrial] = []
+    for protocol in chosen.values():
+        if settings := protocols.selected(protocol, store):
+            found += protocols.comparison(protocol, settings, seeds)
+    return found
 
 
 def stored(chosen: Mapping[Target, Protocol], store: Store, seeds: int) -> dict[Target, Result]:

@@ -54,9 +54,12 @@ def checks(gain: Mapping[str, np.ndarray], both_apart: Estimate) -> list[Check]:
     ]
 
 
+Curves = Mapping[str, np.ndarray]  # by name
+
+
 def error_against_ratio(
     ratios: Sequence[float],
-    curves: Mapping[str, np.ndarray],
+    curves: Curves,
     lsam_ratio: np.ndarray,
     lsam: np.ndarray,
     rhos: Sequence[float],
@@ -109,11 +112,7 @@ def rates_by_fit(parts: Decomposition, head: np.ndarray) -> np.ndarray:
 
 
 def reasons(
-    rhos: Sequence[float],
-    isolated: Mapping[str, np.ndarray],
-    by_fit: np.ndarray,
-    memories: Sequence[int],
-    averaged: Mapping[str, np.ndarray],
+    rhos: Sequence[float], isolated: Curves, by_fit: np.ndarray, memories: Sequence[int], averaged: Curves
 ) -> Figure:
     """Why a constant ratio is not LSAM.
 

@@ -3,6 +3,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from itertools import product
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
@@ -25,6 +26,7 @@ PARTS = tuple(field.name for field in fields(Decomposition))
 NETS = {"SGD": (style.SGD, "o"), "LSAM": (style.LSAM, "^")}  # the two nets that are compared
 FEATURES = {"easy": style.EASY, "hard": style.HARD}
 KINDS = {"real": (0, (3, 1.5)), "phantom": "-"}  # weights, and how they are drawn
+BETWEEN = "Gini coefficient, SGD-trained real minus LSAM-trained phantom, above 0"
 SMALL = {"fontsize": 7, "borderpad": 0, "labelspacing": 0.25, "handlelength": 2.4}  # a legend in a panel
 LINE = {"markersize": 3.8, "linewidth": 1.4}
 EASY, HARD = r"easy, $y\,w_e f_e$", r"hard, $y\,w_h f_h$"
@@ -122,26 +124,22 @@ def effects(parts: Decomposition) -> Effects:
 
 def checks_c3(found: Effects) -> list[Check]:
     """C3 at the last checkpoint: within each net and between the two."""
-    between = "Gini coefficient, SGD-trained real minus LSAM-trained phantom, above 0"
     within = "-trained: Gini coefficient, real minus phantom, above 0"
     nets = [weakest(name + within, values[-1], +1) for name, values in zip(NETS, found.within)]
-    return [*nets, weakest(between, found.between[-1], +1)]
+    return [*nets, weakest(BETWEEN, found.between[-1], +1)]
 
 
 def checks_c4(found: Effects) -> list[Check]:
     """C4 at the last checkpoint, in each net, as a group and point by point."""
-    return [
-        weakest(f"{name}-trained: {what}", values[net, -1], sign)
-        for what, (values, sign) in found.fits.items()
-        for net, name in enumerate(NETS)
-    ]
+    parts = product(found.fits.items(), enumerate(NETS))
+    return [weakest(f"{name}-trained: {what}", of[net, -1], sign) for (what, (of, sign)), (net, name) in parts]
 
 
 def checks_c9(found: Effects, epochs: Sequence[int]) -> list[Check]:
     """C9: what C3 and C4 say, in both nets at every checkpoint after the first step; `epochs`: of checkpoints."""
     even = {
         "Gini coefficient, real minus phantom of a net, above 0": (found.within, +1),
-        "Gini coefficient, SGD-trained real minus LSAM-trained phantom, above 0": (found.between[None], +1),
+        BETWEEN: (found.between[None], +1),
     }
     began = int(epochs[0] == 0)
     return [weakest(what, values[:, began:], sign) for what, (values, sign) in (even | found.fits).items()]

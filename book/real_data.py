@@ -1,6 +1,7 @@
 """Chapter 7, Table 1 on images: the rules of C7, and of C3 and C4 on natural images, tables and figures."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -235,11 +236,8 @@ def learning_curves(results: Sequence[Result]) -> Figure:
 
 def panels(results: Iterable[Result]) -> list[tuple[Result, str, str]]:
     """The hard and the easy feature of every set: result, attribute, title."""
-    return [
-        (result, attribute, f"{ATTRIBUTES.get(attribute, attribute)} ({kind})\nin {result.title}")
-        for result in results
-        for attribute, kind in zip(reversed(result.features), ("hard", "easy"))
-    ]
+    kinds = [(result, *pair) for result in results for pair in zip(reversed(result.features), ("hard", "easy"))]
+    return [(one, name, f"{ATTRIBUTES.get(name, name)} ({kind})\nin {one.title}") for one, name, kind in kinds]
 
 
 def probing_errors(results: Sequence[Result]) -> Figure:
@@ -432,11 +430,10 @@ def weight_maps(result: Result, seed: int = 0) -> Figure:
     """Figures 5 and 8 on one data set: the median real and phantom weight and their ratio, over its median, by the
     contributions of both features, signed by the label; a column for each moment of SGD's and of SAM's net of one seed
     (its place among the seeds that both finished)."""
-    columns = [
-        (f"{METHODS[method]} net,\nepoch {epoch}", _maps(result.measured(epoch)[method][seed], result.features))
-        for method in ("sgd", "sam")
-        for epoch in result.protocol.moments
-    ]
+    columns = []
+    for method, epoch in product(("sgd", "sam"), result.protocol.moments):
+        maps = _maps(result.measured(epoch)[method][seed], result.features)
+        columns.append((f"{METHODS[method]} net,\nepoch {epoch}", maps))
     fig, grid = plt.subplots(3, len(columns), figsize=(style.PAGE_WIDTH, 5.6), squeeze=False)
     weight = style.weight_scale([one for _, maps in columns for one in maps[:2]])
     bound = max(style.decades(maps[2])[1] for _, maps in columns)

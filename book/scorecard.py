@@ -152,17 +152,11 @@ def recorded(executed: Path) -> Iterator[ClaimRecord]:
         own = CLAIMS[claim].notebooks
         if executed.stem not in own:
             raise ValueError(f"{executed.stem} judges {claim}, which book/claims.yml gives to {' and '.join(own)}")
-        yield ClaimRecord(
-            claim,
-            executed.stem,
-            title=headings[0].partition(":")[0],
-            rule=re.sub(r"[^a-z0-9]+", "-", rule.lower()).strip("-"),
-            checks=tuple(Check.from_json(check) for judgement in judgements for check in judgement["checks"]),
-            parameters=run.get("parameters", {}),
-            seconds=run.get("seconds"),
-            cores=run.get("cores"),
-            stored_seconds=sum(judgement["stored_seconds"] for judgement in judgements),
-        )
+        checks = tuple(Check.from_json(check) for judgement in judgements for check in judgement["checks"])
+        stored_seconds = sum(judgement["stored_seconds"] for judgement in judgements)
+        place = re.sub(r"[^a-z0-9]+", "-", rule.lower()).strip("-")
+        own = run.get("parameters", {}), run.get("seconds"), run.get("cores")
+        yield ClaimRecord(claim, executed.stem, headings[0].partition(":")[0], place, checks, *own, stored_seconds)
 
 
 def collect(executed: Path) -> list[Score]:

@@ -446,6 +446,7 @@ INK, PALE = "#22272E", "#ECEEF0"
 COLOURS = {"exponential": INK, "logistic": "#CC79A7"}  # the second is Okabe and Ito's reddish purple
 ALONE, WORST, OTHERS = "#C9CDD1", "#C2478B", "#4A5662"
 MARKS = {"exponential": "o", "logistic": "D"}
+Curves, Ends = Mapping[str, np.ndarray], tuple[float, float]
 FIRST_ORDER, LOG_RATIO = r"$\rho\,\Vert\nabla f\Vert$", r"$\log(\tilde\lambda/\lambda)$"
 
 
@@ -505,10 +506,7 @@ def orders(expansions: Mapping[str, Expansion], tolerance: float) -> Figure:
 
 
 def reaches(
-    found: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]],
-    limits: tuple[float, float],
-    used: Mapping[str, tuple[float, float]],
-    tolerance: float,
+    found: Mapping[str, Mapping[str, Curves]], limits: Ends, used: Mapping[str, Ends], tolerance: float
 ) -> Figure:
     """The radius where the first order is off by `tolerance`: found[net][stage][loss] is (nets, examples).
 
