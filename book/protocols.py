@@ -344,10 +344,10 @@ def require(results: Mapping[str, Result | None]) -> list[Result]:
     return found
 
 
-def spread(values: np.ndarray | pd.Series, digits: int = 2) -> str:
-    """Mean ± standard deviation over the seeds that are there."""
+def spread(values: np.ndarray | pd.Series, digits: int = 2, kind: str = "f") -> str:
+    """Mean ± standard deviation over the seeds that are there; kind "g": `digits` of each, however small."""
     values = np.asarray(values)[~np.isnan(values)]
-    return f"{values.mean():.{digits}f} ± {stats.spread(values):.{digits}f}"
+    return f"{values.mean():.{digits}{kind}} ± {stats.spread(values):.{digits}{kind}}"
 
 
 def interval(values: np.ndarray, digits: int = 2) -> str:

@@ -166,7 +166,7 @@ def rows_of_evenness(result: Result) -> dict[str, dict[str, str]]:
                 "Gini, real": spread(real, 3),
                 "phantom": spread(phantom, 3),
                 "real less phantom": interval(real - phantom, 3),
-                **{f"mean, {name}": spread([one["mean"] for one in found], 4) for name, found in points.items()},
+                **{f"mean, {name}": spread([one["mean"] for one in found], 2, "g") for name, found in points.items()},
                 **({"median, times": spread([one["median_ratio"] for one in net])} if "median_ratio" in net[0] else {}),
             }
     return rows
