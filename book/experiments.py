@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from book import batch_size, domainbed, noise, open_choices, protocols, variants
+from book import batch_size, domainbed, noise, open_choices, protocols, variants, when
 from lib.trials.plan import Experiment, Plan
 from lib.trials.store import RESULTS, Store
 
@@ -20,6 +20,7 @@ def experiments() -> dict[str, Experiment]:
     full = partial(variants.image_plan, epochs=protocols.PAIRED["cifar-mnist"].base.epochs)
     known = [
         *_paired(),
+        *_when(),
         ("noise", "LSAM where the toy's training features are noisy (chapter 9)", _noise, noise.SEEDS),
         ("batch-size", "LSAM by batch size, epochs and steps fixed (chapter 10)", _batch_size, batch_size.SEEDS),
         ("variants", "SAM's variants and re-weightings in the toy (chapter 12)", _variants, variants.SEEDS),
@@ -54,6 +55,13 @@ def _paired() -> list[tuple]:
         about = f"Table 1, {NAMES[name]}: the full sweep, then {MORE_SEEDS[name]} seeds (chapter 7)"
         found.append((name, about, partial(protocols.plan, [protocol]), MORE_SEEDS[name]))
     return found
+
+
+def _when() -> list[tuple]:
+    about = "SAM and LSAM in the first epochs only, or from then on, on {}"
+    return [
+        (f"when-{name}", about.format(NAMES[name]), partial(when.plan, name), when.SEEDS) for name in protocols.PAIRED
+    ]
 
 
 def _natural() -> list[tuple]:

@@ -120,15 +120,17 @@ def train(
     batch_size: int,
     seed: int,
     until: int | None = None,
+    ascent: range | None = None,
     label: str = "",
     checkpoint: Path | None = None,
 ) -> History:
     """Train in place with a cosine schedule per step, from the optimizer's learning rate to 0.
 
     `seed` decides the order of the batches, the crops of augmented images, and nothing else. `until` ends the training
-    after that many of its `epochs`, in the midst of the schedule (None: after all). It stops after the epoch in which
-    a loss was NaN or infinite; the history then names the step and holds the epochs before. `label` names the
-    progress bar, which is there in a terminal only.
+    after that many of its `epochs`, in the midst of the schedule (None: after all). `ascent` are the epochs in which
+    the optimizer's rho holds; in the others it is 0, the base optimizer (None: it holds in all). It stops after the
+    epoch in which a loss was NaN or infinite; the history then names the step and holds the epochs before. `label`
+    names the progress bar, which is there in a terminal only.
 
     `checkpoint` is a file of this very training (same data, settings and seed). Where it holds no more epochs than
     are wanted, training goes on from it, to the same weights that it would have reached undisturbed; a finished one
@@ -140,6 +142,7 @@ def train(
     device = train_images.labels.device
     steps_per_epoch = math.ceil(len(train_images) / batch_size)
     peak = [group["lr"] for group in optimizer.param_groups]
+    radii = [] if ascent is None else [group["rho"] for group in optimizer.param_groups]
     history = History(**load_checkpoint(checkpoint, model, optimizer, until) or {})
     first = len(history.train_loss)
     if history.diverged_at is not None or 0 < first == until:
@@ -150,6 +153,8 @@ def train(
     with deterministic(), tqdm(desc=label, leave=False, **shown) as bar:
         for epoch in range(first, until):
             model.train()
+            for group, rho in zip(optimizer.param_groups, radii):
+                group["rho"] = rho if ascent is not None and epoch in ascent else 0.0
             losses = torch.empty(steps_per_epoch, device=device)
             seen = train_images.at_epoch(seed, epoch)
             for i, which in enumerate(batch_order(seed, epoch, len(train_images), batch_size)):

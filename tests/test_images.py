@@ -351,6 +351,18 @@ def test_identity_depends_on_every_field_but_not_on_the_type_of_a_number_or_wher
     assert WeightTrial(BIRDS, 0.1, 1) == WeightTrial(BIRDS, 0.1), "the end has one name"
 
 
+def test_a_trial_says_in_which_epochs_its_radius_holds():
+    early = replace(PAIR, method="sam", rho=0.1, epochs=4, ascent=(0, 1))
+    assert early.configuration["ascent"] == [0, 1] and "in epochs 0 to 1" in early.label
+    assert ImageTrial.from_configuration(json.loads(json.dumps(early.configuration))) == early
+    assert "ascent" not in replace(early, ascent=None).configuration
+    for wrong in ((1, 1), (2, 1), (0, 5), (-1, 2), (1,)):
+        with pytest.raises(ValueError, match="ascent must be two epochs"):
+            replace(early, ascent=wrong)
+    with pytest.raises(ValueError, match="ascent must be .* rho above 0"):
+        replace(PAIR, epochs=4, ascent=(0, 1))
+
+
 @pytest.mark.parametrize(
     "change", [{"dataset": "cifar-mnist", "images": "0"}, {"experiment": "toy"}, {"protocol": 2}, {"momenta": 0.9}]
 )

@@ -201,6 +201,21 @@ def test_training_in_two_parts_is_the_whole_one_bit_for_bit(method, tmp_path):
     )
 
 
+@pytest.mark.parametrize("method", [method for method in training.METHODS if method not in WITHOUT_RADIUS])
+def test_the_ascent_holds_in_its_epochs_only_and_is_the_base_optimizer_elsewhere(method, tmp_path):
+    whole, never = trained(method, 0.1, epochs=3)[0], trained(method, 0.0, epochs=3)[0]
+    assert same_weights(trained(method, 0.1, epochs=3, ascent=range(0, 3))[0], whole)
+    assert same_weights(trained(method, 0.1, epochs=3, ascent=range(0))[0], never)
+    early, late = (trained(method, 0.1, epochs=3, ascent=ascent)[0] for ascent in (range(0, 1), range(1, 3)))
+    assert not any(same_weights(*two) for two in ((early, whole), (early, never), (late, whole), (early, late)))
+    after_one = {"epochs": 3, "until": 1}
+    assert same_weights(trained(method, 0.1, **after_one, ascent=range(0, 1))[0], trained(method, 0.1, **after_one)[0])
+    assert same_weights(trained(method, 0.1, **after_one, ascent=range(1, 3))[0], trained(method, 0.0, **after_one)[0])
+    checkpoint = tmp_path / "net.pt"  # stopped where the ascent begins, and gone on with
+    trained(method, 0.1, **after_one, ascent=range(1, 3), checkpoint=checkpoint)
+    assert same_weights(trained(method, 0.1, epochs=3, ascent=range(1, 3), checkpoint=checkpoint)[0], late)
+
+
 @pytest.mark.parametrize("until", [-1, 3, 1.0])
 def test_end_that_is_none_of_the_epochs_is_refused(until):
     with pytest.raises(ValueError, match=f"until must be a whole number of at least 0 and at most 2, not {until}"):

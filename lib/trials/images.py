@@ -59,6 +59,7 @@ class ImageTrial(Trial):
     train_limit: int | None = None  # training images used; None: all
     size: int | None = None  # side of the images in pixels; None where they have a size of their own
     weights: str | None = None
+    ascent: tuple[int, int] | None = None  # epochs from the first to before the second, in which rho holds; None: all
 
     def __post_init__(self) -> None:
         check.choice("method", self.method, METHODS)
@@ -71,6 +72,11 @@ class ImageTrial(Trial):
             raise ValueError(f"momentum must be below 1, not {self.momentum:g}")
         if self.method in WITHOUT_RADIUS and self.rho:
             raise ValueError(f"rho must be 0 where method is {self.method!r}, not {self.rho:g}")
+        if self.ascent is not None:
+            if len(self.ascent) != 2 or not self.rho or not 0 <= self.ascent[0] < self.ascent[1] <= self.epochs:
+                within = f"two epochs, the second later and at most {self.epochs}, and rho above 0"
+                raise ValueError(f"ascent must be {within}, not {self.ascent!r} with rho {self.rho:g}")
+            object.__setattr__(self, "ascent", tuple(self.ascent))
         if self.size is not None:
             cache.check_size(self.size)
         if self.weights is not None:
@@ -83,6 +89,8 @@ class ImageTrial(Trial):
         """The trial as plain values, as stored, without a path of this machine."""
         names = [field.name for field in fields(self) if field.name != "data"]
         settings = {name: value for name in names if (value := getattr(self, name)) is not None}
+        if self.ascent is not None:
+            settings["ascent"] = list(self.ascent)
         if self.weights is None:
             settings["train_limit"] = self.train_limit  # named even where it is None, as in all stored records
         else:
@@ -105,6 +113,7 @@ class ImageTrial(Trial):
         if not self.epochs:
             return f"{self.data.name} untrained seed {self.seed}"
         radius = f" rho {self.rho:g}" if self.rho else ""
+        radius += "" if self.ascent is None else " in epochs {} to {}".format(*self.ascent)
         return f"{self.data.name} {self.method} lr {self.lr:g}{radius} seed {self.seed}"
 
     @property
@@ -164,6 +173,7 @@ class ImageTrial(Trial):
             batch_size=self.batch_size,
             seed=self.seed,
             until=until,
+            ascent=None if self.ascent is None else range(*self.ascent),
             label=self.label,
             checkpoint=place.checkpoint(self),
         )
