@@ -24,13 +24,19 @@ from lib.probes import Probe
 def importance_weights(logits: Tensor, labels: Tensor) -> Tensor:
     """lambda, shape (n,), between 0 and 1.
 
-    logits (n,) with labels in {-1, +1}, or logits (n, classes) with integer labels. Raises ValueError for
-    other shapes.
+    logits (n,) with labels in {-1, +1}, or logits (n, classes) with labels 0, 1, ... Raises ValueError for
+    other shapes and labels.
     """
-    if labels.ndim != 1 or logits.shape[:1] != labels.shape or logits.ndim > 2:
+    if labels.ndim != 1 or logits.shape[:1] != labels.shape or logits.ndim > 2 or logits.shape[1:] == (1,):
         raise ValueError(
-            f"logits must have shape (n,) or (n, classes) and labels (n,), "
+            f"logits must have shape (n,) or (n, classes), with two classes or more, and labels (n,), "
             f"not {tuple(logits.shape)} and {tuple(labels.shape)}"
+        )
+    known = labels.abs() == 1 if logits.ndim == 1 else (labels >= 0) & (labels < logits.shape[1])
+    if not known.all() or (logits.ndim == 2 and labels.is_floating_point()):
+        words = "-1 or 1" if logits.ndim == 1 else f"whole numbers from 0 to {logits.shape[1] - 1}"
+        raise ValueError(
+            f"labels must be {words} where logits are {tuple(logits.shape)}, not {labels.unique().tolist()}"
         )
     if logits.ndim == 1:
         return torch.sigmoid(-labels * logits)
@@ -63,10 +69,10 @@ def real_and_phantom_weights(
                 p.grad = None
             with kept_buffers(model):
                 logits = model(x)
+                real.append(importance_weights(logits.detach(), y))
                 loss(logits, y).backward()
-            real.append(importance_weights(logits.detach(), y))
-            with optimizer.at_phantom(), torch.no_grad():
-                phantom.append(importance_weights(model(x), y))
+                with optimizer.at_phantom(), torch.no_grad():
+                    phantom.append(importance_weights(model(x), y))
     finally:
         for p, gradient in zip(parameters, gradients, strict=True):
             p.grad = gradient

@@ -1,25 +1,32 @@
 """What is measured on a trained net: errors of linear probes and of its own answers on a data set, and importance
 weights at its parameters and at the phantom, over all images and by what the feature of an attribute contributes.
 
-Everything takes a net with `features` and `head`, and gives plain values, as a record has them.
+`feature_quality` measures any net. The parts below it take one with `features` and `head`, and give plain values, as a
+record has them.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from lib import probes, training
-from lib.data import groups
+from lib import check, probes, training
 from lib.data.dataset import Dataset, Split
 from lib.importance import gini, lorenz_curve, probe_contributions, real_and_phantom_weights, weight_map, worst_share
-from lib.models import FeatureNet
+from lib.models import FeatureNet, Opened
 from lib.optim import SAM
 from lib.probes import Probe
 from lib.training import Images
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FRACTIONS = np.linspace(0, 1, 101)  # of the images, at which Lorenz curves are stored
 BINS = 20  # of equally many images, along the contribution of one attribute
@@ -27,9 +34,111 @@ MAP_BINS = 14  # of equal width, along either contribution, over all but 0.5 % o
 SMALLEST = float(np.finfo(np.float32).tiny)  # a weight below it would have no logarithm
 DIGITS = 5  # of a stored median
 Columns = dict[str, np.ndarray]  # (n,) each, by name
+Strengths = Sequence[float] | None  # of probes, see `probes.linear_probe`
 
 
-def errors(model: FeatureNet, data: Dataset, device: torch.device) -> dict[str, Any]:
+@dataclass(frozen=True, eq=False)
+class FeatureQuality:
+    """What `feature_quality` found: `errors` and `weights` (None without an optimizer), as by the functions of these
+    names, of a net on the data set `name` with `attributes`, the label first."""
+
+    name: str
+    attributes: tuple[str, ...]
+    errors: dict[str, Any]
+    weights: dict[str, Any] | None
+
+    def table(self) -> pd.DataFrame:
+        """A row an attribute, the easiest first: the probing error with its interval, how many images it is of, how
+        many chose the probe's penalty and whether that is at the end of what was tried, and the error of the net's own
+        answer; with weights, the share of them that the quarter of the images with the least contribution holds."""
+        rows = {}
+        for name, probed in self.errors["probing_error"].items():
+            answer = self.errors["classifier_error"].get(name, {"error": np.nan})
+            rows[name] = {"label": name == self.attributes[0], **probed, "own answer": answer["error"]}
+            if self.weights is not None:
+                shares = self.weights["contributions"]["label"]["attributes"][name]["worst_share"]
+                rows[name] |= {f"worst quarter, {point}": share for point, share in shares.items()}
+        return pd.DataFrame.from_dict(rows, orient="index").sort_values("error", kind="stable")
+
+    def figure(self) -> Figure:
+        """Lorenz curves of the real and the phantom weights (Figure 3), and the median weights along the contribution
+        of each attribute (Figure 5). Raises ValueError without weights."""
+        import matplotlib.pyplot as plt  # here: trials need none
+
+        if self.weights is None:
+            raise ValueError("weights must be measured, with an optimizer, to be drawn")
+        fig, (left, *others) = plt.subplots(1, 1 + len(self.attributes), layout="constrained", figsize=(7.4, 2.8))
+        left.plot((0, 1), (0, 1), color="0.6", lw=0.8)
+        for point, line in (("real", "--"), ("phantom", "-")):
+            left.plot(
+                FRACTIONS, self.weights[point]["lorenz"], line, label=f"{point}: Gini {self.weights[point]['gini']:.2f}"
+            )
+            for name, ax in zip(self.attributes, others):
+                bins = self.weights["contributions"]["label"]["attributes"][name]["bins"]
+                ax.plot(np.linspace(0, 1, len(bins[point])), bins[point], line, label=point)
+                ax.set(yscale="log", title=name, xlabel="worst to best fitted", ylabel="median weight")
+        left.set(xlabel="share of the images, heaviest first", ylabel="share of the importance")
+        left.legend()
+        return fig
+
+
+def feature_quality(
+    model: nn.Module,
+    dataset: Dataset,
+    optimizer: SAM | None = None,
+    *,
+    head: str | None = None,
+    device: torch.device | None = None,
+    batch_size: int = 100,
+    batches: int | None = None,
+    seed: int = 0,
+    strengths: Strengths = None,
+) -> FeatureQuality:
+    """How well a net has learned each attribute of a data set, equation (1), and, with a SAM `optimizer` of its
+    parameters, its importance weights, real and at the phantom (Figures 3 and 5).
+
+    The model gives a logit for each class of the label, (n, classes), or one for two classes, and takes what
+    `Images.batch` makes of a split: for photographs ImageNet's normalisation; else, images from 0 to 1 less the set's
+    `mean_pixel`. (With ``replace(dataset, mean_pixel=torch.zeros(3))`` and the net's own transform in front of it,
+    ``nn.Sequential(transform, net)``, a net trained elsewhere sees what it is used to.) Its features are what its last
+    layer is given: `head` names that layer, see `lib.models.Opened`. Weights are those of `batches` batches (None: all)
+    of `batch_size` training images, in a random order of `seed`. All is measured in evaluation mode, on the model's
+    `device`; afterwards the model is as it was.
+
+    Raises ValueError where the model does not fit the data set, or the optimizer the model.
+    """
+    check.whole("batch_size", batch_size, 1)
+    parameters = list(model.parameters())
+    device = device or (parameters[0].device if parameters else torch.device("cpu"))
+    modes = {module: module.training for module in model.modules()}
+    try:
+        model.eval()
+        with torch.no_grad():
+            example = Images.of(dataset.train.take(np.arange(2)), dataset.mean_pixel, device).batch(slice(0, 2))[0]
+            net = model if isinstance(model, FeatureNet) and head is None else Opened(model, example, head)
+            if (shape := tuple(net(example).shape)) != (len(example), dataset.classes):
+                of_label = f"a logit for each of the {dataset.classes} classes of {dataset.attributes[0]}"
+                raise ValueError(f"model must give {of_label}, (n, {dataset.classes}), not {shape}")
+        found = errors(net, dataset, device, strengths)
+        if optimizer is None:
+            return FeatureQuality(dataset.name, dataset.attributes, found, None)
+        if not isinstance(optimizer, SAM) or {
+            id(p) for group in optimizer.param_groups for p in group["params"]
+        }.isdisjoint(map(id, parameters)):
+            raise ValueError(f"optimizer must be a SAM of the model's parameters, not {type(optimizer).__name__}")
+        order = training.batch_order(seed, 0, len(dataset.train), batch_size)[:batches]
+        return FeatureQuality(
+            dataset.name,
+            dataset.attributes,
+            found,
+            weights(net, dataset, optimizer, order, device, strengths=strengths),
+        )
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def errors(model: FeatureNet, data: Dataset, device: torch.device, strengths: Strengths = None) -> dict[str, Any]:
     """Every error, the rates with Wilson's intervals of 95 %.
 
     `probing_error` of each attribute is that of equation (1), of a single one that of equation (44);
@@ -40,7 +149,7 @@ def errors(model: FeatureNet, data: Dataset, device: torch.device) -> dict[str, 
     """
     probed = data.probe_test
     answers = _output(model, data, probed, device).argmax(1)
-    fitted = fit_probes(model, data, device)
+    fitted = fit_probes(model, data, device, strengths)
     found: dict[str, Any] = {
         "probing_error": {name: probing_rate(probe, len(probed)) for name, probe in fitted.items()},
         "classifier_error": {name: rate(answers != truth) for name, truth in probed.attributes.items()},
@@ -64,11 +173,11 @@ def _errors_by_group(model: FeatureNet, data: Dataset, shares: Tensor, device: t
     named = {name: rate(test_wrong[test_group == number]) for number, name in enumerate(data.group_names)}
     return {
         "validation_loss": weighted_mean(loss, group, shares),
-        "validation_error": groups.weighted_error(wrong, group, shares),
-        "validation_worst_group_error": groups.worst_group_error(wrong, group, len(shares)),
+        "validation_error": weighted_mean(wrong, group, shares),
+        "validation_worst_group_error": float(group_means(wrong, group, len(shares)).max()),
         "test_error": {
-            "error": groups.weighted_error(test_wrong, test_group, shares),
-            "worst_group_error": groups.worst_group_error(test_wrong, test_group, len(shares)),
+            "error": weighted_mean(test_wrong, test_group, shares),
+            "worst_group_error": max(one["error"] for one in named.values()),
             "groups": named,
         },
     }
@@ -79,7 +188,7 @@ def _output(model: FeatureNet, data: Dataset, split: Split, device: torch.device
     return training.logits(model, Images.of(split, data.mean_pixel, device)).cpu()
 
 
-def fit_probes(model: FeatureNet, data: Dataset, device: torch.device) -> dict[str, Probe]:
+def fit_probes(model: FeatureNet, data: Dataset, device: torch.device, strengths: Strengths = None) -> dict[str, Probe]:
     """A linear probe on the net's features for each attribute, trained and measured on the splits for probes."""
     splits = data.probe_train, data.probe_test
     train, test = (training.features(model, Images.of(split, data.mean_pixel, device)) for split in splits)
@@ -87,7 +196,9 @@ def fit_probes(model: FeatureNet, data: Dataset, device: torch.device) -> dict[s
     # A single attribute has no other that could be confounded with it: its values keep their own shares.
     alone = len(data.attributes) == 1
     return {
-        name: probes.linear_probe(train, truth, test, test_truth, name, allow_unbalanced=alone)
+        name: probes.linear_probe(
+            train, truth, test, test_truth, name, allow_unbalanced=alone, weighted=not alone, strengths=strengths
+        )
         for name in data.attributes
     }
 
@@ -100,15 +211,43 @@ def rate(wrong: Tensor) -> dict[str, Any]:
 
 
 def probing_rate(probe: Probe, examples: int) -> dict[str, Any]:
-    """A probe's error on `examples` test images with its interval, as plain values."""
-    interval = {"error": probe.error, "low": probe.low, "high": probe.high}
-    return {**interval, "examples": examples, "regularisation": probe.regularisation}
+    """A probe's error on `examples` test images with its interval, and how its strength was chosen, as plain values."""
+    found = {name: getattr(probe, name) for name in ("error", "low", "high", "regularisation", "chosen_on", "at_end")}
+    return {**found, "examples": examples}
+
+
+def group_means(values: Tensor, group: Tensor, count: int) -> Tensor:
+    """The mean of `values` (n,) in each of `count` groups, float64. Raises ValueError where one has no image."""
+    images = torch.bincount(group, minlength=count)
+    if not images.all():
+        raise ValueError(f"groups must each have an image, and lack: {(images == 0).nonzero().flatten().tolist()}")
+    return torch.bincount(group, weights=values.double(), minlength=count) / images
 
 
 def weighted_mean(values: Tensor, group: Tensor, shares: Tensor) -> float:
-    """The mean of `values` (n,) if the groups (n,) had the `shares` (groups,), each group with images."""
-    sums = torch.bincount(group, weights=values.double(), minlength=len(shares))
-    return float(sums / torch.bincount(group, minlength=len(shares)) @ shares)
+    """The mean of `values` (n,) if the groups (n,) had the `shares` (groups,): of wrong answers with those of training
+    the error that the paper reports (Appendix B)."""
+    return float(group_means(values, group, len(shares)) @ shares)
+
+
+def weights(
+    model: FeatureNet,
+    data: Dataset,
+    optimizer: SAM,
+    batches: Sequence[Tensor],
+    device: torch.device,
+    contributions: bool = True,
+    strengths: Strengths = None,
+) -> dict[str, Any]:
+    """Importance weights of the training images in `batches` (indices): a `summary` of the ``real`` ones and of those
+    at the ``phantom`` and, with `contributions`, `by_contribution`."""
+    real, phantom = importance(model, optimizer, Images.of(data.train, data.mean_pixel, device), batches)
+    more = {}
+    if contributions:
+        real, phantom = (np.maximum(column.astype(np.float64), SMALLEST) for column in (real, phantom))
+        rows = np.concatenate([batch.numpy() for batch in batches])
+        more = by_contribution(model, data, rows, real, phantom, device, strengths)
+    return {"real": summary(real), "phantom": summary(phantom), **more}
 
 
 def importance(
@@ -141,9 +280,15 @@ def summary(weights: np.ndarray) -> dict[str, Any]:
 
 
 def by_contribution(
-    model: FeatureNet, data: Dataset, rows: np.ndarray, real: np.ndarray, phantom: np.ndarray, device: torch.device
+    model: FeatureNet,
+    data: Dataset,
+    rows: np.ndarray,
+    real: np.ndarray,
+    phantom: np.ndarray,
+    device: torch.device,
+    strengths: Strengths = None,
 ) -> dict[str, Any]:
-    """Which of the training images `rows` (n,) get the weights `real` and `phantom` (n,), by the contributions of both
+    """Which of the training images `rows` (n,) get the weights `real` and `phantom` (n,), by the contributions of the
     attributes (Figure 5).
 
     The signed contribution of an attribute is y (v . phi + b), with v and b its linear probe. In ``contributions`` are
@@ -154,12 +299,12 @@ def by_contribution(
 
     In each reading ``attributes``, for each: ``bins``, the medians of contribution, real and phantom weight and ratio
     in BINS bins of equally many images; ``worst_share``, what part of all importance the quarter of the images with
-    the smallest contribution holds; ``slope``, of the least squares of the log ratio on both contributions, a standard
-    deviation of the contribution being the unit; its ``probing_error``. And ``map``: the same medians by both
-    contributions, [first attribute's bin][second's], None in an empty bin.
+    the smallest contribution holds; ``slope``, of the least squares of the log ratio on all contributions, a standard
+    deviation of the contribution being the unit; its ``probing_error``. And, of two attributes, ``map``: the same
+    medians by both contributions, [first attribute's bin][second's], None in an empty bin.
     """
     phi = training.features(model, Images.of(data.train.take(rows), data.mean_pixel, device))
-    fitted = fit_probes(model, data, device)
+    fitted = fit_probes(model, data, device, strengths)
     ratio = phantom / real
     values = {"real": real, "phantom": phantom, "ratio": ratio / np.median(ratio)}
     readings = {}
@@ -176,18 +321,24 @@ def by_contribution(
             }
             for (name, column), slope in zip(contributions.items(), slopes(contributions, np.log(ratio)))
         }
-        readings[reading] = {"attributes": attributes, "map": mapped(contributions, values)}
+        readings[reading] = {"attributes": attributes}
+        if len(contributions) == 2:
+            readings[reading]["map"] = mapped(contributions, values)
     return {"median_ratio": float(np.median(ratio)), "contributions": readings}
 
 
 def going_with_label(train: Split) -> dict[str, Tensor]:
-    """For every attribute the value (n,) that goes with each image's label in training: the label's own, or the other
-    where the two attributes are correlated negatively."""
-    together = torch.corrcoef(torch.stack([train.labels, *train.attributes.values()]).double())[0, 1:]
-    return {
-        name: train.labels if correlation >= 0 else 1 - train.labels
-        for name, correlation in zip(train.attributes, together)
-    }
+    """For every attribute the value (n,) that goes with each image's label in training: the one whose share among the
+    images of that label exceeds its share among all by the largest factor (of two values, the label's own, or the other
+    where the two attributes are correlated negatively); of a tie the label's own number."""
+    found = {}
+    for name, column in train.attributes.items():
+        counts = pd.crosstab(train.labels.numpy(), column.numpy())
+        factor = counts.div(counts.sum(axis=1), axis=0) / counts.sum(axis=0)
+        best = factor.ge(factor.max(axis=1) * (1 - 1e-9), axis=0)
+        going = {label: label if row.get(label, False) else row.idxmax() for label, row in best.iterrows()}
+        found[name] = torch.tensor([going[int(label)] for label in train.labels])
+    return found
 
 
 def slopes(contributions: Columns, log_ratio: np.ndarray) -> list[float]:

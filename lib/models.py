@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from lib import check
 
@@ -104,6 +105,56 @@ class ConvNet(FeatureNet):
         """The flattened last feature map of images `x`, shape (n, in_channels, height, width)."""
         check_shape(x, self.image_shape)
         return self.body(x)
+
+
+class Opened(FeatureNet):
+    """Any net as a `FeatureNet`: `features` is what goes into its last layer, caught as that is called.
+
+    head: the layer's name in ``net.named_modules()``, such as "fc" or "head.fc"; None: the layer that is called last,
+    found on `example`, a batch of inputs. A single logit, (n,) or (n, 1), becomes those of two classes, 0 and it.
+    Raises ValueError where there is no such layer, or the one called last does not give the net's output.
+    """
+
+    def __init__(self, net: nn.Module, example: Tensor, head: str | None = None) -> None:
+        super().__init__()
+        self.net = net
+        layers = {name: layer for name, layer in net.named_modules() if name}
+        if head is None:
+            head = _last_layer(net, layers, example)
+        elif head not in layers:
+            raise ValueError(f"head must be a layer of the net, such as {', '.join(list(layers)[-3:])}, not {head!r}")
+        object.__setattr__(self, "head", layers[head])  # it is a part of `net` already
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the last layer is given, (n, d)."""
+        caught: list[Tensor] = []
+        with self.head.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0])):
+            self.net(x)
+        return caught[-1].flatten(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        output = self.net(x)
+        return pad(output.reshape(-1, 1), (1, 0)) if output.shape[1:] in ((), (1,)) else output
+
+
+def _last_layer(net: nn.Module, layers: dict[str, nn.Module], example: Tensor) -> str:
+    """The name of the layer with weights that is called last and gives the net's output."""
+    called: list[tuple[str, Tensor]] = []
+    hooks = [
+        layer.register_forward_hook(lambda _, inputs, output, name=name: called.append((name, output)))
+        for name, layer in layers.items()
+        if any(True for _ in layer.parameters()) and not any(True for _ in layer.children())
+    ]
+    try:
+        with torch.no_grad():
+            output = net(example)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not called or not torch.equal(called[-1][1].flatten(), output.flatten()):
+        last = f", which the one called last, {called[-1][0]}, is not" if called else ""
+        raise ValueError(f"head must name the layer whose input are the features and whose output is the net's{last}")
+    return called[-1][0]
 
 
 def check_shape(x: Tensor, expected: tuple[int, ...]) -> None:

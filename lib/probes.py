@@ -7,6 +7,7 @@ attribute tells anything about it) and measured on another balanced set.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -19,7 +20,8 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-STRENGTHS = tuple(10.0**power for power in range(-5, 2))  # of C, the inverse of the L2 penalty
+STRENGTHS = tuple(10.0**power for power in range(-5, 2))  # of C, the inverse of the L2 penalty, to begin with
+WIDEST = 1e-7, 1e3  # how far the grid is widened where the best is at its end
 HELD_OUT = 0.25  # share of each combination of attributes that chooses the strength
 ITERATIONS = 2000  # at most, of L-BFGS
 
@@ -41,6 +43,8 @@ class Probe:
     low: float
     high: float
     regularisation: float  # the chosen C, on standardised features
+    chosen_on: int  # examples that chose it
+    at_end: bool  # whether it is the least or the greatest of those tried
     classes: np.ndarray  # (k,): values of the attribute
     weights: np.ndarray  # float64 (1 or k, d)
     bias: np.ndarray  # float64 (1 or k,)
@@ -58,7 +62,8 @@ def linear_probe(
     attribute: str,
     *,
     allow_unbalanced: bool = False,
-    strengths: Sequence[float] = STRENGTHS,
+    weighted: bool = False,
+    strengths: Sequence[float] | None = None,
     seed: int = 0,
 ) -> Probe:
     """Train a probe of `attribute` on one set and measure it on another, equation (1).
@@ -66,9 +71,11 @@ def linear_probe(
     `features` have shapes (n, d) and (m, d). The probe is a logistic regression (multinomial) with an L2
     penalty on standardised features. A quarter of every combination of attributes, drawn by `seed`, is held
     out of the training set; the strength with the lowest error there is taken (ties: the lower log loss), and
-    standardisation and probe are fitted again on the whole training set.
+    standardisation and probe are fitted again on the whole training set. `strengths` None are STRENGTHS, and as many
+    decades more as the best is at an end, within WIDEST. With `weighted` the training set need not be balanced: every
+    combination of attributes weighs the same in all, however many examples it has.
 
-    Raises ValueError where names or shapes do not fit, features are not finite, or either set is not balanced
+    Raises ValueError where names, values or shapes do not fit, features are not finite, or either set is not balanced
     (unless `allow_unbalanced`: to show what goes wrong, and for sets that have one attribute only).
     """
     features, test_features = _matrix("features", features), _matrix("test_features", test_features)
@@ -83,24 +90,38 @@ def linear_probe(
             f"attribute {attribute!r} must be named by both sets, which must agree: "
             f"{', '.join(attributes)} against {', '.join(test_attributes)}"
         )
-    if not len(strengths) or min(strengths) <= 0:
+    grid = sorted(map(float, STRENGTHS if strengths is None else strengths))
+    if not grid or not 0 < grid[0] <= grid[-1] < np.inf:
         raise ValueError(f"strengths must be positive numbers, not {strengths!r}")
+    cells = [len(rows) for rows in _cells(attributes).values()]
+    weighted = weighted and min(cells) != max(cells)
     if not allow_unbalanced:
-        check_balance(attributes)
+        check_balance(attributes, equal=not weighted)
         check_balance(test_attributes)
     target, held = attributes[attribute], _held_out(attributes, seed)
     if len(np.unique(target)) < 2 or not held.any():
         raise ValueError(f"attribute {attribute!r} must take two values, and some combination two examples")
+    for name in attributes:
+        values, others = (np.unique(one[name]).tolist() for one in (attributes, test_attributes))
+        if values != others:
+            raise ValueError(
+                f"test_attributes must hold the values of attributes: {name} has {others} against {values}"
+            )
 
     # One thread: the order of the sums, and so the result, must not depend on the machine's cores; and where
     # other processes share them, the threads of small products wait for each other far longer than they work.
-    with threadpool_limits(1):
-        scaler, classifier = _fit(features, target, held, strengths)
+    with threadpool_limits(1), warnings.catch_warnings():
+        # Under the strongest penalties the line search ends at the precision of numbers: that is the minimum.
+        warnings.filterwarnings("ignore", "(?s)lbfgs failed to converge.*ABNORMAL")
+        scaler, classifier, at_end = _fit(
+            features, target, _weights(attributes) if weighted else None, held, grid, widen=strengths is None
+        )
         weights = classifier.coef_.astype(np.float64) / scaler.scale_
         bias = classifier.intercept_ - weights @ scaler.mean_
         wrong = _predict(test_features, classifier.classes_, weights, bias) != test_attributes[attribute]
     low, high = wilson_interval(int(wrong.sum()), len(wrong))
-    return Probe(attribute, float(wrong.mean()), low, high, classifier.C, classifier.classes_, weights, bias)
+    choice = classifier.C, int(held.sum()), at_end
+    return Probe(attribute, float(wrong.mean()), low, high, *choice, classifier.classes_, weights, bias)
 
 
 def balanced_indices(attributes: Attributes, per_cell: int | None = None, seed: int = 0) -> np.ndarray:
@@ -120,13 +141,14 @@ def balanced_indices(attributes: Attributes, per_cell: int | None = None, seed: 
     return random.permutation(np.concatenate(chosen))
 
 
-def check_balance(attributes: Attributes) -> None:
-    """Raise ValueError, naming combinations, unless every combination of attributes occurs equally often."""
+def check_balance(attributes: Attributes, equal: bool = True) -> None:
+    """Raise ValueError, naming combinations, unless every combination of attributes occurs, and (`equal`) as often as
+    any other."""
     counts = {name: len(rows) for name, rows in _cells(_columns("attributes", attributes)).items()}
     if missing := [name for name, count in counts.items() if not count]:
         raise ValueError(f"attributes must come in every combination; missing: {'; '.join(missing)}")
     rare, frequent = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
-    if counts[rare] != counts[frequent]:
+    if equal and counts[rare] != counts[frequent]:
         raise ValueError(
             f"attributes must be balanced (see balanced_indices): {rare} occurs "
             f"{counts[rare]} times, {frequent} {counts[frequent]} times"
@@ -142,23 +164,38 @@ def wilson_interval(errors: int, examples: int, level: float = 0.95) -> tuple[fl
 
 
 def _fit(
-    features: np.ndarray, target: np.ndarray, held: np.ndarray, strengths: Sequence[float]
-) -> tuple[StandardScaler, LogisticRegression]:
-    """Fitted on all rows, with the strength that does best on the `held` rows when fitted on the others."""
+    features: np.ndarray,
+    target: np.ndarray,
+    weights: np.ndarray | None,
+    held: np.ndarray,
+    grid: list[float],
+    widen: bool,
+) -> tuple[StandardScaler, LogisticRegression, bool]:
+    """Fitted on all rows, with the strength that does best on the `held` rows when fitted on the others; whether that
+    is at an end of the `grid`, widened."""
     scaler = StandardScaler().fit(features[~held])
     inputs, held_inputs = scaler.transform(features[~held]), scaler.transform(features[held])
+    others, of_held = (None, None) if weights is None else (weights[~held], weights[held])
     # Each fit starts where the one before ended: from the strongest penalty down, a few steps each.
     model = LogisticRegression(max_iter=ITERATIONS, warm_start=True)
-    scores = []
-    for strength in sorted(map(float, strengths)):
-        probabilities = model.set_params(C=strength).fit(inputs, target[~held]).predict_proba(held_inputs)
-        wrong = np.mean(model.classes_[probabilities.argmax(1)] != target[held])
+
+    def score(strength: float) -> tuple[float, float, float]:
+        probabilities = model.set_params(C=strength).fit(inputs, target[~held], others).predict_proba(held_inputs)
+        wrong = np.average(model.classes_[probabilities.argmax(1)] != target[held], weights=of_held)
         true_class = np.searchsorted(model.classes_, target[held])[:, None]
-        loss = -np.log(np.maximum(np.take_along_axis(probabilities, true_class, 1), 1e-30)).mean()
-        scores.append((wrong, loss, strength))
-    scaler = StandardScaler().fit(features)
-    model = LogisticRegression(C=min(scores)[-1], max_iter=ITERATIONS)
-    return scaler, model.fit(scaler.transform(features), target)
+        losses = -np.log(np.maximum(np.take_along_axis(probabilities, true_class, 1)[:, 0], 1e-30))
+        loss = np.average(losses, weights=of_held)
+        return float(wrong), float(loss), strength
+
+    scores = [score(strength) for strength in grid]
+    model.set_params(warm_start=False)  # the last end is far from the other
+    for end, factor in ((0, 0.1), (-1, 10.0)):
+        while widen and min(scores)[-1] == grid[end] and WIDEST[0] * 0.99 < grid[end] * factor < WIDEST[1] * 1.01:
+            grid = sorted([*grid, grid[end] * factor])
+            scores.append(score(grid[end]))
+    scaler, best = StandardScaler().fit(features), min(scores)[-1]
+    model = LogisticRegression(C=best, max_iter=ITERATIONS)
+    return scaler, model.fit(scaler.transform(features), target, weights), best in (grid[0], grid[-1])
 
 
 def _predict(features: np.ndarray, classes: np.ndarray, weights: np.ndarray, bias: np.ndarray) -> np.ndarray:
@@ -176,6 +213,15 @@ def _held_out(attributes: Attributes, seed: int) -> np.ndarray:
     return mask
 
 
+def _weights(attributes: Attributes) -> np.ndarray:
+    """A weight for each example, 1 in the mean, with which all combinations of attributes have the same sum."""
+    cells = _cells(attributes).values()
+    weights = np.empty(sum(map(len, cells)))
+    for rows in cells:
+        weights[rows] = len(weights) / (len(cells) * len(rows))
+    return weights
+
+
 def _cells(attributes: Attributes) -> dict[str, np.ndarray]:
     """Rows of every combination of the values that each attribute takes, by the combination's name."""
     cells = {}
@@ -187,7 +233,7 @@ def _cells(attributes: Attributes) -> dict[str, np.ndarray]:
 
 
 def _matrix(name: str, features: Array) -> np.ndarray:
-    features = features.detach().cpu().numpy() if isinstance(features, Tensor) else features
+    features = features.detach().cpu().float().numpy() if isinstance(features, Tensor) else features
     features = np.asarray(features, dtype=np.float32)
     if features.ndim != 2 or not features.size:
         raise ValueError(f"{name} must have shape (n, d), not {features.shape}")

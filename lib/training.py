@@ -200,7 +200,7 @@ def logits(model: nn.Module, images: Images) -> Tensor:
 
 def features(model: FeatureNet, images: Images) -> np.ndarray:
     """The representation phi (n, d) of every image, float32, in evaluation mode."""
-    return torch.cat([phi.flatten(1).cpu() for phi in _map(model, model.features, images)]).numpy()
+    return torch.cat([phi.flatten(1).float().cpu() for phi in _map(model, model.features, images)]).numpy()
 
 
 @torch.no_grad()

@@ -404,46 +404,6 @@ def test_command_lists_the_sets_and_fails_on_damage(tmp_path, capsys):
     assert "Kind_0000.jpg is not a whole image" in capsys.readouterr().out
 
 
-errors_of = st.lists(st.tuples(st.booleans(), st.integers(0, 3)), min_size=1, max_size=40)
-
-
-@given(errors_of, st.tuples(*[st.floats(0.01, 1)] * 4))
-def test_weighted_error_is_that_of_examples_weighted_by_their_group(examples, shares):
-    examples = [*examples, *((False, group) for group in range(4))]
-    wrong, group = (torch.tensor(column) for column in zip(*examples))
-    weights = torch.tensor(shares, dtype=torch.float64) / sum(shares)
-    per_example = (weights / torch.bincount(group))[group]
-    expected = float((per_example * wrong).sum() / per_example.sum())
-    assert groups.weighted_error(wrong, group, weights) == pytest.approx(expected)
-    worst = max(float(wrong[group == kind].float().mean()) for kind in range(4))
-    assert groups.worst_group_error(wrong, group, 4) == pytest.approx(worst)
-
-
-def test_training_error_weighted_by_the_training_shares_is_the_plain_error(made):
-    wrong = torch.arange(len(made.train)) % 3 == 0
-    weighted = groups.weighted_error(wrong, made.groups(made.train), made.group_weights)
-    assert weighted == pytest.approx(float(wrong.double().mean()))
-
-
-def test_errors_refuse_what_does_not_fit_and_name_groups_without_images(refuses):
-    wrong, group = torch.tensor([True, False, True]), torch.tensor([0, 2, 2])
-    refuses(ValueError, groups.worst_group_error, wrong, group, 4, match="lack: 1, 3")
-    assert groups.group_errors(wrong, torch.tensor([0, 1, 1]), 2).tolist() == [1, 0.5]
-    full, right = torch.tensor([0, 1, 2, 3]), torch.zeros(4, dtype=torch.bool)
-    assert groups.worst_group_error(right, full, 4) == 0
-    for bad in (
-        (right[:3], full),
-        (right.float(), full),
-        (right, full + 1),
-        (right, full - 1),
-        (right, full.float()),
-        (right[None], full[None]),
-    ):
-        refuses(ValueError, groups.group_errors, *bad, 4)
-    for weights in (torch.ones(4), torch.tensor([0.5, 0.5]), torch.tensor([1.5, -0.5, 0, 0]), torch.ones(1, 1)):
-        refuses(ValueError, groups.weighted_error, right, full, weights, match="weights|groups")
-
-
 # Of the rarest group 133, 182 or 54 images are for validation, half of which train probes.
 SIZES = {
     "waterbirds": (4795, 1199 - 4 * 66, 5794, 4 * 66, 4 * 642),

@@ -80,6 +80,44 @@ def test_measuring_weights_in_training_mode_leaves_batch_norm_as_it_was():
     assert net.training and all(torch.equal(a, b) for a, b in zip(net.buffers(), before, strict=True))
 
 
+def test_measuring_weights_leaves_batch_norm_whatever_its_mode_and_model():
+    """A part that is frozen, and an optimizer that knows its model or does not."""
+    for model in (True, False):
+        net = torch.nn.Sequential(torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 3), torch.nn.BatchNorm1d(3).eval())
+        before = [buffer.clone() for buffer in net.buffers()]
+        optimizer = SAM(net.parameters(), model=net if model else None)
+        x, y = torch.randn(12, 4), torch.arange(12) % 3
+        real_and_phantom_weights(net, optimizer, x, y, torch.nn.functional.cross_entropy, batch_size=5)
+        assert all(torch.equal(a, b) for a, b in zip(net.buffers(), before, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels", "message"),
+    [
+        (torch.zeros(4), [0, 1, 0, 1], r"labels must be -1 or 1 where logits are \(4,\), not \[0, 1\]"),
+        (torch.zeros(4), [1, 2, 1, 2], "labels must be -1 or 1"),
+        (torch.zeros(4), [0.5, 1.0, 1.0, 1.0], "labels must be -1 or 1"),
+        (torch.zeros(4, 1), [0, 0, 0, 0], "two classes or more"),
+        (torch.zeros(4, 2), [-1, 1, -1, 1], r"whole numbers from 0 to 1 where logits are \(4, 2\), not \[-1, 1\]"),
+        (torch.zeros(4, 2), [1, 2, 1, 2], "whole numbers from 0 to 1"),
+        (torch.zeros(4, 3), [0.0, 1.0, 2.0, 1.0], "whole numbers from 0 to 2"),
+        (torch.zeros(4, 3), [0, 1, 3, 1], "whole numbers from 0 to 2"),
+        (torch.zeros(4, 2, 2), [0, 1, 0, 1], "logits must have shape"),
+        (torch.zeros(3), [1, 1, 1, 1], "logits must have shape"),
+    ],
+)
+def test_codes_of_labels_must_be_those_of_the_logits(logits, labels, message):
+    with pytest.raises(ValueError, match=message) as error:
+        importance_weights(logits, torch.tensor(labels))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int64, torch.int8])
+def test_labels_of_minus_1_and_1_have_any_type(dtype):
+    weights = importance_weights(torch.tensor([2.0, 2.0]), torch.tensor([-1, 1], dtype=dtype))
+    torch.testing.assert_close(weights, torch.sigmoid(torch.tensor([2.0, -2.0])))
+
+
 def test_gini_of_equal_weights_is_zero_and_of_a_single_point_is_largest():
     assert gini(np.full(50, 0.3)) == pytest.approx(0)
     assert gini(np.eye(50)[7]) == pytest.approx(49 / 50)

@@ -1,20 +1,29 @@
 """What is measured on a net: by a second way, and on made values."""
 
+import copy
 import json
+from collections import OrderedDict
 from dataclasses import replace
+from itertools import product
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 from image_trees import COUNTS, write_birds, write_celeba, write_domains
 from images import write_cifar_folder, write_mnist
+from torchvision.models import resnet18
 
 from lib import measure, probes, training
-from lib.data.dataset import Split
+from lib.data.dataset import Dataset, Split
 from lib.data.transforms import normalise
 from lib.importance import gini, probe_contributions, real_and_phantom_weights
-from lib.measure import BINS, FRACTIONS, binned, mapped
+from lib.measure import BINS, FRACTIONS, binned, feature_quality, mapped
+from lib.models import ConvNet
+from lib.optim import SAM
 from lib.trials.images import ImageTrial, domain, grouped, paired
 from lib.trials.trial import Place
 from lib.trials.weights import WeightTrial
@@ -99,10 +108,23 @@ def test_errors_without_a_domain_are_those_on_the_target_alone(place, monkeypatc
     assert is_rate(metrics["probing_error"]["class"], 6) and is_rate(metrics["classifier_error"]["class"], 6)
 
 
-def test_weighted_mean_agrees_with_a_hand_computation():
-    values, group = torch.tensor([1.0, 3.0, 10.0, 20.0, 5.0]), torch.tensor([0, 0, 1, 2, 3])
-    shares = torch.tensor([0.5, 0.3, 0.1, 0.1]).double()
-    assert measure.weighted_mean(values, group, shares) == pytest.approx(0.5 * 2 + 0.3 * 10 + 0.1 * 20 + 0.1 * 5)
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(0, 3)), min_size=1, max_size=40), st.tuples(*[st.floats(0.01, 1)] * 4)
+)
+def test_weighted_mean_is_that_of_examples_weighted_by_their_group(examples, shares):
+    examples = [*examples, *((False, group) for group in range(4))]
+    wrong, group = (torch.tensor(column) for column in zip(*examples))
+    weights = torch.tensor(shares, dtype=torch.float64) / sum(shares)
+    per_example = (weights / torch.bincount(group))[group]
+    expected = float((per_example * wrong).sum() / per_example.sum())
+    assert measure.weighted_mean(wrong, group, weights) == pytest.approx(expected)
+    means = [float(wrong[group == kind].double().mean()) for kind in range(4)]
+    assert measure.group_means(wrong, group, 4).tolist() == pytest.approx(means)
+
+
+def test_groups_without_images_are_named():
+    with pytest.raises(ValueError, match=r"lack: \[1, 3\]"):
+        measure.group_means(torch.tensor([True, False, True]), torch.tensor([0, 2, 2]), 4)
 
 
 def test_weights_of_pairs_are_summed_up_at_both_points(place, monkeypatch):
@@ -144,7 +166,7 @@ def test_weights_agree_with_a_direct_computation(batches, count, place):
 
     with torch.no_grad():
         phi = model.features(images).numpy()
-    for name, probe in measure.fit_probes(model, data, CPU).items():
+    for name, probe in measure.fit_probes(model, data, CPU, probes.STRENGTHS).items():
         for reading, truth in (("label", data.train.labels), ("attribute", data.train.attributes[name])):
             contribution = probe_contributions(phi, truth.numpy(), probe)[order]
             worst = contribution <= np.quantile(contribution, 0.25)
@@ -178,6 +200,10 @@ def test_an_attribute_goes_with_the_label_as_it_does_in_training():
     found = measure.going_with_label(Split(torch.empty(6), labels, {"label": labels, **others}))
     assert all(torch.equal(found[name], labels) for name in ("label", "with"))
     assert torch.equal(found["against"], 1 - labels)
+    three = {"turned": (labels + 1) % 3, "rare": torch.tensor([0, 0, 1, 0, 0, 1])}
+    found = measure.going_with_label(Split(torch.empty(6), labels, three))
+    assert found["turned"].tolist() == [1, 1, 1, 2, 2, 2]
+    assert torch.equal(found["rare"], labels), "independent of the label: its own number"
 
 
 def test_bins_hold_the_medians_of_their_images():
@@ -201,3 +227,132 @@ def test_slopes_tell_the_contributions_apart():
     second = 100 * (first + noise)  # correlated, and in other units
     slopes = measure.slopes({"a": first, "b": second}, 0.5 * first - 0.02 * second)
     assert slopes == pytest.approx([0.5 * first.std(), -0.02 * second.std()])
+
+
+class Deep(torch.nn.Module):
+    """In the manner of timm: a body, and a head with a pool and a last layer of its own."""
+
+    def __init__(self, logits: int = 2) -> None:
+        super().__init__()
+        self.stem = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, 2), torch.nn.BatchNorm2d(8), torch.nn.ReLU())
+        fc = torch.nn.Linear(8, logits)
+        layers = {"pool": torch.nn.AdaptiveAvgPool2d(1), "flat": torch.nn.Flatten(), "fc": fc}
+        self.head = torch.nn.Sequential(OrderedDict(layers))
+
+    def forward(self, x):
+        return self.head(self.stem(x))
+
+
+def shades(values=((0, 1), (0, 1)), copies: int = 6, seed: int = 0) -> Dataset:
+    """Images with a stripe for each attribute, as bright as its value, in every combination equally often."""
+    cells = np.array(list(product(*values)) * copies)
+    names = {f"stripe {row}": tuple(f"shade {value}" for value in of) for row, of in enumerate(values)}
+
+    def split(seed: int) -> Split:
+        images = np.random.default_rng(seed).integers(0, 60, (len(cells), 3, 12, 12))
+        for row in range(len(values)):
+            images[:, :, 4 * row : 4 * row + 4] += 80 * cells[:, row, None, None, None]
+        attributes = {name: torch.tensor(cells[:, row]) for row, name in enumerate(names)}
+        return Split(torch.tensor(images.astype(np.uint8)), attributes["stripe 0"], attributes)
+
+    splits = [split(seed + number) for number in range(5)]
+    return Dataset("shades", names, len(values[0]), *splits, mean_pixel=torch.full((3,), 0.3))
+
+
+NETS = {
+    "a net of the book": (lambda: ConvNet(2, 3, 12, 12), None, "head"),
+    "torchvision's ResNet-18": (lambda: resnet18(num_classes=2), None, "fc"),
+    "timm's manner": (Deep, None, "head.fc"),
+    "a head by name": (lambda: resnet18(num_classes=2), "fc", "fc"),
+    "an inner layer by name": (lambda: resnet18(num_classes=2), "avgpool", "avgpool"),
+    "a transform before it": (lambda: torch.nn.Sequential(torch.nn.BatchNorm2d(3), Deep()), None, "1.head.fc"),
+}
+
+
+@pytest.mark.parametrize("kind", NETS)
+def test_any_net_is_measured_by_what_goes_into_its_last_layer_and_stays_as_it_was(kind):
+    build, head, name = NETS[kind]
+    torch.manual_seed(0)
+    model, data = build().train(), shades()
+    next(model.children()).eval()  # a part that is frozen
+    before, modes = copy.deepcopy(model.state_dict()), [module.training for module in model.modules()]
+    optimizer = SAM(model.parameters(), rho=0.1, lr=0.1)
+    found = feature_quality(model, data, optimizer, head=head, batch_size=10)
+    assert [module.training for module in model.modules()] == modes
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
+
+    model.eval()
+    caught = []
+    dict(model.named_modules())[name].register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0].flatten(1)))
+    for split in (data.probe_train, data.probe_test, data.train):
+        answers = model(split.images / 255 - 0.3)
+    phi = [rows.detach().numpy() for rows in caught]
+    for attribute in data.attributes:
+        probe = probes.linear_probe(phi[0], data.probe_train.attributes, phi[1], data.probe_test.attributes, attribute)
+        assert found.errors["probing_error"][attribute]["error"] == pytest.approx(probe.error, abs=0.05)
+    own = 1 - answers.softmax(1)[torch.arange(24), data.train.labels]
+    assert found.weights["real"]["mean"] == pytest.approx(own.mean().item(), rel=1e-3)
+    assert found.weights["phantom"]["mean"] > found.weights["real"]["mean"], "uphill the net fits worse"
+    table = found.table()
+    assert list(table.error) == sorted(table.error) and table.label.sum() == 1
+    assert len(found.figure().axes) == 3
+    plt.close("all")
+
+
+def test_three_attributes_of_several_values_are_measured():
+    data = shades(((0, 1, 2), (0, 1), (0, 1, 2)), copies=4)
+    model = resnet18(num_classes=3)
+    found = feature_quality(model, data, SAM(model.parameters(), lr=0.1), batches=1)
+    assert set(found.table().index) == {"stripe 0", "stripe 1", "stripe 2"} and found.weights["real"]["points"] == 72
+    assert found.errors["test_error"]["examples"] == 72 and len(found.figure().axes) == 4
+    plt.close("all")
+    with pytest.raises(ValueError, match="weights must be measured"):
+        feature_quality(model, data).figure()
+
+
+@pytest.mark.parametrize("shape", [(), (1,)])
+def test_a_single_logit_is_that_of_the_second_class(shape):
+    torch.manual_seed(0)
+    flat = torch.nn.Flatten(*(() if shape else (0,)))
+    two, data = Deep(2), shades()
+    one = torch.nn.Sequential(Deep(1), flat)
+    one[0].stem, linear = two.stem, one[0].head.fc
+    with torch.no_grad():
+        linear.weight.copy_(two.head.fc.weight.diff(dim=0))
+        linear.bias.copy_(two.head.fc.bias.diff())
+    first, second = (feature_quality(model, data).errors for model in (one, two))
+    assert first["classifier_error"] == second["classifier_error"] and first["test_error"] == second["test_error"]
+    assert first["validation_loss"] == pytest.approx(second["validation_loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "message"),
+    [
+        (
+            lambda: resnet18(),
+            {},
+            "model must give a logit for each of the 2 classes of stripe 0, (n, 2), not (2, 1000)",
+        ),
+        (lambda: resnet18(num_classes=2), {"head": "last"}, "head must be a layer of the net, such as "),
+        (lambda: torch.nn.Sequential(Deep(), torch.nn.Softmax(1)), {}, "head must name the layer "),
+        (lambda: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Softmax(1)), {}, "head must name the layer "),
+        (Deep, {"optimizer": "sgd"}, "optimizer must be a SAM of the model's parameters, not SGD"),
+        (Deep, {"optimizer": "other"}, "optimizer must be a SAM of the model's parameters, not SAM"),
+        (Deep, {"batch_size": 0}, "batch_size must be a whole number of at least 1, not 0"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_line(model, options, message):
+    net = model()
+    others = {"sgd": lambda: torch.optim.SGD(net.parameters()), "other": lambda: SAM(Deep().parameters(), lr=0.1)}
+    if "optimizer" in options:
+        options = {"optimizer": others[options["optimizer"]]()}
+    with pytest.raises(ValueError) as error:
+        feature_quality(net, shades(), **options)
+    assert str(error.value).startswith(message) and "\n" not in str(error.value)
+
+
+def test_stored_protocol_keeps_its_grid_of_penalties_and_other_nets_are_told_whether_it_sufficed():
+    assert PAIR.strengths == BIRDS.strengths == probes.STRENGTHS
+    found = feature_quality(Deep(), shades()).errors["probing_error"]
+    assert {"chosen_on", "at_end", "regularisation"} <= found["stripe 0"].keys()

@@ -272,6 +272,12 @@ def bad_inputs() -> list:
         ({"strengths": []}, "strengths"),
         ({"strengths": [0.0]}, "strengths"),
         ({"attributes": {**train, "hard": train["hard"] * 0}, "allow_unbalanced": True}, "two values"),
+        ({"test_attributes": {**test, "hard": 2 * test["hard"] - 1}}, r"hard has \[-1, 1\] against \[0, 1\]"),
+        ({"test_attributes": {**test, "hard": test["hard"] + 1}}, r"hard has \[1, 2\] against \[0, 1\]"),
+        ({"test_attributes": {**test, "easy": test["easy"] + 1}}, r"easy has \[1, 2\] against \[0, 1\]"),
+        ({"test_attributes": {**test, "hard": 0 * test["hard"]}}, r"hard has \[0\] against \[0, 1\]"),
+        ({"attributes": {**train, "hard": 0 * train["hard"]}, "weighted": True}, "two values"),
+        ({"strengths": [float("inf")]}, "strengths"),
     )
     return [
         pytest.param({**good, **change}, message, id=f"{next(iter(change))}-{message}") for change, message in changes
@@ -283,6 +289,68 @@ def test_wrong_input_is_refused_in_one_line(arguments, message):
     with pytest.raises(ValueError, match=message) as error:
         linear_probe(**arguments)
     assert "\n" not in str(error.value)
+
+
+def test_codes_are_compared_in_sets_that_need_not_be_balanced_too():
+    train, test = balanced(10, 3), balanced(10, 2)
+    with pytest.raises(ValueError, match="test_attributes must hold the values"):
+        linear_probe(represent(train, {}), train, represent(test, {}), test, "hard", allow_unbalanced=True)
+
+
+def test_features_of_half_precision_are_read():
+    train, test = balanced(10), balanced(10, seed=3)
+    features, test_features = (represent(part, {"hard": 9.0}) for part in (train, test))
+    half = torch.tensor(features, dtype=torch.bfloat16)
+    assert linear_probe(half, train, torch.tensor(test_features).half(), test, "hard").error == 0
+    assert np.array_equal(probes._matrix("features", half), half.float().numpy())
+
+
+def test_grid_is_widened_while_its_end_is_best_and_the_end_is_told():
+    train, test = balanced(40), balanced(40, seed=3)
+    nothing, everything = {"easy": 5.0, "hard": 0.0}, {"easy": 5.0, "hard": 30.0}
+    sets = [represent(train, nothing), train, represent(test, nothing, seed=2), test]
+    least = linear_probe(*sets, "hard", seed=1)
+    fixed = linear_probe(*sets, "hard", strengths=[10.0, 1e-2, 1.0], seed=1)
+    sure = linear_probe(represent(train, everything), train, represent(test, everything), test, "hard")
+    assert fixed.at_end == (fixed.regularisation in (1e-2, 10.0)) and fixed.regularisation in (1e-2, 1.0, 10.0)
+    assert sure.regularisation == pytest.approx(probes.WIDEST[1]) and sure.at_end and sure.error == 0
+    for probe in (least, sure):
+        assert probes.WIDEST[0] * 0.99 < probe.regularisation < probes.WIDEST[1] * 1.01
+        assert probe.chosen_on == 40 and probe.at_end == (not 2e-7 < probe.regularisation < 5e2)
+
+
+def test_no_wider_grid_is_tried_where_an_inner_strength_is_best(monkeypatch, sets):
+    tried, fit = [], LogisticRegression.fit
+    monkeypatch.setattr(LogisticRegression, "fit", lambda self, *given: tried.append(self.C) or fit(self, *given))
+    probe = linear_probe(*sets, "hard")
+    assert not probe.at_end and tried[:-1] == list(probes.STRENGTHS) and tried[-1] == probe.regularisation
+
+
+def test_every_combination_weighs_the_same_in_a_weighted_probe():
+    balanced_set, test = balanced(12), balanced(200, seed=3)
+    features = represent(balanced_set, {"easy": 3.0, "hard": 1.5})
+    cell = 2 * balanced_set["easy"] + balanced_set["hard"]
+    rows = np.concatenate([np.repeat(np.flatnonzero(cell == kind), 1 + 3 * kind) for kind in range(4)])
+    train = {name: column[rows] for name, column in balanced_set.items()}
+    weights = probes._weights(train)
+    assert weights.mean() == pytest.approx(1)
+    assert [weights[cell[rows] == kind].sum() for kind in range(4)] == pytest.approx([len(rows) / 4] * 4)
+    sets = features[rows], train, represent(test, {"easy": 3.0, "hard": 1.5}, seed=2), test
+    weighted = linear_probe(*sets, "hard", weighted=True, strengths=[0.1])
+    scaler = StandardScaler().fit(features[rows])
+    model = LogisticRegression(C=0.1, max_iter=2000).fit(scaler.transform(features[rows]), train["hard"], weights)
+    assert np.allclose(weighted.weights, model.coef_ / scaler.scale_, rtol=1e-3, atol=1e-5)
+    with pytest.raises(ValueError, match="must be balanced"):
+        linear_probe(*sets, "hard")
+
+
+def test_weights_change_nothing_in_a_balanced_set_and_all_combinations_must_come(sets):
+    plain, weighted = (linear_probe(*sets, "hard", weighted=given) for given in (False, True))
+    assert np.array_equal(plain.weights, weighted.weights)
+    one_missing = (sets[1]["easy"] == 0) | (sets[1]["hard"] == 0)
+    train = {name: column[one_missing] for name, column in sets[1].items()}
+    with pytest.raises(ValueError, match="missing: easy = 1, hard = 1"):
+        linear_probe(sets[0][one_missing], train, *sets[2:], "hard", weighted=True)
 
 
 def test_smallest_balanced_set_is_enough():

@@ -8,7 +8,7 @@ were chosen on. ``probe_test`` are test images, all of the rarest group and as m
 image serves in one place only, but for those of ``test`` and ``probe_test``.
 
 Validation and test have other shares of the groups than training; their errors are weighted by the shares in
-training (`weighted_error`), as in Sagawa et al. (2020) and Kirichenko et al. (2023).
+training (`lib.measure.weighted_mean`), as in Sagawa et al. (2020) and Kirichenko et al. (2023).
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from lib import check
@@ -138,42 +137,6 @@ def describe(name: str, root: Root = None) -> tuple[str, str, Path, Sequence[str
     if kind == "reduced" and (counts.sum(1) == official.sum(1)).all():
         kind, detail = "damaged", f"{detail}, but other numbers in the groups than the official ones"
     return kind, detail, folder, list(table.index)
-
-
-def group_errors(wrong: Tensor, groups: Tensor, count: int = GROUPS) -> Tensor:
-    """The share of wrong answers in each of `count` groups, float64 (count,), from `wrong` (n,), true or false for
-    each image, and `groups` (n,).
-
-    Raises ValueError where shapes or numbers do not fit or a group has no image.
-    """
-    wrong, groups = torch.as_tensor(wrong), torch.as_tensor(groups)
-    if wrong.ndim != 1 or wrong.shape != groups.shape or wrong.dtype != torch.bool:
-        raise ValueError(
-            f"wrong must be true or false for each of the {groups.numel()} images in groups, "
-            f"not {wrong.dtype} of shape {tuple(wrong.shape)}"
-        )
-    if groups.is_floating_point() or not ((groups >= 0) & (groups < count)).all():
-        raise ValueError(f"groups must be whole numbers from 0 to {count - 1}")
-    images = torch.bincount(groups, minlength=count)
-    if not images.all():
-        absent = ", ".join(map(str, (images == 0).nonzero().flatten().tolist()))
-        raise ValueError(f"groups must each have an image, and lack: {absent}")
-    return torch.bincount(groups, weights=wrong.double(), minlength=count) / images
-
-
-def weighted_error(wrong: Tensor, groups: Tensor, weights: Tensor) -> float:
-    """The error if the groups had the shares `weights` (groups,): with those of training, what the paper reports
-    (Appendix B). Raises ValueError as `group_errors`, and where `weights` are no shares."""
-    weights = torch.as_tensor(weights, dtype=torch.float64)
-    if weights.ndim != 1 or not (weights >= 0).all() or abs(float(weights.sum()) - 1) > 1e-6:
-        raise ValueError(f"weights must be shares that add up to 1, not {weights.tolist()}")
-    errors = group_errors(wrong, groups, len(weights))
-    return float(errors @ weights.to(errors.device))
-
-
-def worst_group_error(wrong: Tensor, groups: Tensor, count: int = GROUPS) -> float:
-    """The largest of the groups' errors. Raises ValueError as `group_errors`."""
-    return float(group_errors(wrong, groups, count).max())
 
 
 def _groups(table: pd.DataFrame, columns: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

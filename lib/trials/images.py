@@ -7,7 +7,7 @@ the paper's settings of its family where they are known.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib import check, measure, resnet, training
+from lib import check, measure, probes, resnet, training
 from lib import device as devices
 from lib.data import cache
 from lib.data.dataset import Dataset, Source, Split
@@ -144,7 +144,9 @@ class ImageTrial(Trial):
             more = {"weights": {**asdict(loaded), "fresh": list(loaded.fresh)}, "images": _counts(data)}
         return trials.record(
             self,
-            metrics=measure.errors(model, data, device) if history.diverged_at is None else None,
+            metrics=None
+            if history.diverged_at is not None
+            else measure.feature_quality(model, data, device=device, strengths=self.strengths).errors,
             diverged_at=history.diverged_at,
             curve=history.curve,
             **more,
@@ -178,6 +180,11 @@ class ImageTrial(Trial):
             checkpoint=place.checkpoint(self),
         )
         return Trained(model, history, loaded)
+
+    @property
+    def strengths(self) -> Sequence[float] | None:
+        """Of the probes: the first protocol, that of all stored records, never went beyond these."""
+        return probes.STRENGTHS if self.configuration["protocol"] == 1 else None
 
     def seen(self, data: Dataset) -> Split:
         """The images that the net is trained on."""
@@ -250,5 +257,7 @@ def read_pairs(trial: ImageTrial, count: int, place: Place = Place()) -> Reading
     pairs = data.probe_test.take((first != second).nonzero()[:count, 0].numpy())
     shown = Images.of(pairs, data.mean_pixel, device)
     answers, phi = training.logits(model, shown).argmax(1).cpu(), training.features(model, shown)
-    probed = {name: probe.predict(phi) for name, probe in measure.fit_probes(model, data, device).items()}
+    probed = {
+        name: probe.predict(phi) for name, probe in measure.fit_probes(model, data, device, trial.strengths).items()
+    }
     return Reading(pairs.images, pairs.attributes, answers, probed)

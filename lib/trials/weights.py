@@ -7,13 +7,10 @@ import time
 from dataclasses import dataclass
 from typing import Any, cast
 
-import numpy as np
-
 from lib import check, measure, training
 from lib import device as devices
 from lib.optim import SAM
 from lib.optim.variants import WITHOUT_RADIUS
-from lib.training import Images
 from lib.trials import trial as trials
 from lib.trials.images import ImageTrial
 from lib.trials.trial import Place, Trial
@@ -91,17 +88,10 @@ class WeightTrial(Trial):
         net = self.of.train(data, device, place, self.epoch)
         metrics = None
         if net.history.diverged_at is None:
-            images = Images.of(self.of.seen(data), data.mean_pixel, device)
-            size = self.configuration["batch_size"]
-            batches = training.batch_order(self.of.seed, 0, len(images), size)[: self.batches]
+            order = training.batch_order(self.of.seed, 0, len(self.of.seen(data)), self.configuration["batch_size"])
             optimizer = cast(SAM, training.make_optimizer("sam", net.model, self.rho, lr=self.of.lr))
-            real, phantom = measure.importance(net.model, optimizer, images, batches)
-            more = {}
-            if data.group_weights is not None:
-                real, phantom = (np.maximum(column.astype(np.float64), measure.SMALLEST) for column in (real, phantom))
-                rows = np.concatenate([batch.numpy() for batch in batches])
-                more = measure.by_contribution(net.model, data, rows, real, phantom, device)
-            metrics = {"real": measure.summary(real), "phantom": measure.summary(phantom), **more}
+            given = net.model, data, optimizer, order[: self.batches], device
+            metrics = measure.weights(*given, self.configuration["experiment"] != "weights", self.of.strengths)
         seconds = {"total": time.perf_counter() - started}
         diverged_at = net.history.diverged_at
         return trials.record(self, metrics=metrics, diverged_at=diverged_at, device=device.type, seconds=seconds)
