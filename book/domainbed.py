@@ -27,9 +27,9 @@ TARGETS = [(benchmark, target) for benchmark, rows in PUBLISHED.items() for targ
 Target = tuple[str, str]  # benchmark and letter of the domain that is left out
 
 RADII = (0.03, 0.05, 0.1)  # by a second-hand source
-# One setting for both methods, two epochs, small images, ImageNet's weights as far as their third stage.
-REDUCED = {"rates": (0.01,), "radii": (0.05,), "epochs": 2, "size": 64, "weights": protocols.REDUCED_WEIGHTS}
-REDUCED_SEEDS = 3
+# Two learning rates, two epochs, small images, ImageNet's weights as far as their third stage.
+REDUCED = {"rates": (0.001, 0.01), "radii": RADII, "epochs": 2, "size": 64, "weights": protocols.REDUCED_WEIGHTS}
+REDUCED_SEEDS = 8
 
 
 def sweeps(

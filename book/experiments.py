@@ -9,7 +9,9 @@ from lib.trials.store import RESULTS, Store
 NAMES = protocols.TITLES | domainbed.TITLES | {"birds_on_scenes": "a stand-in for Waterbirds"}
 
 # Seeds to compute, more than the chapters read by their own parameters so far.
-MORE_SEEDS = {"cifar-mnist": 20, "fmnist-mnist": 20, "celeba": 8, "birds_on_scenes": 8}
+MORE_SEEDS = {"cifar-mnist": 20, "fmnist-mnist": 20}
+NATURAL_SEEDS = 8
+GRID_SEEDS = 3
 
 
 def experiments() -> dict[str, Experiment]:
@@ -20,6 +22,7 @@ def experiments() -> dict[str, Experiment]:
     full = partial(variants.image_plan, epochs=protocols.PAIRED["cifar-mnist"].base.epochs)
     known = [
         *_paired(),
+        ("cifar-mnist-grid", "the same sweep on more seeds than the one that selects (chapter 7)", _grid, GRID_SEEDS),
         *_when(),
         ("noise", "LSAM where the toy's training features are noisy (chapter 9)", _noise, noise.SEEDS),
         ("batch-size", "LSAM by batch size, epochs and steps fixed (chapter 10)", _batch_size, batch_size.SEEDS),
@@ -57,6 +60,11 @@ def _paired() -> list[tuple]:
     return found
 
 
+def _grid(store: Store, seeds: int) -> Plan:
+    protocol = protocols.PAIRED["cifar-mnist"]
+    return Plan(tuple(trial for seed in range(1, 1 + seeds) for trial in protocols.grid(protocol, seed)))
+
+
 def _when() -> list[tuple]:
     about = "SAM and LSAM in the first epochs only, or from then on, on {}"
     return [
@@ -69,9 +77,9 @@ def _natural() -> list[tuple]:
     reduced, full, seeds = ", reduced: few epochs, {}, 64 pixels", ": the paper's protocol, on a GPU", protocols.SEEDS
     found = []
     for name, protocol in protocols.REDUCED.items():
-        found.append((name, 1, reduced.format("a coarse sweep"), [protocol], MORE_SEEDS[name]))
+        found.append((name, 1, reduced.format("a coarse sweep"), [protocol], NATURAL_SEEDS))
     pacs = list(domainbed.sweeps("pacs", **domainbed.REDUCED).values())
-    found.append(("pacs", 2, reduced.format("no sweep"), pacs, domainbed.REDUCED_SEEDS))
+    found.append(("pacs", 2, reduced.format("a coarse sweep"), pacs, domainbed.REDUCED_SEEDS))
     for name, protocol in protocols.FULL.items():
         found.append((f"{name}-full", 1, full, [protocol], seeds))
     for name in ("pacs", "vlcs", "office_home"):
@@ -79,5 +87,5 @@ def _natural() -> list[tuple]:
     known = []
     for name, table, what, sweeps, number in found:
         about = f"Table {table}, {NAMES[name.removesuffix('-full')]}{what} (chapter {6 + table})"
-        known.append((name.replace("_", "-"), about, partial(protocols.plan, sweeps), number))
+        known.append((protocols.experiment_name(name), about, partial(protocols.plan, sweeps), number))
     return known
