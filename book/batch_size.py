@@ -9,11 +9,11 @@ from matplotlib.pyplot import subplots
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from book import style
-from book.claims import Check, weakest
+from book.claims import Check, compared, weakest
 from lib import check
 from lib.data.toy import ToyConstants
 from lib.selection import at_choice, choose, whole_seeds
-from lib.stats import LEVEL, Estimate, bootstrap_band, bootstrap_means, estimate
+from lib.stats import LEVEL, Estimate, bootstrap_means, estimate, mean_interval
 from lib.toy.ensemble import lsam
 from lib.trials import toy
 
@@ -74,7 +74,7 @@ def tuned(hard: np.ndarray, validation: np.ndarray) -> np.ndarray:
 
 def has_gain(gain: np.ndarray) -> np.ndarray:
     """At which sizes LSAM gains over SGD, beyond the interval, and so has a best radius: (size,) of (size, seed)."""
-    return bootstrap_band(gain)[1] > 0
+    return mean_interval(gain)[1] > 0
 
 
 def best(means: np.ndarray) -> np.ndarray:
@@ -147,11 +147,11 @@ def checks(sizes: Sequence[int], radii: Sequence[float], rho: float, hard: Error
             price = price_of_one(errors[judged], known[judged])
             much = f"{budget}: largest best radius over the smallest at most {SPREAD}"
             one = f"{budget}: one radius for all costs at most {TOLERANCE:g} (largest)"
-            found += [Check(much, ratio.high <= SPREAD, ratio), Check(one, price.high <= TOLERANCE, price)]
+            found += [compared(much, [ratio], high=SPREAD), compared(one, [price], high=TOLERANCE)]
         shrinks = f"{budget}: gain at batch {PAPER} minus gain at full batch above 0"
         moves = f"{budget}: sensitivity at large radii minus that at small ones above 0"
         more = more_sensitive(errors, np.asarray(radii) > rho)
-        found += [weakest(shrinks, gain[sizes.index(PAPER)] - gain[-1], +1, main), Check(moves, more.low > 0, more)]
+        found += [weakest(shrinks, gain[sizes.index(PAPER)] - gain[-1], +1, main=main), compared(moves, [more], low=0)]
     return found
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 
 from lib import check
-from lib.stats import Estimate, estimate
+from lib.stats import FEW, LEVEL, Estimate, estimate, seeds_needed
 
 JUDGEMENT = "judgement"  # the key of a displayed judgement, as plain values, in its output's metadata
 
@@ -32,11 +32,12 @@ CLAIMS = {id: Claim(id, **stated) for id, stated in _STATED.items()}
 
 
 class Verdict(Enum):
-    """What a chapter may conclude."""
+    """What may be concluded about a claim."""
 
     REPRODUCED = "reproduced"
-    PARTLY = "partly reproduced"
-    NOT_REPRODUCED = "not reproduced"
+    MIXED = "mixed"
+    UNDECIDED = "undecided"
+    CONTRADICTED = "contradicted"
     NOT_RUN = "not run here"
 
     @property
@@ -45,19 +46,36 @@ class Verdict(Enum):
         return self.name.lower().replace("_", "-")
 
 
+class Outcome(Enum):
+    """What became of a check."""
+
+    HOLDS = "holds"
+    UNDECIDED = "undecided"
+    CONTRADICTED = "contradicted"
+    NOT_RUN = "not run"
+
+    @property
+    def kind(self) -> str:
+        """The class of its mark on a page."""
+        return self.name.lower().replace("_", "-")
+
+
 @dataclass(frozen=True)
 class Check:
-    """One part of a claim: what has to hold, whether it does (None: not run here), and the effect behind it.
+    """One part of a claim: what has to hold, what became of it, and the effect behind it.
 
-    `main` marks the check whose effect stands for the claim where there is room for one, `reduced` one of
-    runs that are shorter, smaller or fewer than the paper's.
+    `main` marks the check that the claim stands or falls with, named before the numbers were looked at; `reduced` one
+    of runs that are shorter, smaller or fewer than the paper's; `trivial` an identity, or what could hardly fail: it is
+    shown, and counts for nothing. `needs` are the seeds that would decide an undecided check at the effect seen.
     """
 
     what: str
-    holds: bool | None
+    outcome: Outcome = Outcome.NOT_RUN
     effect: Estimate | None = None
     main: bool = False
     reduced: bool = False
+    trivial: bool = False
+    needs: int | None = None
 
     @property
     def words(self) -> str:
@@ -65,14 +83,20 @@ class Check:
         return f"{self.what} (reduced)" if self.reduced else self.what
 
     @property
-    def outcome(self) -> str:
-        """What became of it, in a word or three."""
-        return "not run" if self.holds is None else "holds" if self.holds else "fails"
+    def counts(self) -> bool:
+        """Whether the verdict rests on it."""
+        return self.outcome is not Outcome.NOT_RUN and not self.trivial
+
+    @property
+    def found(self) -> str:
+        """Its outcome in words, with the seeds that would decide it."""
+        if self.outcome is not Outcome.UNDECIDED:
+            return self.outcome.value + (", counts for nothing" if self.trivial else "")
+        return "undecided" + (f", n = {self.needs:,} would decide" if self.needs else "")
 
     def as_json(self) -> dict[str, Any]:
         """The check as plain JSON values; a number that is none (NaN, infinity) is null."""
-        holds = None if self.holds is None else bool(self.holds)  # NumPy's booleans are no JSON
-        values = asdict(self) | {"holds": holds}
+        values = asdict(self) | {"outcome": self.outcome.value}
         if self.effect:
             values["effect"] = {name: x if math.isfinite(x) else None for name, x in values["effect"].items()}
         return values
@@ -82,23 +106,35 @@ class Check:
         """The check that `as_json` wrote."""
         stored = (values["effect"] or {}).items()
         effect = Estimate(**{name: math.nan if value is None else value for name, value in stored}) if stored else None
-        return cls(**values | {"effect": effect})
+        return cls(**values | {"effect": effect, "outcome": Outcome(values["outcome"])})
 
 
 def verdict_of(checks: Iterable[Check]) -> Verdict:
-    """Reproduced where every check holds; not reproduced where none of those that ran does; partly where some
-    do, or where some were not run; not run here where none was."""
-    found = [check.holds for check in checks]
-    if all(holds is None for holds in found):
+    """Of checks that are not trivial: mixed where some hold and others are contradicted; contradicted where none holds
+    and one is; reproduced where every main check was run and holds (of a claim without one, every check); undecided
+    otherwise. Not run here where none was run."""
+    found = [check for check in checks if not check.trivial]
+    outcomes = {check.outcome for check in found}
+    if outcomes <= {Outcome.NOT_RUN}:
         return Verdict.NOT_RUN
-    return Verdict.REPRODUCED if all(found) else Verdict.PARTLY if any(found) else Verdict.NOT_REPRODUCED
+    if Outcome.CONTRADICTED in outcomes:
+        return Verdict.MIXED if Outcome.HOLDS in outcomes else Verdict.CONTRADICTED
+    leading = [check for check in found if check.main] or found
+    held = all(check.outcome is Outcome.HOLDS for check in leading)
+    return Verdict.REPRODUCED if held else Verdict.UNDECIDED
 
 
 def verdict_in_words(checks: Iterable[Check]) -> str:
     """The verdict of these checks as a page says it: with a word where all that ran are of reduced runs."""
     checks = list(checks)
-    reduced = {check.reduced for check in checks if check.holds is not None} == {True}
+    reduced = {check.reduced for check in checks if check.counts} == {True}
     return verdict_of(checks).value + (", in reduced runs only" if reduced else "")
+
+
+def by_chance(checks: Iterable[Check]) -> float:
+    """How many of the checks that count would hold by chance alone, were there no effect at all: an interval lies
+    wholly above 0, or wholly below, in half of what its level leaves."""
+    return (1 - LEVEL) / 2 * sum(check.counts for check in checks)
 
 
 @dataclass(frozen=True)
@@ -125,7 +161,7 @@ class Judgement:
 
     def __repr__(self) -> str:
         effects = (f": {check.effect}" if check.effect else "" for check in self.checks)
-        lines = [f"  {check.outcome}: {check.words}{effect}" for check, effect in zip(self.checks, effects)]
+        lines = [f"  {check.found}: {check.words}{effect}" for check, effect in zip(self.checks, effects)]
         return "\n".join([f"{self.claim.id}: {verdict_in_words(self.checks)}", *lines])
 
     def _repr_html_(self) -> str:
@@ -134,28 +170,62 @@ class Judgement:
         return render("judgement", judgement=self, words=verdict_in_words(self.checks))
 
 
-def weakest(what: str, values: np.ndarray, sign: int, main: bool = False, reduced: bool = False) -> Check:
-    """Whether the mean over seeds of `values` (..., seed) has this sign, beyond its interval, everywhere on
-    the leading axes.
+def compared(
+    what: str,
+    effects: Sequence[Estimate],
+    low: float = -math.inf,
+    high: float = math.inf,
+    margin: float = 0.0,
+    main: bool = False,
+    reduced: bool = False,
+) -> Check:
+    """Whether every one of `effects` lies between `low` and `high`, by its whole interval.
 
-    The check carries the weakest effect and, where there are several, how many of them hold.
+    One that lies wholly outside, or wholly within `margin` around 0, where it is too small to matter, contradicts the
+    check; any other leaves it undecided, and so do fewer than FEW seeds. The check carries the effect that is furthest
+    from holding and, where there are several, how many of them hold.
     """
-    effects = [estimate(seeds) for seeds in np.reshape(values, (-1, np.shape(values)[-1]))]
-    margins = [effect.low if sign > 0 else -effect.high for effect in effects]
-    held = sum(margin > 0 for margin in margins)
+    found = [_outcome(effect, low, high, margin) for effect in effects]
+    room = [np.nan_to_num(min(effect.low - low, high - effect.high), nan=-math.inf) for effect in effects]
+    order = [Outcome.CONTRADICTED, Outcome.UNDECIDED, Outcome.HOLDS]
+    worst = min(range(len(effects)), key=lambda i: (order.index(found[i]), room[i]))
+    held = found.count(Outcome.HOLDS)
     count = f" ({held} of {len(effects)})" if len(effects) > 1 else ""
-    return Check(what + count, held == len(effects), effects[int(np.argmin(margins))], main, reduced)
+    needs = None
+    if found[worst] is Outcome.UNDECIDED and math.isfinite(effects[worst].spread):
+        nearest = min((low, high), key=lambda border: abs(effects[worst].mean - border))
+        needs = seeds_needed(effects[worst], nearest)
+    return Check(what + count, found[worst], effects[worst], main, reduced, needs=needs)
+
+
+def _outcome(effect: Estimate, low: float, high: float, margin: float) -> Outcome:
+    if effect.n < FEW:
+        return Outcome.UNDECIDED
+    if effect.high < low or effect.low > high or (margin and -margin <= effect.low and effect.high <= margin):
+        return Outcome.CONTRADICTED
+    return Outcome.HOLDS if low < effect.low and effect.high < high else Outcome.UNDECIDED
+
+
+def weakest(
+    what: str, values: np.ndarray, sign: int, margin: float = 0.0, main: bool = False, reduced: bool = False
+) -> Check:
+    """Whether the mean over seeds of `values` (..., seed) has this sign everywhere on the leading axes, as by
+    `compared`."""
+    effects = [estimate(seeds) for seeds in np.reshape(values, (-1, np.shape(values)[-1]))]
+    low, high = (0.0, math.inf) if sign > 0 else (-math.inf, 0.0)
+    return compared(what, effects, low, high, margin, main, reduced)
+
+
+def exact(what: str, holds: bool, effect: Estimate | None = None, main: bool = False, trivial: bool = False) -> Check:
+    """A check that no chance decides: it holds, or is contradicted."""
+    return Check(what, Outcome.HOLDS if holds else Outcome.CONTRADICTED, effect, main, trivial=trivial)
 
 
 def judge(claim_id: str, checks: Sequence[Check], stored_seconds: float = 0.0) -> Judgement:
     """The judgement of a claim from its checks; without any the claim is not run here.
 
-    A part of the claim that is not run, for want of data say, is a check that neither holds nor fails:
-    `Check(what, None)`. `stored_seconds` is what the stored results that were read took to compute.
-
-    Raises ValueError for an unknown claim, or where several checks are marked as the main one.
+    A part of the claim that is not run, for want of data say, is `Check(what)`. `stored_seconds` is what the stored
+    results that were read took to compute. Raises ValueError for an unknown claim.
     """
     check.choice("claim", claim_id, CLAIMS)
-    if sum(check.main for check in checks) > 1:
-        raise ValueError(f"main must mark one check of {claim_id}, not {sum(check.main for check in checks)}")
     return Judgement(CLAIMS[claim_id], tuple(checks), stored_seconds)

@@ -80,7 +80,7 @@ def checks(gains: Mapping[Target, np.ndarray], reduced: bool) -> list[Check]:
     found = []
     for key in TARGETS:
         what = f"{name(*key)}: probing error of SGD less SAM's above 0"
-        found.append(weakest(what, gains[key], +1, reduced=reduced) if key in gains else Check(what, None))
+        found.append(weakest(what, gains[key], +1, reduced=reduced) if key in gains else Check(what))
     return found
 
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from book import style
-from book.claims import Check
+from book.claims import Check, compared
 from lib.curves import at, distance, mean_height
 from lib.stats import Estimate, estimate
 from lib.toy.decomposition import Decomposition
@@ -48,9 +48,9 @@ def checks(gain: Mapping[str, np.ndarray], both_apart: Estimate) -> list[Check]:
     comparable = estimate(comparability(gain["importance"], gain["learning_rate"]))
     matches = f"both together: distance to LSAM at most {TOLERANCE:g}"
     return [
-        *(Check(f"{NAMES[name]}: mean gain over SGD above 0", one.low > 0, one) for name, one in alone.items()),
-        Check("twice the smaller gain minus the larger above 0", comparable.low > 0, comparable),
-        Check(matches, both_apart.high <= TOLERANCE, both_apart),
+        *(compared(f"{NAMES[name]}: mean gain over SGD above 0", [one], low=0) for name, one in alone.items()),
+        compared("twice the smaller gain minus the larger above 0", [comparable], low=0),
+        compared(matches, [both_apart], high=TOLERANCE, main=True),
     ]
 
 

@@ -17,11 +17,12 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.tree import DecisionTreeClassifier
 
 from book import interventions, rebalancing, style, toy
+from book.claims import Outcome
 from lib import check
 from lib.data.toy import ToyConstants
 from lib.probes import wilson_interval
 from lib.selection import at_choice, choose
-from lib.stats import Estimate, bootstrap_band, rank_correlation, spread
+from lib.stats import Estimate, mean_interval, rank_correlation, spread
 from lib.toy.ensemble import ToySetting, intervention, lsam
 from lib.trials.plan import Plan
 from lib.trials.store import Store
@@ -258,7 +259,7 @@ def _c6(points: Points) -> dict[str, np.ndarray]:
     for n, swept, curves, places in comparable(points):
         gains = interventions.gains(RATIOS, curves, swept[0], places[0])
         apart = interventions.apart(RATIOS, curves["both"], places[1:], swept[1:])
-        held[:, n] = [part.holds for part in interventions.checks(gains, apart)]
+        held[:, n] = [part.outcome is Outcome.HOLDS for part in interventions.checks(gains, apart)]
     return dict(zip(parts, held))
 
 
@@ -279,7 +280,7 @@ def comparable(points: Points) -> Iterator[tuple[int, np.ndarray, dict[str, np.n
 
 def _above(values: np.ndarray) -> np.ndarray:
     """Where the 95 % bootstrap interval of the mean over seeds of `values` (..., seed) lies above 0."""
-    return bootstrap_band(values)[1] > 0
+    return mean_interval(values)[1] > 0
 
 
 def _trend(rhos: Sequence[float], values: np.ndarray) -> np.ndarray:

@@ -67,10 +67,7 @@ TABLE_1 = PAIRED | FULL
 REDUCED_WEIGHTS = "resnet18_imagenet_to_layer3.pt"
 # Of CelebA's pairs of attributes the two most strongly correlated ones whose rarest group has 300 of the images or more
 # and whose probes are tested on 300 or more; chosen by these counts, before any result.
-OTHER_PAIRS = (
-    Groups("celeba", ("Smiling", "High_Cheekbones")),
-    Groups("celeba", ("Smiling", "Mouth_Slightly_Open")),
-)
+OTHER_PAIRS = (Groups("celeba", ("Smiling", "High_Cheekbones")), Groups("celeba", ("Smiling", "Mouth_Slightly_Open")))
 REDUCED = {
     source.name: Protocol(
         grouped(source, "sgd", epochs=n, weights=REDUCED_WEIGHTS), (0.001, 0.01), (0.02, 0.07), (1, n), 8

@@ -44,7 +44,7 @@ def checks_c7(results: Mapping[str, Result | None]) -> list[Check]:
     for name in TABLE_1:
         result = results.get(name)
         if result is None or (result.lacking and name in PAIRED):
-            checks.append(Check(f"{TITLES[name]}: SAM's probing errors below SGD's", None))
+            checks.append(Check(f"{TITLES[name]}: SAM's probing errors below SGD's"))
             continue
         gains = {kind: result.gains(attribute) for kind, attribute in zip(("easy", "hard"), result.features)}
         for kind in sorted(gains, reverse=name in PAIRED):

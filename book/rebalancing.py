@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from book import style
-from book.claims import Check
-from lib.stats import Estimate, estimate, rank_correlation
+from book.claims import Check, compared, weakest
+from lib.stats import estimate, rank_correlation
 
 HARDLY = 1 / 3  # of the phantom ratio's change: a real ratio that changes by less hardly moves
 FEATURES = {"easy": (style.EASY, "s"), "hard": (style.HARD, "o")}
@@ -37,8 +37,7 @@ def checks_c2(rhos: Sequence[float], rho: float, phantom: np.ndarray, real: np.n
         "rank correlation of ρ with the phantom ratio above 0": trends,
         "a third of the phantom ratio's change minus the real ratio's above 0": steadiness(*changes),
     }
-    lowest = {what: _extreme(values, -1) for what, values in margins.items()}
-    return [Check(what, effect.low > 0, effect) for what, effect in lowest.items()]
+    return [weakest(what, values, +1) for what, values in margins.items()]
 
 
 def checks_c5(rho: float, easy: np.ndarray, hard: np.ndarray) -> list[Check]:
@@ -46,18 +45,10 @@ def checks_c5(rho: float, easy: np.ndarray, hard: np.ndarray) -> list[Check]:
     complexities where the spiral is the hard feature."""
     if not len(easy):
         return []
-    lowered, raised = _extreme(easy, +1), _extreme(hard, -1)
     return [
-        Check(f"easy feature: mean of w̃/w at ρ = {rho:g} below 1", lowered.high < 1, lowered),
-        Check(f"hard feature: mean of w̃/w at ρ = {rho:g} above 1", raised.low > 1, raised),
+        compared(f"easy feature: mean of w̃/w at ρ = {rho:g} below 1", [estimate(seeds) for seeds in easy], high=1),
+        compared(f"hard feature: mean of w̃/w at ρ = {rho:g} above 1", [estimate(seeds) for seeds in hard], low=1),
     ]
-
-
-def _extreme(values: np.ndarray, sign: int) -> Estimate:
-    """Of the means over seeds of `values` (..., seed) that whose interval reaches furthest up (+1) or down (-1);
-    NaN, where a net diverged, reaches furthest."""
-    effects = [estimate(seeds) for seeds in values.reshape(-1, values.shape[-1])]
-    return effects[np.argmax([effect.high if sign > 0 else -effect.low for effect in effects])]
 
 
 def phantom_ratio(

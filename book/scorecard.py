@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import yaml
 
-from book.claims import CLAIMS, JUDGEMENT, Check, Claim, Verdict, verdict_of
+from book.claims import CLAIMS, JUDGEMENT, Check, Claim, Outcome, Verdict, verdict_of
 from book.make import chapters, fingerprint
 
 RULE = re.compile(r"How the claims? (is|are) judged")  # the heading above a chapter's rule
@@ -43,14 +43,19 @@ class ClaimRecord:
     @property
     def leading(self) -> list[Check]:
         """The checks that stand for all: the main one, else the first with an effect; where it holds, the first
-        that fails."""
-        order = sorted(self.checks, key=lambda check: (check.holds is None, not check.main, check.effect is None))
-        failing = [check for check in self.checks if check.holds is False]
-        return order[:1] + (failing[:1] if order and order[0].holds else [])
+        that is contradicted, or undecided."""
+        order = sorted(self.checks, key=lambda check: (not check.counts, not check.main, check.effect is None))
+        others = [
+            check
+            for outcome in (Outcome.CONTRADICTED, Outcome.UNDECIDED)
+            for check in self.checks
+            if check.outcome is outcome
+        ]
+        return order[:1] + (others[:1] if order and order[0].outcome is Outcome.HOLDS else [])
 
-    def count(self, outcome: str) -> int:
-        """How many checks have this outcome."""
-        return sum(check.outcome == outcome for check in self.checks)
+    def count(self, outcome: Outcome) -> int:
+        """How many checks that are not trivial have this outcome."""
+        return sum(check.outcome is outcome and not check.trivial for check in self.checks)
 
     @property
     def command(self) -> str:
@@ -97,7 +102,8 @@ class Score:
     @property
     def parts_not_run(self) -> list[str]:
         """The checks that were not run, in words."""
-        return [check.words for record in self.records for check in record.checks if check.holds is None]
+        found = [check for record in self.records for check in record.checks]
+        return [check.words for check in found if check.outcome is Outcome.NOT_RUN]
 
     @property
     def open(self) -> bool:
@@ -108,7 +114,7 @@ class Score:
     def checks(self) -> list[Check]:
         """The checks of all chapters; a chapter that did not judge counts as one that was not run."""
         found = [check for record in self.records for check in record.checks]
-        return found + [Check(chapter, None) for chapter in self.not_run]
+        return found + [Check(chapter, main=True) for chapter in self.not_run]
 
     @property
     def verdict(self) -> Verdict:
@@ -117,13 +123,13 @@ class Score:
 
     @property
     def held(self) -> int:
-        """How many checks hold."""
-        return sum(check.holds is True for check in self.checks)
+        """How many checks that count hold."""
+        return sum(check.counts and check.outcome is Outcome.HOLDS for check in self.checks)
 
     @property
     def ran(self) -> int:
-        """How many checks ran."""
-        return sum(check.holds is not None for check in self.checks)
+        """How many checks count."""
+        return sum(check.counts for check in self.checks)
 
     def as_json(self) -> dict[str, Any]:
         """The score as plain JSON values."""

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from lib.stats import Estimate, bootstrap_band
+from lib.stats import Estimate, mean_interval
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -59,7 +59,7 @@ def line(
     axes: Axes, places: Sequence[float], values: np.ndarray, colour: Any, marker: str = "", **options: Any
 ) -> None:
     """Mean over seeds of `values` (places, seeds), with its 95 % bootstrap band; `options` are those of `plot`."""
-    mean, low, high = bootstrap_band(values)
+    mean, low, high = mean_interval(values)
     band(axes, places, low, high, colour)
     axes.plot(places, mean, color=colour, marker=marker, **{"markersize": 4, **options})
 

@@ -26,7 +26,7 @@ from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
 from book import style
-from book.claims import Check
+from book.claims import Check, compared, exact
 from lib import check
 from lib.data.toy import ToyConstants, sample
 from lib.device import threads
@@ -432,11 +432,10 @@ def checks(
     """
     formulas = f"Examples 1 to 4, automatic differentiation: difference below 1e-12 (largest: {difference:.0e})"
     first_order = f"LSAM, exponential loss: largest error below 1e-9 (largest: {inexact:.0e})"
-    found = [Check(formulas, difference < ROUNDING), Check(first_order, inexact < EXACT)]
+    found = [exact(formulas, difference < ROUNDING, trivial=True), exact(first_order, inexact < EXACT, trivial=True)]
     for case, nets in errors.items():
-        net, effect = max(((net, estimate(of)) for net, of in nets.items()), key=lambda item: item[1].high)
-        which = f" ({net})" if len(nets) > 1 else ""
-        found.append(Check(f"{case} at most {100 * tolerance:g} %{which}", effect.high <= tolerance, effect))
+        what = f"{case} at most {100 * tolerance:g} % ({', '.join(nets)})"
+        found.append(compared(what, [estimate(of) for of in nets.values()], high=tolerance))
     return found
 
 

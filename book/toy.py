@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from book import style
-from book.claims import Check, weakest
+from book.claims import Check, exact, weakest
 from lib.data.toy import ToySample
 from lib.stats import estimate, rank_correlation
 
@@ -42,7 +42,7 @@ def checks(rhos: Sequence[float], rho: float, hard: np.ndarray, easy: np.ndarray
     fit = f"training error at most {100 * FIT:g} % for SGD and LSAM at ρ = {rho:g} (largest)"
     gain = f"hard probing error of SGD minus LSAM at ρ = {rho:g} above 0"
     return [
-        Check(fit, bool(fits(worst)), estimate(worst)),
+        exact(fit, bool(fits(worst)), estimate(worst)),
         weakest("SGD: hard minus easy probing error above 0", sgd - easy[judged, 0], +1),
         weakest(gain, sgd - lsam, +1, main=True),
         weakest("rank correlation of ρ with the hard probing error below 0", trends, -1),

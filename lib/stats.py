@@ -1,4 +1,4 @@
-"""Means with bootstrap intervals, paired differences: how every comparison of the book is reported."""
+"""Means with 95 % intervals, paired differences: how every comparison of the book is reported."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import rankdata
+from scipy.stats import t as student
 
 RESAMPLES = 4000
 LEVEL = 0.95
+FEW = 8  # paired seeds; fewer decide nothing, and are too few for a bootstrap
+MOST = 10_000  # seeds that `seeds_needed` thinks of
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds with its spread and percentile bootstrap interval."""
+    """A mean over seeds with its spread and interval."""
 
     n: int
     mean: float
@@ -40,13 +43,42 @@ def bootstrap_means(values: np.ndarray, seed: int = 0, resamples: int = RESAMPLE
     return values @ draws.T / n
 
 
-def bootstrap_band(
-    values: np.ndarray, seed: int = 0, level: float = LEVEL
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(mean, low, high) over the last axis (seeds) of `values`, each of the leading shape."""
-    means = bootstrap_means(values, seed)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=-1)
-    return np.asarray(values, dtype=float).mean(-1), low, high
+def mean_interval(values: np.ndarray, seed: int = 0, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(mean, low, high) over the last axis (seeds) of `values`, each of the leading shape.
+
+    Student's t interval; from FEW seeds on, at either end the wider of it and the bootstrap-t interval (Efron and
+    Tibshirani, 1993, chapter 12), which follows skewed values. Resamples without any spread say nothing and are left
+    out. What it covers at which n is simulated in the book. One seed, or equal ones: the mean alone.
+    """
+    values = np.asarray(values, dtype=float)
+    drawn = bootstrap_means(values, seed) if values.ndim and values.shape[-1] >= FEW else None
+    n = values.shape[-1] if values.ndim else 0
+    if not n:
+        raise ValueError(f"values must have at least one seed along the last axis, not shape {values.shape}")
+    mean = values.mean(-1)
+    if n == 1:
+        return mean, mean, mean
+    deviations = values - mean[..., None]
+    error = np.sqrt((deviations**2).sum(-1) / (n - 1) / n)
+    reach = error * student.ppf((1 + level) / 2, n - 1)
+    low, high = mean - reach, mean + reach
+    if drawn is not None:
+        away = drawn - mean[..., None]
+        errors = np.sqrt(np.maximum(bootstrap_means(deviations**2, seed) - away**2, 0) / (n - 1))
+        some = errors > 1e-9 * error[..., None]
+        ratio = np.where(some, away / np.where(some, errors, 1), np.nan)
+        ratio = np.where(error[..., None] > 0, ratio, 0)
+        below, above = np.nanquantile(ratio, [(1 - level) / 2, (1 + level) / 2], axis=-1)
+        low, high = np.minimum(low, mean - above * error), np.maximum(high, mean - below * error)
+    return mean, low, high
+
+
+def seeds_needed(effect: Estimate, border: float) -> int | None:
+    """The least number of paired seeds, FEW or more, whose t interval leaves `border` out if mean and spread stay as
+    they are; None where that would be more than MOST."""
+    distance, n = abs(effect.mean - border), np.arange(FEW, MOST + 1)
+    enough = student.ppf((1 + LEVEL) / 2, n - 1) * effect.spread / np.sqrt(n) < distance
+    return int(n[enough][0]) if enough.any() else None
 
 
 def spread(values: np.ndarray) -> float:
@@ -59,7 +91,7 @@ def estimate(values: np.ndarray, seed: int = 0, level: float = LEVEL) -> Estimat
     values = np.asarray(values, dtype=float)
     if values.ndim != 1:
         raise ValueError(f"values must have shape (seeds,), not {values.shape}")
-    mean, low, high = bootstrap_band(values, seed, level)
+    mean, low, high = mean_interval(values, seed, level)
     return Estimate(len(values), float(mean), spread(values), float(low), float(high))
 
 

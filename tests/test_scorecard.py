@@ -16,13 +16,14 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace
 
 from book import scorecard
-from book.claims import CLAIMS, JUDGEMENT, Check, Judgement, Verdict, judge, verdict_in_words
+from book.claims import CLAIMS, JUDGEMENT, Check, Judgement, Outcome, Verdict, judge, verdict_in_words
 from book.make import chapters, fingerprint, pages
 from book.scorecard import ClaimRecord, Score
 from lib.stats import estimate
 
-GAIN = Check("gain of SGD < LSAM's | at ρ = 1.4", True, estimate([0.25, 0.5]))
-LOSS = Check("*no* loss_of_anything_", False, estimate([-0.5, -0.25]))
+GAIN = Check("gain of SGD < LSAM's | at ρ = 1.4", Outcome.HOLDS, estimate([0.25, 0.5]))
+LOSS = Check("*no* loss_of_anything_", Outcome.CONTRADICTED, estimate([-0.5, -0.25]))
+MAYBE = Check("a gain", Outcome.UNDECIDED, estimate([-0.5, 0.5]), needs=99)
 BOOK = {"seeds": 20, "fast": True, "rhos": [0.0, 0.5], "dataset": "cifar-mnist", "version": "10", "lr": 1e-5}
 
 
@@ -50,7 +51,7 @@ def small_book(folder: Path) -> Path:
     """Executed chapters that judge some of the claims."""
     execute(folder, "03_toy", judge("C1", [LOSS, replace(GAIN, main=True)]))
     execute(folder, "04_rebalancing", judge("C2", [GAIN]), judge("C5", [LOSS]), parameters={})
-    execute(folder, "05_mechanism", judge("C3", [GAIN]), judge("C4", [GAIN, Check("CelebA", None)]))
+    execute(folder, "05_mechanism", judge("C3", [GAIN]), judge("C4", [GAIN, Check("CelebA")]))
     execute(folder, "07_real_data", judge("C7", []), judge("C3", [GAIN], stored_seconds=7300))
     return folder
 
@@ -81,8 +82,8 @@ def test_a_record_says_where_how_and_in_what_time(executed):
 
 def test_a_record_survives_the_run_of_a_real_notebook(tmp_path):
     code = (
-        "from book.claims import Check, judge\nfrom lib.stats import estimate\n"
-        "judge('C1', [Check('a gain', True, estimate([0.25, 0.5]), main=True)], stored_seconds=3)"
+        "from book.claims import Check, Outcome, judge\nfrom lib.stats import estimate\n"
+        "judge('C1', [Check('a gain', Outcome.HOLDS, estimate([0.25, 0.5]), main=True)], stored_seconds=3)"
     )
     cells = [nbformat.v4.new_markdown_cell("# The toy: more"), nbformat.v4.new_code_cell(code)]
     notebook = tmp_path / "03_toy.ipynb"
@@ -92,14 +93,14 @@ def test_a_record_survives_the_run_of_a_real_notebook(tmp_path):
     chapters.write(notebook, chapters.as_text(result))
     (record,) = scorecard.recorded(notebook)
     assert (record.claim, record.title, record.stored_seconds) == ("C1", "The toy", 3)
-    assert record.checks == (Check("a gain", True, GAIN.effect, main=True),)
+    assert record.checks == (Check("a gain", Outcome.HOLDS, GAIN.effect, main=True),)
 
 
 def test_a_chapter_of_an_older_run_lacks_a_time_and_nothing_else(executed):
     chapter = executed / "03_toy.ipynb"
     chapter.write_text(json.dumps({**json.loads(chapter.read_text()), "metadata": {"made_from": "..."}}))
     (record,) = by_claim(scorecard.collect(executed))["C1"].records
-    assert record.seconds is None and record.verdict is Verdict.PARTLY
+    assert record.seconds is None and record.verdict is Verdict.MIXED
 
 
 def test_the_command_gives_papermill_the_parameters_of_the_book():
@@ -119,11 +120,11 @@ def test_the_command_gives_papermill_the_parameters_of_the_book():
     ("first", "second", "verdict"),
     [
         ([GAIN], [GAIN], Verdict.REPRODUCED),
-        ([GAIN], [LOSS], Verdict.PARTLY),
-        ([LOSS], [LOSS], Verdict.NOT_REPRODUCED),
-        ([GAIN], [], Verdict.PARTLY),  # never reproduced before all of it was tried
-        ([GAIN], None, Verdict.PARTLY),
-        ([LOSS], None, Verdict.NOT_REPRODUCED),
+        ([GAIN], [LOSS], Verdict.MIXED),
+        ([LOSS], [LOSS], Verdict.CONTRADICTED),
+        ([GAIN], [], Verdict.UNDECIDED),  # never reproduced before all of it was tried
+        ([replace(GAIN, main=True)], None, Verdict.UNDECIDED),
+        ([LOSS], None, Verdict.CONTRADICTED),
         ([], None, Verdict.NOT_RUN),
     ],
 )
@@ -140,7 +141,7 @@ def test_judgements_of_one_claim_in_one_chapter_are_put_together(tmp_path):
     execute(tmp_path, "07_real_data", judge("C7", [GAIN], 5), judge("C7", [LOSS], 7))
     score = by_claim(scorecard.collect(tmp_path))["C7"]
     assert score.records[0].checks == (GAIN, LOSS) and score.records[0].stored_seconds == 12
-    assert score.verdict is Verdict.PARTLY and (score.held, score.ran) == (1, 2)
+    assert score.verdict is Verdict.MIXED and (score.held, score.ran) == (1, 2)
 
 
 def test_a_chapter_that_judges_another_ones_claim_is_named(tmp_path):
@@ -152,11 +153,13 @@ def test_a_chapter_that_judges_another_ones_claim_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("checks", "shown"),
     [
-        ([Check("bare", True), GAIN, LOSS], [GAIN, LOSS]),
+        ([Check("bare", Outcome.HOLDS), GAIN, LOSS], [GAIN, LOSS]),
         ([LOSS, GAIN], [LOSS]),
         ([LOSS, replace(GAIN, main=True)], [replace(GAIN, main=True), LOSS]),
-        ([Check("unrun", None, main=True), GAIN], [GAIN]),
-        ([Check("bare", True)], [Check("bare", True)]),
+        ([Check("unrun", main=True), GAIN], [GAIN]),
+        ([GAIN, MAYBE], [GAIN, MAYBE]),
+        ([GAIN, MAYBE, LOSS], [GAIN, LOSS]),
+        ([Check("bare", Outcome.HOLDS)], [Check("bare", Outcome.HOLDS)]),
         ([], []),
     ],
 )
@@ -202,14 +205,14 @@ def test_the_file_is_written_again_only_where_it_would_say_something_else(execut
     first = path.read_bytes()
     scores = [only_c2]
     assert not changed(checks=(noise,))
-    assert changed(checks=(replace(noise, holds=False),))
+    assert changed(checks=(replace(noise, outcome=Outcome.UNDECIDED),))
 
 
 def test_a_damaged_file_is_replaced(executed, tmp_path):
     path = tmp_path / "claims.json"
     path.write_text('{"claims": [')
     scorecard.write(scorecard.collect(executed), path)
-    assert by_claim(scorecard.read(path))["C1"].verdict is Verdict.PARTLY
+    assert by_claim(scorecard.read(path))["C1"].verdict is Verdict.MIXED
 
 
 def test_the_stored_file_holds_every_claim_with_the_verdict_of_its_checks():
@@ -286,7 +289,10 @@ def test_scorecard_and_file_agree(built):
         for part, record in zip(card.select(".record"), ran):
             leading = record.leading
             shown = list(zip(texts(part, ".what"), texts(part, ".effect"), texts(part, ".held")))
-            told = [(check.words, str(check.effect or ""), check.outcome) for check in (*leading, *record.checks)]
+            told = [
+                (check.words + ", the main check" * check.main, str(check.effect or ""), check.found)
+                for check in (*leading, *record.checks)
+            ]
             assert shown == (told if len(leading) < len(record.checks) else told[: len(leading)])
             assert verdict_in_words(record.checks) in part.select_one("p").get_text()
         assert all(chapter in card.get_text() for chapter in score.not_run)
@@ -324,7 +330,8 @@ def test_page_of_a_small_book_tells_what_was_not_run_and_what_it_took(small):
     html, _ = small
     cards = {card["data-claim"]: card.get_text() for card in soup(html / "scorecard.html").select(".claim")}
     assert "C8: not run here." in cards["C8"] and "Not run here: 08_domainbed." in cards["C8"]
-    assert "1 of 1 checks hold, 1 not run." in cards["C4"]
+    marks = soup(html / "scorecard.html").select("#claim-c4 .marks .mark")
+    assert [mark["class"][1] for mark in marks] == ["holds", "not-run"]
     assert "Not run here: 07_real_data; CelebA." in cards["C4"]
     assert "The chapter ran for 14 s on 2 cores and reads results that took 2.0 h to compute." in cards["C3"]
     assert GAIN.what in cards["C1"] and LOSS.what in cards["C1"]

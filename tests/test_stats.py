@@ -5,14 +5,67 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
+from scipy.stats import t as student
 
-from lib.stats import bootstrap_band, bootstrap_means, estimate, paired_difference, rank_correlation
+from lib.stats import (
+    FEW,
+    Estimate,
+    bootstrap_means,
+    estimate,
+    mean_interval,
+    paired_difference,
+    rank_correlation,
+    seeds_needed,
+)
+
+DRAWS = {
+    "normal": (lambda random, shape: random.normal(3, 2, shape), 3),
+    "skewed": (lambda random, shape: random.exponential(1, shape), 1),
+    "two values": (lambda random, shape: (random.random(shape) < 0.3).astype(float), 0.3),
+}
 
 
-def test_interval_covers_the_true_mean_about_as_often_as_it_says():
-    values = np.random.default_rng(0).normal(3, 2, size=(400, 30))
-    _, low, high = bootstrap_band(values)
-    assert 0.90 <= ((low < 3) & (3 < high)).mean() <= 0.97
+@pytest.mark.parametrize("name", DRAWS)
+@pytest.mark.parametrize("n", [FEW, 20])
+def test_interval_covers_the_true_mean_about_as_often_as_it_says(name, n):
+    draw, truth = DRAWS[name]
+    _, low, high = mean_interval(draw(np.random.default_rng(0), (2000, n)))
+    assert 0.92 <= ((low <= truth) & (truth <= high)).mean() <= 0.995
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, FEW - 1])
+def test_interval_of_few_seeds_is_students(n):
+    values = np.random.default_rng(1).normal(size=(2, 50, n))
+    mean, low, high = mean_interval(values)
+    for found, expected in zip((low, high), student.interval(0.95, n - 1, mean, values.std(-1, ddof=1) / n**0.5)):
+        np.testing.assert_allclose(found, expected)
+
+
+def test_from_eight_seeds_on_the_wider_of_both_intervals_counts_at_either_end():
+    values = np.random.default_rng(2).exponential(size=FEW)
+    mean, low, high = mean_interval(values)
+    ends = student.interval(0.95, FEW - 1, mean, values.std(ddof=1) / FEW**0.5)
+    assert (
+        low == pytest.approx(ends[0]) and high > ends[1] * 1.05
+    )  # skewed upwards: only there the bootstrap-t is wider
+    assert mean_interval(-values)[1] == pytest.approx(-high)
+    assert mean_interval(np.full(FEW, 0.1)) == (0.1, 0.1, 0.1) and mean_interval(np.array([0.1])) == (0.1, 0.1, 0.1)
+
+
+@pytest.mark.parametrize(("mean", "border", "n"), [(1.0, 0.0, 8), (0.5, 0.0, 18), (0.5, 1.0, 18), (-0.5, 0.0, 18)])
+def test_seeds_needed_is_the_least_number_whose_interval_leaves_the_border_out(mean, border, n):
+    assert seeds_needed(Estimate(4, mean, 1.0, -9, 9), border) == n
+    reach = [student.ppf(0.975, k - 1) / k**0.5 for k in (n - 1, n)]
+    assert reach[1] < abs(mean - border) and (n == FEW or abs(mean - border) <= reach[0])
+
+
+def test_no_number_of_seeds_decides_an_effect_at_the_border():
+    assert seeds_needed(Estimate(4, 0.0, 1.0, -1, 1), 0) is None
+    assert (
+        seeds_needed(Estimate(4, 0.01, 1.0, -1, 1), 0) is None
+        and seeds_needed(Estimate(4, 0.02, 1.0, -1, 1), 0) < 10_000
+    )
+    assert seeds_needed(Estimate(1, 1.0, 0.0, 1, 1), 0) == FEW
 
 
 def test_interval_agrees_with_the_normal_one_for_many_seeds():

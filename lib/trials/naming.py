@@ -55,7 +55,7 @@ def _words(settings: Sequence[dict]) -> str:
     found: dict[str, dict] = {}
     for name, value in (item for setting in settings for item in setting.items()):
         if value or name in ("seed", "epochs"):
-            found.setdefault(name, {})[value] = None
+            found.setdefault(name, {})[tuple(value) if isinstance(value, list) else value] = None
     order = sorted(found, key=lambda name: (name != "method", len(found[name]) > 1))
     return " ".join(_value(name, list(found[name])) for name in order)
 
@@ -63,5 +63,6 @@ def _words(settings: Sequence[dict]) -> str:
 def _value(name: str, values: list) -> str:
     if all(isinstance(value, (int, float)) for value in values):
         return f"{name} " + " to ".join(f"{value:g}" for value in dict.fromkeys([min(values), max(values)]))
-    words = " ".join(map(str, values)) if len(values) < 3 else f"{len(values)} {name}s"
+    texts = (" ".join(map(str, value)) if isinstance(value, tuple) else str(value) for value in values)
+    words = " ".join(texts) if len(values) < 3 else f"{len(values)} {name}s"
     return words if name == "method" or len(values) > 2 else f"{name} {words}"
