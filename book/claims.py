@@ -14,6 +14,7 @@ import yaml
 from lib import check
 from lib.stats import FEW, LEVEL, Estimate, estimate, seeds_needed
 
+MARGIN = 0.005  # half a point, of probing error or of all importance: an effect within it is too small to matter
 JUDGEMENT = "judgement"  # the key of a displayed judgement, as plain values, in its output's metadata
 
 

@@ -2,9 +2,8 @@
 (Figures 3, 5, 7 and 8)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
-from itertools import product
-from typing import NamedTuple
+from dataclasses import fields, replace
+from typing import NamedTuple, Self
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -17,7 +16,7 @@ from plotly.subplots import make_subplots
 from scipy.special import expit
 
 from book import style
-from book.claims import Check, weakest
+from book.claims import MARGIN, Check, weakest
 from lib.importance import WeightMap, gini, lorenz_curve, weight_map, worst_share
 from lib.toy.decomposition import Decomposition, decompose
 from lib.toy.ensemble import ToyResult
@@ -26,7 +25,15 @@ PARTS = tuple(field.name for field in fields(Decomposition))
 NETS = {"SGD": (style.SGD, "o"), "LSAM": (style.LSAM, "^")}  # the two nets that are compared
 FEATURES = {"easy": style.EASY, "hard": style.HARD}
 KINDS = {"real": (0, (3, 1.5)), "phantom": "-"}  # weights, and how they are drawn
-BETWEEN = "Gini coefficient, SGD-trained real minus LSAM-trained phantom, above 0"
+EVEN = 2 * MARGIN  # margin of a Gini coefficient, which is twice the mean distance between Lorenz curves
+WHICH = {  # what the phantom changes: the check, its sign and the margin within which it is too small to matter
+    "share carried": ("share of points that only the easy feature fits well, change above 0", +1, MARGIN),
+    "slopes": ("slope on the easy contribution minus that on the hard one above 0", +1, 0),
+    "share easy": ("share of the easy feature's worst quarter, change below 0", -1, MARGIN),
+    "share hard": ("share of the hard feature's worst quarter, change above 0", +1, MARGIN),
+    "slope easy": ("slope on the easy contribution above 0", +1, 0),
+    "slope hard": ("slope on the hard contribution below 0", -1, 0),
+}
 SMALL = {"fontsize": 7, "borderpad": 0, "labelspacing": 0.25, "handlelength": 2.4}  # a legend in a panel
 LINE = {"markersize": 3.8, "linewidth": 1.4}
 EASY, HARD = r"easy, $y\,w_e f_e$", r"hard, $y\,w_h f_h$"
@@ -91,7 +98,8 @@ class Effects(NamedTuple):
     """What the claims are judged by; `real` and `phantom` come first in all but the slopes."""
 
     even: np.ndarray  # Gini coefficients of the weights, (2, net, checkpoint, seed)
-    easy: np.ndarray  # share of all importance in the quarter that this feature fits worst, (2, net, checkpoint, seed)
+    carried: np.ndarray  # share of all importance in the group of `carried_share`, (2, net, checkpoint, seed)
+    easy: np.ndarray  # the same in the quarter that this feature fits worst
     hard: np.ndarray
     slopes: np.ndarray  # see `log_ratio_slopes`, (net, checkpoint, seed, 2)
 
@@ -105,44 +113,65 @@ class Effects(NamedTuple):
         """The same of the SGD-trained net's real and the LSAM-trained net's phantom weights, (checkpoint, seed)."""
         return self.even[0, 0] - self.even[1, 1]
 
+    def since(self, first: int) -> Self:
+        """The effects from the checkpoint of index `first` on."""
+        return type(self)(*(shares[:, :, first:] for shares in self[:-1]), self.slopes[:, first:])
+
     @property
-    def fits(self) -> dict[str, tuple[np.ndarray, int]]:
-        """What C4 says of each net: the effect (net, checkpoint, seed) and its sign."""
-        return {
-            "share of the easy feature's worst quarter, change below 0": (self.easy[1] - self.easy[0], -1),
-            "share of the hard feature's worst quarter, change above 0": (self.hard[1] - self.hard[0], +1),
-            "slope on the easy contribution above 0": (self.slopes[..., 0], +1),
-            "slope on the hard contribution below 0": (self.slopes[..., 1], -1),
-        }
+    def changes(self) -> dict[str, np.ndarray]:
+        """What the phantom changes in each net, for `checks_c4`, (net, checkpoint, seed)."""
+        shares = {name: np.subtract(*getattr(self, name)[::-1]) for name in ("carried", *FEATURES)}
+        slopes = dict(zip(FEATURES, np.moveaxis(self.slopes, -1, 0)))
+        return {f"share {name}": x for name, x in shares.items()} | {f"slope {name}": x for name, x in slopes.items()}
+
+
+def carried_share(easy: np.ndarray, hard: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Share of all importance held by the points (last axis) that the easy feature fits well and the hard one badly:
+    in the better half by the signed contribution of the one, in the worse half by that of the other."""
+    middle = [np.median(contribution, axis=-1, keepdims=True) for contribution in (easy, hard)]
+    group = (easy > middle[0]) & (hard <= middle[1])
+    return (weights * group).sum(axis=-1) / weights.sum(axis=-1)
 
 
 def effects(parts: Decomposition) -> Effects:
     """The effects of nets (net, checkpoint, seed, n); the axis of checkpoints may be missing."""
     both = np.array([parts.real, parts.phantom])
-    return Effects(gini(both), worst_share(parts.easy, both), worst_share(parts.hard, both), log_ratio_slopes(parts))
+    worst = [worst_share(contribution, both) for contribution in (parts.easy, parts.hard)]
+    return Effects(gini(both), carried_share(parts.easy, parts.hard, both), *worst, log_ratio_slopes(parts))
 
 
-def checks_c3(found: Effects) -> list[Check]:
-    """C3 at the last checkpoint: within each net and between the two."""
-    within = "-trained: Gini coefficient, real minus phantom, above 0"
-    nets = [weakest(name + within, values[-1], +1) for name, values in zip(NETS, found.within)]
-    return [*nets, weakest(BETWEEN, found.between[-1], +1)]
+def checks_c3(
+    even: np.ndarray, trained: str = "LSAM", title: str = "", main: bool = True, reduced: bool = False
+) -> list[Check]:
+    """C3: weights are more even at the phantom, within each net, the main check, and from the SGD-trained net's real
+    ones to those of the net `trained` otherwise. `even`: Gini coefficients, (real or phantom, net, ..., seed)."""
+    parts = {
+        "Gini coefficient, real minus phantom of a net, above 0": even[0] - even[1],
+        f"Gini coefficient, SGD-trained real minus {trained}-trained phantom, above 0": even[0, 0] - even[1, 1],
+    }
+    leading = iter([main, False])
+    return [weakest(title + what, values, +1, EVEN, next(leading), reduced) for what, values in parts.items()]
 
 
-def checks_c4(found: Effects) -> list[Check]:
-    """C4 at the last checkpoint, in each net, as a group and point by point."""
-    parts = product(found.fits.items(), enumerate(NETS))
-    return [weakest(f"{name}-trained: {what}", of[net, -1], sign) for (what, (of, sign)), (net, name) in parts]
+def checks_c4(
+    changes: Mapping[str, np.ndarray], title: str = "", main: bool = True, reduced: bool = False
+) -> list[Check]:
+    """C4 by what the phantom `changes`, (..., seed): of those of `WHICH` that were measured the first is the main
+    check; the slopes themselves are shown and count for nothing."""
+    given = dict(changes) | {"slopes": changes["slope easy"] - changes["slope hard"]}
+    found = [
+        replace(weakest(title + what, given[name], sign, margin, reduced=reduced), trivial=name.startswith("slope "))
+        for name, (what, sign, margin) in WHICH.items()
+        if name in given
+    ]
+    return [replace(found[0], main=main), *found[1:]]
 
 
 def checks_c9(found: Effects, epochs: Sequence[int]) -> list[Check]:
-    """C9: what C3 and C4 say, in both nets at every checkpoint after the first step; `epochs`: of checkpoints."""
-    even = {
-        "Gini coefficient, real minus phantom of a net, above 0": (found.within, +1),
-        BETWEEN: (found.between[None], +1),
-    }
-    began = int(epochs[0] == 0)
-    return [weakest(what, values[:, began:], sign) for what, (values, sign) in (even | found.fits).items()]
+    """C9: what C3, whose main check leads, and C4 say, in both nets at every checkpoint after the first step;
+    `epochs`: of checkpoints."""
+    began = found.since(int(epochs[0] == 0))
+    return checks_c3(began.even) + checks_c4(began.changes, main=False)
 
 
 def _lorenz(axes: Axes, real: np.ndarray, phantom: np.ndarray, colour: str) -> None:

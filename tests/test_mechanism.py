@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from book.claims import weakest
+from book.claims import MARGIN
 from book.mechanism import (
+    EVEN,
     Effects,
     against_rho,
     at,
+    carried_share,
     checks_c3,
     checks_c4,
     checks_c9,
@@ -74,15 +76,6 @@ def test_half_phantoms_are_the_phantom_where_the_other_half_does_not_move(well_f
     )
 
 
-def test_weakest_effect_is_reported_and_every_one_has_to_hold():
-    strong, weak = np.array([1.0, 1.1, 0.9]), np.array([0.1, -0.1, 0.05])
-    check = weakest("above 0", np.stack([strong, weak]), +1)
-    assert not check.holds and check.what == "above 0 (1 of 2)"
-    assert check.effect.mean == pytest.approx(weak.mean())
-    assert weakest("above 0", strong, +1).holds and not weakest("below 0", strong, -1).holds
-    assert weakest("below 0", -strong, -1).holds
-
-
 def test_seeds_with_a_diverged_net_are_left_out_of_every_net():
     small = ToyConstants(training_points=20, test_points=20)
     settings = [sgd(data=small, epochs=1), lsam(0.5, data=small, epochs=1)]
@@ -95,77 +88,110 @@ def test_seeds_with_a_diverged_net_are_left_out_of_every_net():
     assert np.array_equal(heads[0, 1], result.heads[0, [0, 2], 1])
 
 
-SPREAD = np.array([1.0, -0.6, 1.0, -0.6])  # over four seeds: mean 0.2, interval from -0.6 to 1
+SEEDS = 8
+SPREAD = np.tile([1.0, -0.6], SEEDS // 2)  # mean 0.2, interval from below 0
 
 
 def made() -> Effects:
-    """Two nets at three checkpoints, four seeds: everything that C3, C4 and C9 say holds."""
-    even = np.stack([np.full((2, 3, 4), 0.8), np.full((2, 3, 4), 0.6)])
-    easy, hard = (
-        np.stack([np.ones((2, 3, 4)), np.zeros((2, 3, 4))]),
-        np.stack([np.zeros((2, 3, 4)), np.ones((2, 3, 4))]),
-    )
-    return Effects(even, easy, hard, np.stack([np.ones((2, 3, 4)), -np.ones((2, 3, 4))], axis=-1))
+    """Two nets at three checkpoints: everything that C3, C4 and C9 say holds."""
+    low, high = np.full((2, 3, SEEDS), 0.25), np.full((2, 3, SEEDS), 0.75)
+    slopes = np.stack([np.ones((2, 3, SEEDS)), -np.ones((2, 3, SEEDS))], axis=-1)
+    return Effects(*(np.stack(pair) for pair in ((high, low), (low, high), (high, low), (low, high))), slopes)
 
 
-def judged(found: Effects, epochs: tuple[int, ...] = (0, 1, 2)) -> list[list[bool]]:
-    """Outcomes of C3, C4 and C9."""
-    return [
-        [check.holds for check in checks] for checks in (checks_c3(found), checks_c4(found), checks_c9(found, epochs))
-    ]
+def judged(found: Effects, epochs: tuple[int, ...] = (0, 1, 2)) -> list[str]:
+    """Outcomes of C3, C4 and C9, a letter a check."""
+    last = found.since(-1)
+    claims = checks_c3(last.even), checks_c4(last.changes), checks_c9(found, epochs)
+    return ["".join(check.outcome.value[0] for check in checks) for checks in claims]
 
 
-def test_the_claims_hold_where_every_effect_has_its_sign():
-    assert judged(made()) == [[True] * 3, [True] * 8, [True] * 6]
-    assert checks_c3(made())[0].effect.mean == pytest.approx(0.2)
+def test_the_claims_hold_where_every_effect_has_its_sign_by_main_checks_that_are_named():
+    assert judged(made()) == ["hh", "hhhhhh", "hhhhhhhh"]
+    last = made().since(-1)
+    c4 = checks_c4(last.changes, "birds: ", reduced=True)
+    assert [check.main for check in checks_c3(last.even, "SAM") + c4] == [True, False, True] + [False] * 5
+    assert [check.main for check in checks_c9(made(), (0, 1, 2))] == [True] + [False] * 7
+    assert [check.trivial for check in c4] == [False] * 4 + [True] * 2
+    assert all(check.reduced and check.what.startswith("birds: ") for check in c4)
+    assert "SAM-trained phantom" in checks_c3(last.even, "SAM")[1].what
 
 
-@pytest.mark.parametrize("change", [0.0, -0.2, "spread"])
-@pytest.mark.parametrize(("net", "fails_c3", "fails_c9"), [(0, [0], [0]), (1, [1], [0]), (None, [0, 1, 2], [0, 1])])
-def test_weights_have_to_be_more_even_at_the_phantom_beyond_the_interval(net, change, fails_c3, fails_c9):
+def test_where_the_group_was_not_measured_the_slopes_lead():
+    changes = made().since(-1).changes
+    found = checks_c4({name: values for name, values in changes.items() if name != "share carried"})
+    assert [check.main for check in found] == [True] + [False] * 4 and found[0].what.startswith("slope on the easy")
+
+
+@pytest.mark.parametrize(
+    ("gap", "outcome"), [(EVEN + 1e-9, "h"), (EVEN - 1e-9, "c"), (0.0, "c"), (-0.2, "c"), (SPREAD, "u")]
+)
+@pytest.mark.parametrize(("net", "c3", "c9"), [(0, "{}h", "{}h"), (1, "{}h", "{}h"), (None, "{0}{0}", "{0}{0}")])
+def test_weights_are_more_even_beyond_the_interval_and_the_margin(net, c3, c9, gap, outcome):
     found = made()
-    gap = SPREAD if change == "spread" else change
     if net == 0:  # the phantom's coefficient; between the nets stays what it is
         found.even[1, 0, -1] = found.even[0, 0, -1] - gap
     elif net == 1:  # the real one's
         found.even[0, 1, -1] = found.even[1, 1, -1] + gap
     else:
         found.even[1, :, -1] = found.even[0, :, -1] - gap
-    c3, c4, c9 = judged(found)
-    assert [i for i, holds in enumerate(c3) if not holds] == fails_c3 and all(c4)
-    assert [i for i, holds in enumerate(c9) if not holds] == fails_c9
+    assert judged(found) == [c3.format(outcome), "hhhhhh", c9.format(outcome) + "hhhhhh"]
 
 
-@pytest.mark.parametrize("effect", ["none", "wrong", "spread"])
+@pytest.mark.parametrize(
+    ("change", "outcome"), [(MARGIN + 1e-9, "h"), (MARGIN - 1e-9, "c"), (0.0, "c"), (-0.2, "c"), (SPREAD, "u")]
+)
 @pytest.mark.parametrize("net", [0, 1])
-@pytest.mark.parametrize("part", range(4))
-def test_each_part_of_which_points_gain_fails_alone_in_its_net(part, net, effect):
-    found, sign = made(), (-1, 1, 1, -1)[part]
-    value = sign * {"none": np.zeros(4), "wrong": -np.ones(4), "spread": SPREAD}[effect]
-    if part < 2:
-        shares = (found.easy, found.hard)[part]
-        shares[1, net, -1] = shares[0, net, -1] + value
-    else:
-        found.slopes[net, -1, :, part - 2] = value
+@pytest.mark.parametrize(("name", "sign", "part"), [("carried", 1, 0), ("easy", -1, 2), ("hard", 1, 3)])
+def test_each_share_is_judged_alone_in_each_net(name, sign, part, net, change, outcome):
+    found = made()
+    shares = getattr(found, name)
+    shares[1, net, -1] = shares[0, net, -1] + sign * change
     c3, c4, c9 = judged(found)
-    assert all(c3) and [i for i, holds in enumerate(c4) if not holds] == [2 * part + net]
-    assert [i for i, holds in enumerate(c9) if not holds] == [2 + part]
-    assert checks_c9(found, (0, 1, 2))[2 + part].what.endswith("(3 of 4)")
+    expected = "".join(outcome if i == part else "h" for i in range(6))
+    assert (c3, c4, c9) == ("hh", expected, "hh" + expected)
+    assert checks_c9(found, (0, 1, 2))[2 + part].what.endswith("(3 of 4)" if outcome != "h" else "(4 of 4)")
+
+
+@pytest.mark.parametrize(
+    ("easy", "hard", "outcomes"),  # of the difference, and of the two slopes
+    [
+        (1.0, 0.5, "hhc"),
+        (0.5, 0.5 - 1e-9, "hhc"),
+        (0.5, 0.5 + 1e-9, "chc"),
+        (-0.5, -1.0, "hch"),
+        (SPREAD, -1.0, "huh"),
+        (1.0, 1.0 - SPREAD, "uhu"),
+    ],
+)
+def test_slopes_are_judged_by_their_difference_and_count_for_nothing_else(easy, hard, outcomes):
+    found = made()
+    found.slopes[1, -1] = np.stack([easy + 0 * SPREAD, hard + 0 * SPREAD], axis=-1)
+    assert judged(found)[1] == f"h{outcomes[0]}hh{outcomes[1:]}"
+    counting = {check.what for check in checks_c4(found.since(-1).changes) if check.counts}
+    assert len(counting) == 4
 
 
 def test_through_training_is_judged_after_the_first_step_only():
     found = made()
-    found.even[1, :, 0], found.slopes[:, 0] = 0.9, 0
-    assert judged(found) == [[True] * 3, [True] * 8, [True] * 6]
-    assert judged(found, (1, 2, 3))[2] == [False, False, True, True, False, False]
-    found.slopes[1, 1, :, 0] = -1  # an early checkpoint counts for C9, not for C4
-    assert judged(found)[1:] == [[True] * 8, [True, True, True, True, False, True]]
+    found.even[1, :, 0], found.slopes[:, 0] = 0.9, -found.slopes[:, 0]
+    assert judged(found) == ["hh", "hhhhhh", "hhhhhhhh"]
+    assert judged(found, (1, 2, 3))[2] == "cchchhcc"
+    found.carried[1, 1, 1] = 0.0  # an early checkpoint counts for C9, not for C4
+    assert judged(found)[1:] == ["hhhhhh", "hhchhhhh"]
+
+
+def test_points_that_only_the_easy_feature_fits_well_are_in_its_better_and_the_others_worse_half():
+    easy, hard = np.array([0.0, 1.0, 2.0, 3.0, 4.0]), np.array([0.0, 4.0, 1.0, 2.0, 3.0])
+    assert carried_share(easy, hard, np.eye(5)).tolist() == [0, 0, 0, 1, 0]  # the medians: above, and at or below
+    assert carried_share(easy, hard, np.ones(5)) == pytest.approx(0.2)
 
 
 def test_effects_are_of_real_and_phantom_weights(well_fitted):
     nets = at(well_fitted, None)
     found = effects(nets)
     assert found.even.shape == found.easy.shape == (2, 1, 3) and found.slopes.shape == (1, 3, 2)
+    np.testing.assert_array_equal(found.carried[1], carried_share(nets.easy, nets.hard, nets.phantom))
     np.testing.assert_array_equal(found.hard[1], worst_share(nets.hard, nets.phantom))
     np.testing.assert_array_equal(found.easy[0], worst_share(nets.easy, nets.real))
 
