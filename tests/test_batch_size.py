@@ -6,6 +6,7 @@ from matplotlib import pyplot as plt
 
 from book import batch_size
 from book.batch_size import BUDGETS, RADII, SIZES, epochs_of, largest_over_smallest, more_sensitive, plan, sensitivity
+from book.claims import MARGIN, Outcome
 from lib.stats import bootstrap_means
 from lib.toy.ensemble import ToySetting
 
@@ -140,8 +141,10 @@ def test_one_radius_costs_most_where_the_interval_ends_highest():
 
 # The rule of C11
 
+HOLDS, UNDECIDED, CONTRADICTED, NOT_RUN = Outcome
 SEEDS, RHO, FEW, GRID = 8, 1.5, (5, 50, 300), (0.0, 1.5, 3.0, 4.5)
-TOUCHING = np.array([1.0] + [0.0] * (SEEDS - 1))  # above 0 in the mean; 0 where the seed is never drawn
+FIRST = np.arange(SEEDS) == 0
+TOUCHING = np.where(FIRST, 1.0, 0.0)  # above 0 in the mean, not by its interval
 SEEN = np.array([0.5, 0.125, 0.25, 0.25])  # by radius: that of the other chapters is the best at every size
 
 
@@ -155,56 +158,47 @@ def made() -> tuple[np.ndarray, np.ndarray]:
     return hard, validation
 
 
-def parts(hard: np.ndarray, validation: np.ndarray) -> list[bool]:
-    """Whether radii are alike, one serves all, the gain shrinks, a large radius is more sensitive."""
-    found = batch_size.checks(FEW, GRID, RHO, {"200 epochs": hard}, {"200 epochs": validation})
-    return [bool(check.holds) for check in found]
-
-
-def test_c11_holds_in_all_its_parts_and_the_gain_under_the_first_budget_is_its_main_one():
-    hard, validation = made()
-    budgets = ["200 epochs", "12,000 steps"]
-    found = batch_size.checks(FEW, GRID, RHO, dict.fromkeys(budgets, hard), dict.fromkeys(budgets, validation))
-    assert len(found) == 8 and all(check.holds for check in found)
-    assert [check.what for check in found if check.main] == [
-        "200 epochs: gain at batch 5 minus gain at full batch above 0"
+def outcomes(hard: np.ndarray, validation: np.ndarray) -> list[Outcome]:
+    """Of: radii are alike, one serves all, the gain shrinks, a large radius is more sensitive."""
+    return [
+        check.outcome for check in batch_size.checks(FEW, GRID, RHO, {"200 epochs": hard}, {"200 epochs": validation})
     ]
 
 
-@pytest.mark.parametrize(("best", "alike"), [((2, 1, 1), True), ((3, 1, 1), False)], ids=["twice", "three times"])
-def test_best_radii_may_differ_by_a_factor_of_two(best, alike):
+def test_c11_holds_in_all_its_parts_and_stands_with_the_best_radii_under_the_first_budget():
+    hard, validation = made()
+    budgets = ["200 epochs", "12,000 steps"]
+    found = batch_size.checks(FEW, GRID, RHO, dict.fromkeys(budgets, hard), dict.fromkeys(budgets, validation))
+    assert len(found) == 8 and all(check.outcome is HOLDS for check in found)
+    alike = "200 epochs: largest best radius over the smallest at most 2"
+    assert [check.what for check in found if check.main] == [alike]
+
+
+@pytest.mark.parametrize(("best", "outcome"), [((2, 1, 1), HOLDS), ((3, 1, 1), CONTRADICTED)])
+def test_best_radii_may_differ_by_a_factor_of_two_and_not_by_three(best, outcome):
     hard, validation = made()
     validation[:, 1:] = 0.3
     validation[range(3), best] = 0.1
-    assert parts(hard, validation)[0] == alike
+    assert outcomes(hard, validation)[0] is outcome
 
 
-def test_best_radii_are_not_alike_where_only_the_end_of_the_interval_is_too_far():
+def test_best_radii_are_undecided_where_only_the_end_of_the_interval_is_too_far():
     hard, validation = made()
     validation[0, 3] = SEEN[1] + 0.01 * (1 - 3 * TOUCHING)  # better where the first seed is drawn often: rarely
-    assert parts(hard, validation)[0] is False
+    assert outcomes(hard, validation)[0] is UNDECIDED
     validation[0, 3] += 0.02
-    assert parts(hard, validation)[0] is True
+    assert outcomes(hard, validation)[0] is HOLDS
 
 
 @pytest.mark.parametrize(
-    ("cost", "serves"),
-    [(np.full(SEEDS, 0.0499), True), (np.full(SEEDS, 0.0501), False), (0.2 * TOUCHING, False)],
-    ids=["less", "more", "more at the end of the interval"],
+    ("cost", "outcome"),
+    [(0.0499, HOLDS), (0.0501, CONTRADICTED), (0.2 * TOUCHING, UNDECIDED), (0.06 + 0.01 * TOUCHING, CONTRADICTED)],
 )
-def test_one_radius_may_cost_up_to_the_tolerance(cost, serves):
+def test_one_radius_may_cost_less_than_the_tolerance(cost, outcome):
     hard, validation = made()
     validation[2, 2] = 0.09  # the largest batch would have another radius,
     hard[2, 1] = hard[2, 2] + cost  # at which it loses `cost` less
-    assert parts(hard, validation)[1] == serves
-
-
-def test_one_radius_may_cost_the_tolerance_itself(monkeypatch):
-    monkeypatch.setattr(batch_size, "TOLERANCE", 0.125)  # which sums of floats do not miss
-    hard, validation = made()
-    validation[2, 2] = 0.0625
-    hard[2, 1] = hard[2, 2] + 0.125
-    assert parts(hard, validation)[1]
+    assert outcomes(hard, validation)[1] is outcome
 
 
 def test_sizes_without_a_gain_have_no_best_radius():
@@ -212,35 +206,48 @@ def test_sizes_without_a_gain_have_no_best_radius():
     validation[2, 3] = 0.05  # three times the radius of the other sizes, and at a cost of
     hard[2, 1] = hard[2, 3] + 0.1
     hard[2, 0] = hard[2, 3]  # but no better than SGD
-    assert parts(hard, validation)[:2] == [True, True]
+    assert outcomes(hard, validation)[:2] == [HOLDS, HOLDS]
     hard[2, 0] += 0.1 * TOUCHING
-    assert parts(hard, validation)[:2] == [True, True], "the interval of its gain touches 0"
-    hard[2, 0] += 0.01
-    assert parts(hard, validation)[:2] == [False, False]
+    assert outcomes(hard, validation)[:2] == [HOLDS, HOLDS], "the interval of its gain reaches 0"
+    hard[2, 0] += 0.05
+    assert outcomes(hard, validation)[:2] == [CONTRADICTED, CONTRADICTED]
     hard[:, 0] = 0.0
-    assert len(parts(hard, validation)) == 2
+    assert outcomes(hard, validation)[:2] == [NOT_RUN, NOT_RUN]
 
 
-@pytest.mark.parametrize(("change", "shrinks"), [(TOUCHING, False), (TOUCHING + 1e-6, True), (-TOUCHING, False)])
-def test_gain_shrinks_where_the_whole_interval_says_so(change, shrinks):
+@pytest.mark.parametrize(
+    ("change", "outcome"),
+    [
+        (TOUCHING, UNDECIDED),
+        (TOUCHING + 0.5, HOLDS),
+        (-TOUCHING - 0.5, CONTRADICTED),
+        (10 * MARGIN - 1e-6, CONTRADICTED),  # above 0 and too small to matter
+        (10 * MARGIN + 1e-6, HOLDS),
+    ],
+)
+def test_gain_shrinks_where_the_whole_interval_says_so(change, outcome):
     hard, validation = made()
     hard[0, 0] = hard[2, 0] + 0.1 * change
-    assert parts(hard, validation)[2] == shrinks
+    assert outcomes(hard, validation)[2] is outcome
 
 
-@pytest.mark.parametrize(("moves", "more"), [(TOUCHING, False), (TOUCHING + 1e-6, True), (0 * TOUCHING, False)])
-def test_large_radii_are_more_sensitive_where_the_whole_interval_says_so(moves, more):
+@pytest.mark.parametrize(
+    ("large", "small", "outcome"),  # how far the batch size moves the error at the largest radius and at the others
+    [
+        (0.2 * TOUCHING, 0, UNDECIDED),
+        (0.2 * TOUCHING + 0.1, 0, HOLDS),
+        (0.0, 0.1, CONTRADICTED),
+        (0.0, 0, CONTRADICTED),
+        (1.99 * MARGIN, 0, CONTRADICTED),  # the mean over both large radii is too small to matter
+        (2.01 * MARGIN, 0, HOLDS),
+        (0.3, 0.1, HOLDS),
+    ],
+)
+def test_large_radii_are_more_sensitive_where_the_whole_interval_says_so(large, small, outcome):
     hard, validation = made()
-    hard[:, 0] = SEEN[0]  # the smaller radii move nothing
-    hard[:, 3] = SEEN[3] + np.array([-0.2, 0.0, 0.2])[:, None] * moves
-    assert parts(hard, validation)[3] == more
-
-
-def test_radii_up_to_rho_are_not_large():
-    hard, validation = made()
-    hard[:, 1] += np.array([-0.1, 0.0, 0.1])[:, None]
-    hard[:, [0, 3]] = SEEN[[0, 3], None]
-    assert not parts(hard, validation)[3]
+    moves = np.array([-1.0, 0.0, 1.0])[:, None]
+    hard[:, 0], hard[:, 1], hard[:, 3] = SEEN[0], SEEN[1] + moves * small, SEEN[3] + moves * large
+    assert outcomes(hard, validation)[3] is outcome
 
 
 # Figures

@@ -7,13 +7,14 @@ import pytest
 from matplotlib import pyplot as plt
 
 from book import noise
+from book.claims import MARGIN, Check, Outcome
 from book.noise import KINDS, LEVELS, RADII, by_condition, conditions, plan
 from lib.data.toy import NOISY, ToyConstants
 from lib.toy.ensemble import ToySetting, lsam
 from lib.trials.toy import ToyTrial
 
 SMALL = {"dropout": (0.2, 0.4), "gaussian_noise": (1.0,)}
-SEEDS = 6
+SEEDS = 8
 
 
 # The trials
@@ -105,40 +106,80 @@ def test_lsam_is_compared_at_one_radius_and_at_the_best_of_the_other_seeds_valid
 
 # The rule of C10
 
-
-def lines(kind: str = "", level: int = 0, gain: np.ndarray | None = None, line: str = "") -> dict:
-    """Hard errors of lines at which LSAM gains 0.1 at every level, but for `gain` (seed,) of noise on hard only."""
-    names, scatter = ("SGD", "LSAM, ρ = 1.4", "LSAM, chosen ρ"), 0.3 + 0.01 * np.arange(SEEDS)
-    found = {name: {of: np.tile(scatter - 0.1 * (name != "SGD"), (2, 3, 1)) for of in KINDS} for name in names}
-    if kind:
-        found[line][kind][NOISY.index("hard"), level] = scatter - gain
-    return found
+HOLDS, UNDECIDED, CONTRADICTED, _ = Outcome
+SCATTER = 0.3 + 0.01 * np.arange(SEEDS)
+TOUCHING = np.array([0.0] * (SEEDS - 1) + [0.1])  # the mean is above 0, the interval is not
+ALL = {kind: np.ones((2, 2), dtype=bool) for kind in KINDS}
 
 
-TOUCHING = np.array([0.0, 0, 0, 0, 0, 0.1])  # the mean is above 0, the interval ends there
+def judged(*changes: tuple[str, int, str, np.ndarray | float], where: dict = ALL) -> dict[str, Check]:
+    """C10's checks where LSAM gains 0.1 at both levels, but for changes: kind, level, line and gain with noise on the
+    hard feature only."""
+    names = ("SGD", "LSAM, ρ = 1.4", "LSAM, chosen ρ")
+    found = {name: {kind: np.tile(SCATTER - 0.1 * (name != "SGD"), (2, 3, 1)) for kind in KINDS} for name in names}
+    for kind, level, line, gain in changes:
+        found[f"LSAM, {line}"][kind][NOISY.index("hard"), level] = SCATTER - gain
+    return {check.what: check for check in noise.checks(found, where)}
 
 
-def test_c10_has_a_check_for_every_panel_and_either_radius():
-    found = noise.checks(lines())
-    assert len(found) == len(KINDS) * len(NOISY) * 2 and all(check.holds for check in found)
-    assert found[0].what == "feature-label noise, hard feature only, ρ = 1.4: SGD minus LSAM above 0 (2 of 2)"
-    assert found[-1].what == "dropout, both features, chosen ρ: SGD minus LSAM above 0 (2 of 2)"
-    assert all(check.effect.mean == pytest.approx(0.1) for check in found)
+def test_c10_is_every_type_of_noise_and_has_a_check_for_every_panel_and_either_radius():
+    found = judged()
+    assert len(found) == 1 + len(KINDS) * len(NOISY) * 2
+    assert all(check.outcome is HOLDS and check.effect.mean == pytest.approx(0.1) for check in found.values())
+    main, first, *_, last = found
+    assert [what for what, check in found.items() if check.main] == [main]
+    assert main == "every type of noise, mean over its levels, chosen ρ: SGD minus LSAM above 0 (6 of 6)"
+    assert first == "feature-label noise, hard feature only, ρ = 1.4: SGD minus LSAM above 0 (2 of 2)"
+    assert last == "dropout, both features, chosen ρ: SGD minus LSAM above 0 (2 of 2)"
 
 
-@pytest.mark.parametrize("line", ["LSAM, ρ = 1.4", "LSAM, chosen ρ"])
+@pytest.mark.parametrize("line", ["ρ = 1.4", "chosen ρ"])
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("gain", [TOUCHING, -TOUCHING], ids=["interval touches 0", "LSAM is worse"])
-def test_c10_fails_in_the_panel_of_a_level_without_a_gain(kind, line, gain):
-    (failed,) = [check for check in noise.checks(lines(kind, 2, gain, line)) if not check.holds]
-    panel = f"{KINDS[kind][0]}, hard feature only, {line.removeprefix('LSAM, ')}"
-    assert failed.what == f"{panel}: SGD minus LSAM above 0 (1 of 2)"
-    assert failed.effect.mean == pytest.approx(gain.mean())
+@pytest.mark.parametrize(
+    ("gain", "outcome"),
+    [
+        (TOUCHING, UNDECIDED),
+        (TOUCHING + 0.03, HOLDS),
+        (-0.1 - TOUCHING, CONTRADICTED),
+        (MARGIN - 1e-9, CONTRADICTED),  # above 0 and too small to matter
+        (MARGIN + 1e-6, HOLDS),
+    ],
+)
+def test_c10_of_a_panel_is_that_of_its_weakest_level(kind, line, gain, outcome):
+    found = judged((kind, 2, line, gain))
+    panel = f"{KINDS[kind][0]}, hard feature only, {line}: SGD minus LSAM above 0 ({1 + (outcome is HOLDS)} of 2)"
+    assert found[panel].outcome is outcome and found[panel].effect.mean == pytest.approx(np.mean(gain))
+    others = {check.outcome for what, check in found.items() if what != panel and not check.main}
+    assert others == {HOLDS}
 
 
-def test_c10_holds_just_beyond_its_border_and_does_not_judge_the_clean_data():
-    assert all(check.holds for check in noise.checks(lines("dropout", 2, TOUCHING + 1e-6, "LSAM, chosen ρ")))
-    assert all(check.holds for check in noise.checks(lines("dropout", 0, -TOUCHING, "LSAM, chosen ρ")))
+@pytest.mark.parametrize(
+    ("gain", "outcome"), [(-0.05, HOLDS), (-0.1 + TOUCHING, UNDECIDED), (-0.1, CONTRADICTED), (-0.2, CONTRADICTED)]
+)
+def test_c10_stands_with_the_mean_over_levels_of_every_type_at_the_chosen_radius(gain, outcome):
+    main = next(iter(judged(("dropout", 2, "chosen ρ", gain)).values()))
+    assert main.outcome is outcome and main.effect.mean == pytest.approx((0.1 + np.mean(gain)) / 2, abs=1e-12)
+    assert next(iter(judged(("dropout", 2, "ρ = 1.4", gain)).values())).outcome is HOLDS
+
+
+def test_c10_leaves_out_the_clean_data_and_where_the_spiral_is_not_hard():
+    assert all(check.outcome is HOLDS for check in judged(("dropout", 0, "chosen ρ", -1.0)).values())
+    where = {kind: levels.copy() for kind, levels in ALL.items()}
+    hard = NOISY.index("hard")
+    where["dropout"][hard] = [True, False]
+    found = judged(("dropout", 2, "chosen ρ", -1.0), where=where)
+    assert all(check.outcome is HOLDS for check in found.values())
+    assert "dropout, hard feature only, chosen ρ: SGD minus LSAM above 0" in found
+    where["dropout"][hard] = False
+    found = judged(("dropout", 1, "chosen ρ", -1.0), where=where)
+    assert len(found) == 11 and all(check.outcome is HOLDS for check in found.values())
+    assert not noise.checks({"SGD": {}, "LSAM, ρ = 1.4": {}, "LSAM, chosen ρ": {}}, {})
+
+
+def test_the_spiral_is_hard_where_sgds_error_is_higher_for_it():
+    hard, easy = np.full((2, 3, 2, 8), 0.2), np.full((2, 3, 2, 8), 0.1)
+    easy[1, 2, 0], easy[0, 1, 1], easy[0, 0] = 0.2, 0.9, 0.9  # as high, under LSAM only, on clean data
+    assert noise.judged({"dropout": hard}, {"dropout": easy})["dropout"].tolist() == [[True, True], [True, False]]
 
 
 # Figures

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from book.claims import Outcome
 from book.theory import (
     LOSSES,
     RELU_FIT,
@@ -34,6 +35,7 @@ from lib.device import threads
 from lib.importance import gini, real_and_phantom_weights
 from lib.models import ConvNet, ToyNet
 from lib.optim import LSAM, SAM
+from lib.stats import FEW
 from lib.toy.ensemble import features, lsam, train
 
 EXACT = 1e-12
@@ -262,42 +264,48 @@ def test_typical_errors_are_medians_over_fitted_examples():
     assert e.typical_second_order(0.1) == pytest.approx(second)
 
 
-NETS = {"toy": [0.02, 0.04], "conv": [0.05, 0.07]}  # typical errors of two nets of each kind
+HOLDS, UNDECIDED, CONTRADICTED, _ = Outcome
+NETS = {"toy": np.linspace(0.02, 0.04, FEW), "conv": np.linspace(0.05, 0.07, FEW)}  # typical errors
 
 
 def judged(difference: float = 1e-13, inexact: float = 1e-10, tolerance: float = 0.1, **errors) -> list:
     return checks(difference, inexact, errors or {"SAM": NETS}, tolerance)
 
 
-@pytest.mark.parametrize("difference, holds", [(9e-13, True), (1e-12, False), (2e-12, False)])
-def test_formulas_agree_below_rounding(difference, holds):
-    formulas, _, _ = judged(difference)
-    assert formulas.holds == holds and f"{difference:.0e}" in formulas.what
-
-
-@pytest.mark.parametrize("inexact, holds", [(9e-10, True), (1e-9, False), (2e-9, False)])
-def test_lsams_first_order_is_exact_below_its_bound(inexact, holds):
-    _, first_order, _ = judged(inexact=inexact)
-    assert first_order.holds == holds and f"{inexact:.0e}" in first_order.what
+@pytest.mark.parametrize(
+    ("difference", "inexact", "outcomes"),
+    [(9e-13, 9e-10, [HOLDS, HOLDS]), (1e-12, 9e-10, [CONTRADICTED, HOLDS]), (9e-13, 1e-9, [HOLDS, CONTRADICTED])],
+)
+def test_identities_are_judged_below_rounding_and_count_for_nothing(difference, inexact, outcomes):
+    formulas, first_order, main = judged(difference, inexact)
+    assert [formulas.outcome, first_order.outcome] == outcomes
+    assert formulas.trivial and first_order.trivial and main.main and not main.trivial
+    assert f"{difference:.0e}" in formulas.what and f"{inexact:.0e}" in first_order.what
 
 
 @pytest.mark.parametrize(
-    "errors, holds",
-    [([0.125, 0.125, 0.125], True), ([0.01, 0.02, 0.03], True), ([0.02, 0.02, 0.2], False), ([0.2, 0.3, 0.2], False)],
+    ("of", "outcome"),
+    [
+        (np.full(FEW, 0.125), UNDECIDED),  # the border itself
+        (np.full(FEW, 0.1249), HOLDS),
+        (np.linspace(0.01, 0.03, FEW), HOLDS),
+        (np.linspace(0.01, 0.03, FEW - 1), UNDECIDED),
+        (np.r_[np.full(FEW - 1, 0.02), 0.5], UNDECIDED),  # the mean is below, and the interval reaches beyond
+        (np.linspace(0.2, 0.3, FEW), CONTRADICTED),
+    ],
 )
-def test_first_order_holds_where_the_whole_interval_is_within_the_tolerance(errors, holds):
-    """In the third case the mean is below the tolerance, and the interval reaches beyond."""
-    *_, case = judged(tolerance=0.125, case={"net": np.array(errors)})
-    assert case.holds == holds and case.what == "case at most 12.5 %" and case.effect.mean == np.mean(errors)
+def test_first_order_holds_where_the_whole_interval_is_below_the_tolerance(of, outcome):
+    *_, case = judged(tolerance=0.125, case={"net": of})
+    assert case.outcome is outcome and case.what == "case below 12.5 %, net" and case.effect.mean == np.mean(of)
 
 
-def test_a_case_is_that_of_the_kind_of_net_whose_interval_reaches_farthest():
-    wide, narrow = [0.0, 0.0, 0.2], [0.09, 0.09, 0.09]  # the mean of `wide` is the lower one
-    *_, case, other = judged(
-        one={"narrow": narrow, "wide": wide, "good": [0.0] * 3}, other={"good": [0.01], "fair": [0.02]}
-    )
-    assert not case.holds and case.what == "one at most 10 % (wide)" and case.effect.mean < 0.09
-    assert other.holds and other.what == "other at most 10 % (fair)"
+def test_a_case_is_that_of_the_kind_of_net_that_is_furthest_from_holding():
+    wide, narrow = np.r_[np.zeros(FEW - 1), 0.4], np.full(FEW, 0.09)  # the mean of `wide` is the lower one
+    nets = {"narrow": narrow, "wide": wide, "good": np.zeros(FEW)}
+    *_, case, other = judged(one=nets, other={"good": narrow / 2, "fair": narrow})
+    assert case.what == "one below 10 %, narrow, wide, good (2 of 3)" and case.effect.mean == pytest.approx(0.05)
+    assert other.what == "other below 10 %, good, fair (2 of 2)" and other.effect.mean == pytest.approx(0.09)
+    assert (case.outcome, case.main, other.outcome, other.main) == (UNDECIDED, True, HOLDS, False)
 
 
 def test_one_thread_within_and_as_many_as_before_after():
