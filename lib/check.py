@@ -29,6 +29,19 @@ def whole(name: str, value: Any, least: int = 0, most: int | None = None) -> int
     return int(value)
 
 
+def pair(
+    name: str, value: Any, low: float = -math.inf, high: float = math.inf, *, rising: bool = False
+) -> tuple[float, float]:
+    """`value` as a tuple where it is two finite numbers from `low` to `high`, the second larger if `rising`."""
+    good = isinstance(value, Collection) and len(value) == 2
+    good = good and all(isinstance(one, Real) and math.isfinite(one) and low <= float(one) <= high for one in value)
+    if not good or (rising and not tuple(value)[0] < tuple(value)[1]):
+        limit = "" if (low, high) == (-math.inf, math.inf) else f" from {low:g} to {high:g}"
+        raise ValueError(f"{name} must be two finite numbers{limit}{', the second larger' * rising}, not {value!r}")
+    first, second = value
+    return float(first), float(second)
+
+
 def choice(name: str, value: T, choices: Collection[T]) -> T:
     """`value` where it is one of `choices`."""
     if value not in choices:

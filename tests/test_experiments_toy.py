@@ -34,9 +34,11 @@ def record() -> dict:
     [
         TRIAL,
         ToyTrial((lsam(1, head=(2, 0.5), batch_size=7, head_importance="real", memory=3),), 1),
+        ToyTrial((lsam(1, ascent=(0, 2.5), average="scaled", rates=(1, 0.5), gain=2), lsam(1, bias=None)), 1),
+        ToyTrial((lsam(1, data=ToyConstants(easy_interval=(1, 2))), sgd(smoothing=0.1, phantom_points=9)), 1),
         ToyTrial((sgd(), sgd(data=ToyConstants(label_noise=0.1, noisy="hard"), epochs=3)), 2, 0),
     ],
-    ids=["three methods", "one setting", "two sets of data"],
+    ids=["three methods", "one setting", "later values", "intervals", "two sets of data"],
 )
 def test_configuration_gives_the_trial_back(trial):
     written = json.loads(json.dumps(trial.configuration))
@@ -76,6 +78,8 @@ def test_identity_is_what_is_computed_and_not_what_it_is_called():
         {"settings": SETTINGS[:2]},
         {"settings": SETTINGS[::-1]},
         {"settings": (replace(SETTINGS[0], data=replace(DATA, dropout=0.1)), *SETTINGS[1:])},
+        {"settings": (replace(SETTINGS[0], gain=2.0), *SETTINGS[1:])},
+        {"settings": (replace(SETTINGS[0], gain=2.0), *(replace(one, gain=2.0) for one in SETTINGS[1:]))},
     ]
     identities = {replace(TRIAL, **change).identity for change in changes}
     assert len(identities | {TRIAL.identity}) == len(changes) + 1

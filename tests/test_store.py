@@ -64,6 +64,7 @@ def test_two_trials_whose_names_begin_alike_are_told_apart(store, monkeypatch):
         (ToyTrial((lsam(0.7, data=NOISY),), 20), "lsam-rho-0.7-dropout-0.1-noisy-hard"),
         (ToyTrial((sgd(width=32), lsam(0.5, width=32), lsam(1, width=32)), 20), "sgd-lsam-width-32-rho-0.5-to-1"),
         (ToyTrial((sgd(), lsam(1), intervention("both", 2)), 20), "3-methods-rho-1-ratio-2"),
+        (ToyTrial((sgd(gain=2), lsam(1, ascent=(0, 5), bias=None)), 2), "sgd-lsam-gain-2-rho-1-ascent-0.0-5.0"),
         (ToyTrial((intervention("importance", 2, batch_size=1),), 20), "fixed-importance-ratio-2-batch-size-1"),
         ({"experiment": "groups", "attributes": ["Smiling", "Young"], "method": "sam", "ascent": [0, 2], "seed": 1},
          "sam-attributes-smiling-young-ascent-0-2-seed-1"),

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.data.toy import ToyConstants, sample
+from lib.data.toy import ToyConstants, constant_pitch, sample
 
 CONSTANTS = st.builds(
     ToyConstants,
@@ -32,6 +32,27 @@ def test_clean_points_lie_on_the_line_and_on_the_spiral_arm_of_their_label(const
     turned = np.radians(constants.complexity) * size[:, 1] / constants.outer
     arm = points.y * (points.x[:, 2] * np.cos(turned) + points.x[:, 3] * np.sin(turned))  # rotate back onto the axis
     np.testing.assert_allclose(arm, radius, rtol=1e-4, atol=1e-6)
+
+
+def test_easy_latent_has_an_interval_of_its_own():
+    common, own = sample(ToyConstants(), 0), sample(ToyConstants(easy_interval=(0.5, 1.3)), 0)
+    assert np.array_equal(common.x[:, 2:], own.x[:, 2:])
+    np.testing.assert_allclose((np.abs(own.z[:, 0]) - 0.5) / 0.8, (np.abs(common.z[:, 0]) - 0.1) / 0.9, atol=1e-12)
+    np.testing.assert_allclose(own.x[:, :2], own.z[:, [0, 0]], rtol=1e-6)
+
+
+def test_constant_pitch_turns_alike_however_far_out_the_spiral_goes():
+    short, long = (constant_pitch(complexity, pitch=400, inner=0.0) for complexity in (200, 600))
+    assert (short.outer, long.outer, long.easy_interval) == (0.5, 1.5, (0.1, 1.0))
+    for constants in (short, long):
+        points = sample(constants, 0)
+        angle = np.unwrap(
+            np.arctan2(*(points.y * points.x[:, 3], points.y * points.x[:, 2]))[
+                order := np.argsort(np.abs(points.z[:, 1]))
+            ]
+        )
+        np.testing.assert_allclose(angle, np.radians(400) * np.abs(points.z[order, 1]), atol=1e-4)
+    assert constant_pitch(360, easy_interval=(1, 2)).easy_interval == (1, 2)
 
 
 def test_labels_are_balanced_and_features_independent_given_the_label():
@@ -97,6 +118,9 @@ def test_validation_and_test_points_are_always_clean():
         ("noisy", "easy"),
         ("training_points", 0),
         ("outer", 0),
+        ("easy_interval", (1.0, 1.0)),
+        ("easy_interval", (-0.1, 1.0)),
+        ("easy_interval", (1.0,)),
     ],
 )
 def test_a_constant_out_of_range_is_named_in_one_line(name, value):

@@ -3,6 +3,8 @@ automatic differentiation."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,6 @@ from hypothesis import settings as budget
 from hypothesis import strategies as st
 
 from lib.data.toy import ToyConstants, sample
-from lib.models import ToyNet
 from lib.optim import LSAM
 from lib.toy.ensemble import (
     FEATURES,
@@ -30,29 +31,50 @@ from lib.toy.ensemble import (
 from lib.toy.stack import initial, module
 
 SMALL = ToyConstants(training_points=60, test_points=100)
+NOISY = replace(SMALL, gaussian_noise=0.5, uniform_noise=0.1, label_noise=0.1, dropout=0.2)
+METHODS = {  # every value of every field of a setting, in both engines
+    "sgd": sgd(),
+    "lsam": lsam(0.7),
+    "importance": intervention("importance", 2.0),
+    "learning_rate": intervention("learning_rate", 0.5),
+    "both": intervention("both", 3.0),
+    "hard anchor": intervention("both", 3.0, anchor="hard"),
+    "norm anchor": intervention("importance", 3.0, anchor="norm"),
+    "real head weight": intervention("importance", 2.0, head_importance="real"),
+    "phantom importance only": ToySetting(rho=0.7, effective="real"),
+    "phantom rate only": ToySetting(rho=0.7, importance="real"),
+    "constant rates": ToySetting(importance="real", effective="constant", rates=(0.1, 1.2)),
+    "constant importance": ToySetting(importance="constant", effective="real", rates=(0.5, 2.0)),
+    "only the easy weight": lsam(0.7, displaced="easy"),
+    "only the hard weight": lsam(0.7, displaced="hard"),
+    "averaged phantom": lsam(0.7, memory=4),
+    "averaged phantom, scaled": lsam(0.7, memory=4, average="scaled"),
+    "averaged phantom, biased": lsam(0.7, memory=4, average="biased"),
+    "another batch's phantom": lsam(0.7, phantom_shift=3),
+    "larger batch's phantom": lsam(0.7, phantom_points=12),
+    "a later and smaller batch's phantom": lsam(0.7, phantom_points=2, phantom_shift=11),
+    "whole set's phantom": lsam(0.7, phantom_points=60),
+    "another phantom of odd batches": lsam(0.7, phantom_shift=1, batch_size=7),
+    "first epoch": lsam(0.7, ascent=(0, 1)),
+    "from the second epoch, averaged": lsam(0.7, ascent=(1, 3), memory=4),
+    "some steps of the intervention": intervention("both", 3.0, ascent=(5 / 12, 20 / 12), head_importance="real"),
+    "spectral decoupling": lsam(0.7, decoupling=0.3),
+    "label smoothing": lsam(0.7, smoothing=0.2),
+    "small start": lsam(0.7, gain=0.5, bias=3.0, head=(1.5, -0.5)),
+    "no bias at the start": lsam(0.7, bias=0.0),
+    "layers without bias": lsam(0.7, bias=None),
+    "odd batch": lsam(0.7, batch_size=7),
+    "batch of one": lsam(0.7, batch_size=1),
+    "batch of two": lsam(0.7, batch_size=2),
+    "batch of three": lsam(0.7, batch_size=3),
+    "full batch": lsam(0.7, batch_size=300),
+    "odd width": lsam(0.7, width=13),
+    "noise": lsam(0.7, data=NOISY),
+    "intervals of their own": lsam(0.7, data=replace(SMALL, inner=0.2, outer=1.4, easy_interval=(0.5, 1.2))),
+}
 METHODS = {
-    "sgd": sgd(data=SMALL, epochs=3),
-    "lsam": lsam(0.7, data=SMALL, epochs=3),
-    "importance": intervention("importance", 2.0, data=SMALL, epochs=3),
-    "learning_rate": intervention("learning_rate", 0.5, data=SMALL, epochs=3),
-    "both": intervention("both", 3.0, data=SMALL, epochs=3),
-    "hard anchor": intervention("both", 3.0, anchor="hard", data=SMALL, epochs=3),
-    "norm anchor": intervention("importance", 3.0, anchor="norm", data=SMALL, epochs=3),
-    "real head weight": intervention("importance", 2.0, head_importance="real", data=SMALL, epochs=3),
-    "phantom importance only": ToySetting(rho=0.7, effective="real", data=SMALL, epochs=3),
-    "phantom rate only": ToySetting(rho=0.7, importance="real", data=SMALL, epochs=3),
-    "averaged phantom": lsam(0.7, memory=4, data=SMALL, epochs=3),
-    "odd batch": lsam(0.7, data=SMALL, epochs=3, batch_size=7),
-    "batch of one": lsam(0.7, data=SMALL, epochs=1, batch_size=1),
-    "batch of two": lsam(0.7, data=SMALL, epochs=1, batch_size=2),
-    "batch of three": lsam(0.7, data=SMALL, epochs=1, batch_size=3),
-    "full batch": lsam(0.7, data=SMALL, epochs=3, batch_size=300),
-    "odd width": lsam(0.7, data=SMALL, epochs=3, width=13),
-    "noise": lsam(
-        0.7,
-        data=ToyConstants(training_points=60, test_points=100, gaussian_noise=0.5, label_noise=0.1, dropout=0.2),
-        epochs=3,
-    ),
+    name: replace(one, data=SMALL if one.data == ToyConstants() else one.data, epochs=1 if one.batch_size < 4 else 3)
+    for name, one in METHODS.items()
 }
 
 
@@ -89,28 +111,106 @@ def test_engines_agree_in_distribution_over_a_long_run():
     assert np.median(np.abs(compiled - reference)) < 0.05  # the same seeds, so most nets end up alike too
 
 
-def loss_of(net: ToyNet, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    loss = torch.nn.functional.softplus(-y * net(x)).mean()
-    loss.backward()
-    return loss
-
-
+@pytest.mark.parametrize("others", [{}, {"smoothing": 0.2}, {"decoupling": 0.3}, {"smoothing": 0.1, "decoupling": 0.1}])
 @pytest.mark.parametrize("rho", [0.0, 0.7])
-def test_an_ensemble_member_is_the_toy_net_trained_with_the_optimizer(rho):
-    setting = lsam(rho, data=SMALL, epochs=2)
-    net = module(initial([5], setting.width, setting.head)[0])
+def test_an_ensemble_member_is_the_toy_net_trained_with_the_optimizer(rho, others):
+    setting = lsam(rho, data=SMALL, epochs=2, gain=1.5, **others)
+    net = module(initial([5], setting)[0])
     optimizer = LSAM(net, base=torch.optim.SGD, rho=rho, lr=setting.learning_rate)
     points = sample(SMALL, 5)
     x, y = torch.from_numpy(points.x), torch.from_numpy(points.y)
+
+    def loss_of(chosen: torch.Tensor) -> torch.Tensor:
+        logits, share, softplus = net(x[chosen]), setting.smoothing / 2, torch.nn.functional.softplus
+        losses = (1 - share) * softplus(-y[chosen] * logits) + share * softplus(y[chosen] * logits)
+        loss = (losses + setting.decoupling / 2 * logits**2).mean()
+        loss.backward()
+        return loss
+
     for epoch in torch.tensor(batch_order(5, 60, 2)):
         for start in range(0, 60, setting.batch_size):
             chosen = epoch[start : start + setting.batch_size]
-            optimizer.step(lambda chosen=chosen: loss_of(net, x[chosen], y[chosen]))
+            optimizer.step(lambda chosen=chosen: loss_of(chosen))
     result = train([setting], [5], keep_nets=True)
     np.testing.assert_allclose(result.heads[0, 0, -1], net.head.weight.detach()[0], atol=2e-5)
     probe = sample(SMALL, 5, "test").x
     ours = np.stack([features(result.nets[0][0, -1, i], probe[:, 2 * i : 2 * i + 2]) for i in range(2)], axis=1)
-    np.testing.assert_allclose(ours, net.features(torch.from_numpy(probe)).detach(), atol=5e-5)
+    np.testing.assert_allclose(ours, net.features(torch.from_numpy(probe)).detach(), atol=1e-4)
+
+
+def ascents(setting: ToySetting) -> np.ndarray:
+    """w~ - w at every step (step, 2) of nets that do not move, so that it is a matter of the batch alone."""
+    still = replace(setting, data=SMALL, learning_rate=0.0, epochs=3)
+    trace = train([still], [4], trace_every=1).traces[0][0].astype(float)
+    return trace[:, 2:] - trace[:, :2]
+
+
+OWN = ascents(lsam(0.7))  # 12 batches an epoch
+
+
+def test_mean_of_ascents_is_as_its_name_says():
+    mean, weights = np.zeros(2), 0.0
+    found = {name: ascents(lsam(0.7, memory=4, average=name)) for name in ("biased", "unbiased", "scaled")}
+    for step, own in enumerate(OWN):
+        mean, weights = 0.75 * mean + own / 4, 0.75 * weights + 1 / 4
+        expected = {"biased": mean, "unbiased": mean / weights, "scaled": 0.7 * mean / np.linalg.norm(mean)}
+        for name, value in expected.items():
+            np.testing.assert_allclose(found[name][step], value, atol=1e-5)
+    assert np.linalg.norm(found["biased"][0]) == pytest.approx(0.7 / 4, abs=1e-5)
+
+
+def test_phantom_of_other_points_is_that_of_their_own_batch():
+    own = OWN.reshape(3, 12, 2)
+    np.testing.assert_allclose(ascents(lsam(0.7, phantom_points=5)), OWN, atol=1e-6)
+    shifted = ascents(lsam(0.7, phantom_shift=2)).reshape(3, 12, 2)
+    np.testing.assert_allclose(shifted, np.roll(own, -2, axis=1), atol=1e-6)  # within the epoch's order
+    larger = ascents(lsam(0.7, phantom_points=10))
+    np.testing.assert_allclose(larger[::2], ascents(lsam(0.7, batch_size=10)), atol=1e-5)
+    whole = ascents(lsam(0.7, phantom_points=60))
+    np.testing.assert_allclose(whole, np.tile(whole[0], (36, 1)), atol=1e-5)
+    assert np.abs(whole[0] - OWN).max() > 0.1
+
+
+def test_only_one_entry_of_the_head_is_displaced():
+    for column, name in enumerate(("easy", "hard")):
+        found = ascents(lsam(0.7, displaced=name))
+        np.testing.assert_allclose(found[:, column], OWN[:, column], atol=1e-6)
+        assert not found[:, 1 - column].any()
+
+
+@pytest.mark.parametrize(
+    ("ascent", "first", "last"),
+    [((0, 1), 0, 12), ((1, 3), 12, 36), ((5 / 12, 20 / 12), 5, 20), ((0.26, 0.29), 3, 3), ((0, 3), 0, 36)],
+)
+def test_the_phantom_holds_in_its_window_only(ascent, first, last):
+    inside = np.isin(np.arange(36), np.arange(first, last))
+    found = ascents(lsam(0.7, ascent=ascent))
+    np.testing.assert_allclose(found[inside], OWN[inside], atol=1e-6)
+    assert not found[~inside].any()
+    averaged = ascents(lsam(0.7, ascent=ascent, memory=4, average="biased"))
+    np.testing.assert_allclose(averaged[inside][:1], OWN[inside][:1] / 4, atol=1e-6)  # no mean of what was before
+
+
+@pytest.mark.parametrize("name", ["lsam", "both", "constant rates"])
+def test_a_window_begins_and_ends_with_sgd(name):
+    setting, how = METHODS[name], {"keep_nets": True, "checkpoints": (0, 1 / 3, 1)}
+    plain, whole, early, late = train(
+        [METHODS["sgd"], *(replace(setting, ascent=window) for window in ((0, 3), (0, 1), (1, 3)))], range(2), **how
+    ).nets
+    assert np.array_equal(whole, train([setting], range(2), **how).nets[0])
+    assert np.array_equal(early[:, 1], whole[:, 1]) and not np.array_equal(early[:, 2], whole[:, 2])
+    assert np.array_equal(late[:, 1], plain[:, 1]) and not np.array_equal(late[:, 2], plain[:, 2])
+
+
+def test_constant_rates_scale_each_features_gradient():
+    plain, scaled = train(
+        [replace(METHODS["sgd"], epochs=1), replace(METHODS["constant rates"], epochs=1)],
+        range(2),
+        (0, 1 / 12),
+        keep_nets=True,
+    ).nets
+    moved, slowed = ((nets[:, 1] - nets[:, 0]).astype(float) for nets in (plain, scaled))
+    np.testing.assert_allclose(slowed, moved * np.array([0.1, 1.2])[:, None], atol=3e-7)
 
 
 def test_result_depends_neither_on_threads_nor_on_company():
@@ -164,12 +264,22 @@ def test_phantom_head_is_at_distance_rho(rho, batch_size, width, seed):
     np.testing.assert_allclose(np.linalg.norm(trace[..., 2:] - trace[..., :2], axis=-1), rho, rtol=1e-3, atol=1e-6)
 
 
-def test_initial_weights_are_within_pytorchs_default_bound():
-    part = unpack(initial_nets(0, 64))
+def test_initial_weights_are_within_pytorchs_default_bound_times_the_gain():
+    part, scaled = unpack(initial_nets(0, 64)), unpack(initial_nets(0, 64, 0.5, 3.0))
     assert 0.6 < np.abs(part["W1"]).max() <= 1 / np.sqrt(2)
     for name in ("W2", "b2", "w3", "b3"):
         assert np.abs(part[name]).max() <= 1 / 8
     assert part["W2"].std() == pytest.approx(1 / 8 / np.sqrt(3), rel=0.03)
+    for name, value in part.items():
+        np.testing.assert_allclose(scaled[name], value * (1.5 if name.startswith("b") else 0.5), rtol=1e-6)
+
+
+@pytest.mark.parametrize("engine", ["compiled", "torch"])
+def test_layers_have_no_bias_or_one_that_starts_at_zero(engine):
+    settings = [METHODS["layers without bias"], METHODS["no bias at the start"]]
+    none, start = (unpack(nets) for nets in train(settings, [0], (0, 1), keep_nets=True, engine=engine).nets)
+    for name in ("b1", "b2", "b3"):
+        assert not none[name].any() and not start[name][:, 0].any() and start[name][:, 1].any()
 
 
 def test_unpack_gives_views_of_every_weight_once():
@@ -251,10 +361,27 @@ def test_a_bad_argument_is_named_in_one_line(arguments, named):
         (dict(head=(1, float("nan"))), "head"),
         (dict(head_importance="x"), "head_importance"),
         (dict(batch_size=0), "batch_size"),
+        (dict(average="mean"), "average"),
+        (dict(displaced="none"), "displaced"),
+        (dict(memory=0), "memory"),
+        (dict(rates=(1.0,)), "rates"),
+        (dict(phantom_points=0), "phantom_points"),
+        (dict(phantom_points=301), "phantom_points"),
+        (dict(phantom_shift=-1), "phantom_shift"),
+        (dict(ascent=(0, 201)), "ascent"),
+        (dict(ascent=(-1, 2)), "ascent"),
+        (dict(ascent=(2, 2)), "ascent"),
+        (dict(smoothing=1.1), "smoothing"),
+        (dict(decoupling=-0.1), "decoupling"),
+        (dict(gain=-1), "gain"),
+        (dict(bias=-1), "bias"),
     ],
 )
 def test_a_bad_setting_is_named_in_one_line(arguments, named):
     with pytest.raises(ValueError, match=named):
         ToySetting(**arguments)
+
+
+def test_an_unknown_effect_is_refused():
     with pytest.raises(ValueError, match="effect"):
         intervention("none", 1.0)

@@ -25,6 +25,7 @@ from lib.toy.variants import METHODS, Net, VariantSetting, train, trained
 SMALL = ToyConstants(training_points=60, test_points=100)
 RATES = {"adam": 0.003, "sam_adam": 0.003}
 SHORT = {"data": SMALL, "epochs": 3, "width": 16}
+START = {"gain": 1.5, "bias": 0.5, "head": (2.0, 0.5)}
 
 
 def setting(method: str, **others) -> VariantSetting:
@@ -39,7 +40,7 @@ def setting(method: str, **others) -> VariantSetting:
 
 def trained_alone(method: str, chosen: VariantSetting, seed: int) -> ToyNet:
     """The toy net trained with the optimizer of `lib.optim`."""
-    net = module(initial([seed], chosen.width, chosen.head)[0])
+    net = module(initial([seed], chosen)[0])
     settings = {"lr": chosen.learning_rate, "weight_decay": chosen.weight_decay}
     optimizer = VARIANTS[method](net, chosen.rho, settings)
     if isinstance(optimizer, ESAM):
@@ -90,7 +91,7 @@ def test_net_of_a_stack_is_the_toy_net_trained_with_the_optimizer(method, others
         expected = net(torch.from_numpy(points.x))
     ((easy, hard),) = margins(theta[1:2], [points])
     torch.testing.assert_close(torch.from_numpy(points.y * (easy + hard)), expected, rtol=2e-3, atol=2e-4)
-    start = initial([3], chosen.width, chosen.head)
+    start = initial([3], chosen)
     assert (theta[1] - start[0]).norm() > 0.1  # they have gone somewhere
 
 
@@ -98,7 +99,7 @@ def test_net_of_a_stack_is_the_toy_net_trained_with_the_optimizer(method, others
 def test_optimizer_without_a_rule_takes_the_same_steps_alone(method) -> None:
     nets = [Net(setting(method, weight_decay=0.01), 3), Net(setting(method, learning_rate=0.01, weight_decay=0.01), 4)]
     rows = np.stack([batch_order(net.seed, 60, 3).ravel() for net in nets])
-    start = initial([3, 4], 16, (1.0, 1.0))
+    start = initial([3, 4], VariantSetting("sgd", width=16))
     (ours, seen), (alone, seen_alone) = trained(nets), variants.run_alone(start.clone(), method, nets, rows)
     torch.testing.assert_close(alone, ours, rtol=0, atol=1e-5)
     assert (alone - start).flatten(1).norm(dim=1).min() > 0.05
@@ -118,7 +119,11 @@ def test_method_that_only_the_table_of_optimizers_has_is_trained_in_the_toy(monk
 
 @pytest.mark.parametrize(
     "ours, theirs",
-    [(VariantSetting("sgd", **SHORT), sgd(**SHORT)), (VariantSetting("lsam", 0.7, **SHORT), lsam(0.7, **SHORT))],
+    [
+        (VariantSetting("sgd", **SHORT), sgd(**SHORT)),
+        (VariantSetting("lsam", 0.7, **SHORT), lsam(0.7, **SHORT)),
+        (VariantSetting("lsam", 0.7, **SHORT | START), lsam(0.7, **SHORT | START)),
+    ],
 )
 def test_stack_agrees_with_the_ensembles_engine(ours, theirs) -> None:
     stack = train([ours], range(3), progress=False)
@@ -150,7 +155,7 @@ def test_rho_zero_is_sgd(method) -> None:
 
 def test_gradient_is_that_of_the_weighted_loss() -> None:
     torch.manual_seed(0)
-    theta = initial([5], 16, (1.0, 1.0))
+    theta = initial([5], VariantSetting("sgd", width=16))
     net = module(theta.clone()[0])
     x, y, weights = torch.randn(1, 7, 4), torch.randn(1, 7).sign(), torch.rand(1, 7)
     losses, gradient = evaluate(theta, x, y, weights)
@@ -163,7 +168,7 @@ def test_gradient_is_that_of_the_weighted_loss() -> None:
 
 
 def test_gradient_of_a_point_that_fits_well_is_not_lost_before_float32_ends() -> None:
-    theta = initial([5], 16, (1.0, 1.0))
+    theta = initial([5], VariantSetting("sgd", width=16))
     net = module(theta.clone()[0])
     x = torch.tensor([[[0.0, 0.0, 1.0, 1.0]]])
     with torch.no_grad():
@@ -216,7 +221,7 @@ def test_ascents_are_followed(method, share) -> None:
 
 
 def test_esam_perturbs_its_share_of_the_weights() -> None:
-    theta = initial([0, 1], 16, (1.0, 1.0))
+    theta = initial([0, 1], VariantSetting("sgd", width=16))
     seen = []
 
     def at(point: Tensor, weights: Tensor | None = None, gradient: bool = True) -> tuple[Tensor, Tensor]:
@@ -246,7 +251,7 @@ def test_jtt_draws_the_first_models_mistakes_as_often_as_asked() -> None:
 
 def test_jtt_without_upweighting_draws_every_point_alike_and_identifies_early_mistakes() -> None:
     chosen = setting("jtt", identification=2, upweight=5)
-    start = initial([0], chosen.width, chosen.head)
+    start = initial([0], chosen)
     rows = batch_order(0, 60, 1).reshape(1, -1)[:, :10]
     early, _ = variants.run(start, "sgd", [Net(chosen, 0)], rows)
     (wrong,) = mistakes(early, [sample(SMALL, 0)])
@@ -329,6 +334,7 @@ def test_group_dro_with_step_size_zero_weighs_groups_alike() -> None:
         ({"groups": "both"}, "groups"),
         ({"batch_size": 7}, "batch_size"),
         ({"step_size": -0.1}, "step_size"),
+        ({"bias": None}, "bias"),
     ],
 )
 def test_bad_setting_is_one_line_that_names_it(arguments, name) -> None:

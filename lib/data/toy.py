@@ -10,6 +10,7 @@ with kappa the complexity in degrees: the two labels lie on two arms of a spiral
 
 import math
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
@@ -25,12 +26,14 @@ class ToyConstants:
     """Every constant of the toy generator. "Paper" is Appendix E; "ours" was lost in the text and is chosen
     here.
 
-    The defaults of the noise terms are the clean data of the main text; noise falls on training data only.
+    The defaults of the noise terms are the clean data of the main text. Uniform noise falls on all data, other noise
+    on training data only.
     """
 
     complexity: float = 360.0  # kappa, degrees of rotation of the spiral (paper: varied)
     inner: float = 0.1  # a, smallest |z| (ours)
     outer: float = 1.0  # b, largest |z| (ours)
+    easy_interval: tuple[float, float] | None = None  # (a, b) of z_e alone; None: as of z_h (ours)
     easy_scale: float = 1.0  # gamma_e (ours)
     hard_scale: float = 3.0  # gamma_h (ours)
     uniform_noise: float = 0.0  # half-width of the uniform noise on x_h (ours)
@@ -43,6 +46,9 @@ class ToyConstants:
 
     def __post_init__(self) -> None:
         check.number("outer", self.outer, 0, above=True)
+        if self.easy_interval is not None:
+            interval = check.pair("easy_interval", self.easy_interval, 0, rising=True)
+            object.__setattr__(self, "easy_interval", interval)
         limits = {"inner": self.outer, "label_noise": 1, "dropout": 1}
         for name in ("complexity", "inner", "easy_scale", "hard_scale", *NOISES):
             check.number(name, getattr(self, name), 0, limits.get(name, math.inf))
@@ -52,6 +58,13 @@ class ToyConstants:
 
     def __str__(self) -> str:
         return ", ".join(f"{field.name}={getattr(self, field.name)}" for field in fields(self))
+
+
+def constant_pitch(complexity: float, pitch: float = 360.0, **others: Any) -> ToyConstants:
+    """The other reading of Appendix E: a spiral that turns by `pitch` degrees a unit of |z_h| whatever its complexity,
+    which decides how far out it goes, b = kappa / pitch. The easy latent keeps its usual interval unless given one."""
+    interval = others.pop("easy_interval", (ToyConstants.inner, ToyConstants.outer))
+    return ToyConstants(complexity=complexity, outer=complexity / pitch, easy_interval=interval, **others)
 
 
 @dataclass(frozen=True)
@@ -77,7 +90,9 @@ def sample(constants: ToyConstants, seed: int, split: str = "train") -> ToySampl
     latent, uniform, gaussian, flips, drops = streams
     n = constants.training_points if split == "train" else constants.test_points
     y = np.where(np.arange(n) % 2 == 0, 1.0, -1.0)
-    size = latent.uniform(size=(n, 2)) * (constants.outer - constants.inner) + constants.inner
+    usual = constants.inner, constants.outer
+    least, most = np.array([constants.easy_interval or usual, usual]).T
+    size = latent.uniform(size=(n, 2)) * (most - least) + least
     z = size * y[:, None]
     noisy = np.array([constants.noisy == "both", True])
     if split == "train":

@@ -10,7 +10,7 @@ import numpy as np
 from lib.device import threads as torch_threads
 from lib.toy import kernel
 from lib.toy.nets import Model, Record, batch_order, initial_nets, net_size, points, stops, unpack
-from lib.toy.setting import ANCHORS, FACTORS
+from lib.toy.setting import CHOICES
 
 MODELS_PER_CALL = 32  # a compiled call cannot be interrupted: about a second of work
 
@@ -33,17 +33,23 @@ class CompiledEngine:
         training, evaluation, data_index = points(models)
         epochs = max(model.setting.epochs for model in models)
         orders = np.stack([batch_order(seed, training.shape[1], epochs) for seed in seeds])
-        nets = np.stack([_pad(initial_nets(model.seed, width), wide) for model in models])
+        nets = np.stack(
+            [_pad(initial_nets(model.seed, width, model.setting.gain, model.setting.bias), wide) for model in models]
+        )
         heads = np.array([model.setting.head for model in models], dtype=np.float64)
         at = np.stack([stops(model.setting, checkpoints) for model in models])
         configs = np.zeros(count, dtype=kernel.CONFIG)
         for config, model, data in zip(configs, models, data_index, strict=True):
             s = model.setting
-            for name in (*kernel.RATES, "batch_size", "epochs"):
-                config[name] = getattr(s, name)
-            for name in ("importance", "effective", "head_importance"):
-                config[name] = FACTORS.index(getattr(s, name) or s.importance)
-            config["anchor"] = ANCHORS.index(s.anchor)
+            for name in (*kernel.NUMBERS, *kernel.COUNTS):
+                config[name] = getattr(s, name) or 0
+            if s.phantom_shift and not s.phantom_points:
+                config["phantom_points"] = min(s.batch_size, s.data.training_points)
+            config["rate_easy"], config["rate_hard"] = s.rates
+            config["first"], config["last"] = s.window
+            for name in kernel.CODES:
+                config[name] = CHOICES[name].index(getattr(s, name) or s.importance)
+            config["with_bias"] = s.bias is not None
             config["data"], config["order"] = data, seeds.index(model.seed)
         record = Record.empty(models, len(checkpoints), trace_every, len(checkpoints) * keep_nets, nets.shape[-1])
         out = record[:4]  # errors, heads, nets and traces are filled in place

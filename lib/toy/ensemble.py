@@ -22,9 +22,9 @@ from lib.data.toy import SPLITS
 from lib.toy.compiled import CompiledEngine
 from lib.toy.nets import Model, batch_order, batches, features, initial_nets, net_size, stops, unpack
 from lib.toy.reference import TorchEngine
-from lib.toy.setting import ANCHORS, FACTORS, ToySetting, check_trained, intervention, lsam, sgd
+from lib.toy.setting import CHOICES, ToySetting, check_trained, intervention, lsam, sgd
 
-__all__ = ["ANCHORS", "FACTORS", "FEATURES", "ToyResult", "ToySetting", "batch_order", "features", "initial_nets"]
+__all__ = ["CHOICES", "FEATURES", "ToyResult", "ToySetting", "batch_order", "features", "initial_nets"]
 __all__ += ["intervention", "lsam", "net_size", "sgd", "stops", "train", "unpack"]
 
 FEATURES = ("easy", "hard", "model")

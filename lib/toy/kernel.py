@@ -23,14 +23,22 @@ from numba import njit, prange
 
 LANES = 8  # floats of one AVX2 register
 BLOCK = 5  # the paper's batch size
-REAL, PHANTOM, FIXED = 0, 1, 2  # which head a factor of the gradient is evaluated at
+REAL, PHANTOM, FIXED, CONSTANT = 0, 1, 2, 3  # which head a factor of the gradient is evaluated at
 ANCHOR_EASY, ANCHOR_HARD, ANCHOR_NORM = 0, 1, 2  # what of the real head is held where the ratio is fixed
 EASY, HARD = 0, 1
+UNBIASED, SCALED, BIASED = 0, 1, 2  # what is made of the mean of the ascents so far
+ONLY_EASY, ONLY_HARD = 1, 2  # the one entry of the head that is displaced
 MATH = {"reassoc", "contract", "nsz", "arcp"}  # sums may be reordered, but NaN and infinity keep their meaning
 
-RATES = "rho", "learning_rate", "ratio", "memory"
-CODES = "importance", "effective", "head_importance", "anchor", "batch_size", "epochs", "data", "order"
-CONFIG = np.dtype([(name, "f8") for name in RATES] + [(name, "i4") for name in CODES])
+NUMBERS = "rho", "learning_rate", "ratio", "memory", "smoothing", "decoupling"
+RATES = "rate_easy", "rate_hard"
+COUNTS = "batch_size", "epochs", "phantom_points", "phantom_shift"
+WINDOW = "first", "last"  # steps from the first to before the last in which heads other than the real one are taken
+CODES = "importance", "effective", "head_importance", "anchor", "average", "displaced"
+CONFIG = np.dtype(
+    [(name, "f8") for name in (*NUMBERS, *RATES)]
+    + [(name, "i4") for name in (*COUNTS, *WINDOW, *CODES, "with_bias", "data", "order")]
+)
 
 
 def padded(width: int) -> int:
@@ -91,9 +99,9 @@ def _forward(net, width, x, rows, h1, h2, f):
 
 
 @njit(cache=True, fastmath=MATH)
-def _descend(net, width, x, rows, h1, h2, delta, d2, d1):
+def _descend(net, width, x, rows, h1, h2, delta, d2, d1, bias):
     """net -= sum over rows of delta[b] * grad f(x_b), in place: delta is the learning rate times the loss's slope in
-    f."""
+    f. bias: 1, or 0 for layers whose biases stay as they are."""
     zero = np.float32(0)
     W1, b1 = net[: 2 * width].reshape(2, width), net[2 * width : 3 * width]
     W2 = net[3 * width : (3 + width) * width].reshape(width, width)
@@ -104,12 +112,12 @@ def _descend(net, width, x, rows, h1, h2, delta, d2, d1):
         slope = delta[b]
         for j in range(width):
             d2[b, j] = slope * w3[j] if h2[b, j] > zero else zero
-        net[(5 + width) * width] -= slope
+        net[(5 + width) * width] -= bias * slope
     for b in range(used):
         slope = delta[b]
         for j in range(width):
             w3[j] -= slope * h2[b, j]
-            b2[j] -= d2[b, j]
+            b2[j] -= bias * d2[b, j]
     if single == 0 and blocked == BLOCK:
         for i in range(width):
             w = W2[i]
@@ -189,7 +197,7 @@ def _descend(net, width, x, rows, h1, h2, delta, d2, d1):
             slope = d1[b, j]
             W1[0, j] -= slope * x0
             W1[1, j] -= slope * x1
-            b1[j] -= slope
+            b1[j] -= bias * slope
 
 
 @njit(cache=True)
@@ -202,14 +210,27 @@ def _sigmoid(margin):
 
 
 @njit(cache=True)
-def _choose(source, anchor, ratio, w_easy, w_hard, phantom_easy, phantom_hard):
-    """The head that a factor of the gradient is evaluated at: real, phantom, or of fixed ratio (equation (7))."""
+def _weight(margin, config):
+    """The importance weight: the size of the loss's slope in the logit."""
+    weight = _sigmoid(-margin)
+    if config.decoupling > 0:  # an infinite margin times zero would be NaN
+        weight -= config.decoupling * margin
+    return weight - config.smoothing / 2
+
+
+@njit(cache=True)
+def _choose(source, config, w_easy, w_hard, phantom_easy, phantom_hard):
+    """The head that a factor of the gradient is evaluated at: real, phantom, of fixed ratio (equation (7)), or at
+    constant rates."""
     if source == PHANTOM:
         return phantom_easy, phantom_hard
+    if source == CONSTANT:
+        return config.rate_easy * w_easy, config.rate_hard * w_hard
     if source == FIXED:
-        if anchor == ANCHOR_EASY:
+        ratio = config.ratio
+        if config.anchor == ANCHOR_EASY:
             return w_easy, ratio * w_easy
-        if anchor == ANCHOR_HARD:
+        if config.anchor == ANCHOR_HARD:
             return w_hard / ratio, w_hard
         scale = math.sqrt((w_easy * w_easy + w_hard * w_hard) / (1.0 + ratio * ratio))
         return scale, ratio * scale
@@ -239,6 +260,35 @@ def _errors(nets, width, head, X, Y, x, h1, h2, f, out):
 
 
 @njit(cache=True, fastmath=MATH)
+def _look(nets, width, X, Y, order, start, rows, x, y, h1, h2, f):
+    """Run both nets on `rows` points in this order, from `start` on and from its end on to its beginning."""
+    for b in range(rows):
+        at = start + b
+        point = order[at if at < len(order) else at - len(order)]
+        for feature in range(2):
+            x[feature, b, 0] = X[point, 2 * feature]
+            x[feature, b, 1] = X[point, 2 * feature + 1]
+        y[b] = Y[point]
+    for feature in range(2):
+        _forward(nets[feature], width, x[feature], rows, h1[feature], h2[feature], f[feature])
+
+
+@njit(cache=True, fastmath=MATH)
+def _ascend(head, config, rows, y, f):
+    """w~ - w of equation (5)."""
+    easy, hard = 0.0, 0.0
+    for b in range(rows):
+        weight = y[b] * _weight(y[b] * (head[EASY] * f[EASY, b] + head[HARD] * f[HARD, b]), config)
+        easy -= weight * f[EASY, b]
+        hard -= weight * f[HARD, b]
+    norm = math.sqrt(easy * easy + hard * hard)
+    if norm > 0:
+        easy *= config.rho / norm
+        hard *= config.rho / norm
+    return easy, hard
+
+
+@njit(cache=True, fastmath=MATH)
 def _train_model(nets, width, head, config, points, record, trace_every):
     """Train one model on `points`: X, Y, evaluation and order. In `record`: stops, errors, head_record, snapshots and
     trace. At each stop (a step number) note errors and head, and the nets where `snapshots` has room.
@@ -249,14 +299,15 @@ def _train_model(nets, width, head, config, points, record, trace_every):
     X, Y, evaluation, order = points
     stops, errors, head_record, snapshots, trace = record
     n, batch_size = X.shape[0], min(config.batch_size, X.shape[0])
-    room = max(batch_size, 8 * BLOCK) + BLOCK  # the last block may be filled up
+    apart = config.phantom_points > 0  # of other points than the batch's own
+    room = max(batch_size, config.phantom_points, 8 * BLOCK) + BLOCK  # the last block may be filled up
     x, f = np.zeros((2, room, 2), np.float32), np.zeros((2, room), np.float32)
     h1, h2 = np.zeros((2, room, width), np.float32), np.zeros((2, room, width), np.float32)
     d1, d2 = np.zeros((room, width), np.float32), np.zeros((room, width), np.float32)
     y, slope, delta = np.zeros(room), np.zeros(room), np.zeros((2, room), np.float32)
-    rate, rho = config.learning_rate, config.rho
-    step, stop = 0, 0
-    mean_easy, mean_hard = 0.0, 0.0  # of the ascents so far
+    rate, memory = config.learning_rate, config.memory
+    step, stop, bias = 0, 0, np.float32(config.with_bias)
+    mean_easy, mean_hard, missing = 0.0, 0.0, 1.0  # of the ascents so far, and what the mean's weights lack to one
     for epoch in range(config.epochs + 1):
         for start in range(0, n, batch_size):
             while stop < len(stops) and stops[stop] == step:
@@ -271,49 +322,50 @@ def _train_model(nets, width, head, config, points, record, trace_every):
             if epoch == config.epochs:
                 return
             rows = min(batch_size, n - start)
-            for b in range(rows):
-                point = order[epoch, start + b]
-                for feature in range(2):
-                    x[feature, b, 0] = X[point, 2 * feature]
-                    x[feature, b, 1] = X[point, 2 * feature + 1]
-                y[b] = Y[point]
-            for feature in range(2):
-                _forward(nets[feature], width, x[feature], rows, h1[feature], h2[feature], f[feature])
-            # The phantom head, equation (5).
             w_easy, w_hard = head[EASY], head[HARD]
+            ascending = config.first <= step < config.last
             ascent_easy, ascent_hard = 0.0, 0.0
-            if rho > 0:
-                for b in range(rows):
-                    weight = y[b] * _sigmoid(-y[b] * (w_easy * f[EASY, b] + w_hard * f[HARD, b]))
-                    ascent_easy -= weight * f[EASY, b]
-                    ascent_hard -= weight * f[HARD, b]
-                norm = math.sqrt(ascent_easy * ascent_easy + ascent_hard * ascent_hard)
-                if norm > 0:
-                    ascent_easy *= rho / norm
-                    ascent_hard *= rho / norm
-            mean_easy = (1 - 1 / config.memory) * mean_easy + ascent_easy / config.memory
-            mean_hard = (1 - 1 / config.memory) * mean_hard + ascent_hard / config.memory
-            tilde_easy, tilde_hard = w_easy + mean_easy, w_hard + mean_hard
+            for own in range(0 if apart and ascending else 1, 2):
+                begin, count = (start + config.phantom_shift * batch_size) % n, config.phantom_points
+                if own:
+                    begin, count = start, rows
+                _look(nets, width, X, Y, order[epoch], begin, count, x, y, h1, h2, f)
+                if ascending and config.rho > 0 and own != apart:
+                    ascent_easy, ascent_hard = _ascend(head, config, count, y, f)
+            if ascending and memory > 1:
+                mean_easy = (1 - 1 / memory) * mean_easy + ascent_easy / memory
+                mean_hard = (1 - 1 / memory) * mean_hard + ascent_hard / memory
+                missing *= 1 - 1 / memory
+                scale = 1.0
+                if config.average == UNBIASED:
+                    scale = 1 / (1 - missing)
+                elif config.average == SCALED:
+                    norm = math.sqrt(mean_easy * mean_easy + mean_hard * mean_hard)
+                    scale = config.rho / norm if norm > 0 else 0.0
+                ascent_easy, ascent_hard = scale * mean_easy, scale * mean_hard
+            tilde_easy = w_easy if config.displaced == ONLY_HARD else w_easy + ascent_easy
+            tilde_hard = w_hard if config.displaced == ONLY_EASY else w_hard + ascent_hard
             if trace_every > 0 and step % trace_every == 0:
                 at = step // trace_every
                 trace[at, 0], trace[at, 1], trace[at, 2], trace[at, 3] = (w_easy, w_hard, tilde_easy, tilde_hard)
-            held = config.anchor, config.ratio, w_easy, w_hard, tilde_easy, tilde_hard
-            u_easy, u_hard = _choose(config.importance, *held)
-            g_easy, g_hard = _choose(config.effective, *held)
-            v_easy, v_hard = _choose(config.head_importance, *held)
+            held = config, w_easy, w_hard, tilde_easy, tilde_hard
+            importance, head_importance = config.importance * ascending, config.head_importance * ascending
+            u_easy, u_hard = _choose(importance, *held)
+            g_easy, g_hard = _choose(config.effective * ascending, *held)
+            v_easy, v_hard = _choose(head_importance, *held)
             for b in range(rows):
-                weight = _sigmoid(-y[b] * (u_easy * f[EASY, b] + u_hard * f[HARD, b]))
+                weight = _weight(y[b] * (u_easy * f[EASY, b] + u_hard * f[HARD, b]), config)
                 slope[b] = -rate * y[b] * weight / rows
                 delta[EASY, b], delta[HARD, b] = slope[b] * g_easy, slope[b] * g_hard
-                if config.head_importance != config.importance:
-                    slope[b] = -rate * y[b] * _sigmoid(-y[b] * (v_easy * f[EASY, b] + v_hard * f[HARD, b])) / rows
+                if head_importance != importance:
+                    slope[b] = -rate * y[b] * _weight(y[b] * (v_easy * f[EASY, b] + v_hard * f[HARD, b]), config) / rows
             for b in range(rows, rows + BLOCK):
                 delta[EASY, b], delta[HARD, b] = 0, 0  # rows that fill up the last block teach nothing
             for b in range(rows):
                 head[EASY] -= slope[b] * f[EASY, b]
                 head[HARD] -= slope[b] * f[HARD, b]
             for feature in range(2):
-                _descend(nets[feature], width, x[feature], rows, h1[feature], h2[feature], delta[feature], d2, d1)
+                _descend(nets[feature], width, x[feature], rows, h1[feature], h2[feature], delta[feature], d2, d1, bias)
             step += 1
 
 

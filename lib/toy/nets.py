@@ -31,14 +31,16 @@ def unpack(net: np.ndarray) -> dict[str, np.ndarray]:
     return parts
 
 
-def initial_nets(seed: int, width: int) -> np.ndarray:
-    """Flat weights (2, size) at the start: PyTorch's default for linear layers, uniform within 1 / sqrt(inputs)."""
+def initial_nets(seed: int, width: int, gain: float = 1.0, bias: float | None = 1.0) -> np.ndarray:
+    """Flat weights (2, size) at the start: PyTorch's default for linear layers, uniform within 1 / sqrt(inputs), times
+    `gain`, and biases times `bias` besides (None: 0)."""
     generator = np.random.default_rng([seed, 0x5EED])
     nets = np.empty((2, net_size(width)), dtype=np.float32)
     for net in nets:
         for name, part in unpack(net).items():
             inputs = 2 if name in ("W1", "b1") else width
             part[...] = generator.uniform(-1, 1, size=part.shape) / np.sqrt(inputs)
+            part *= np.float32(gain * (bias or 0.0) if name.startswith("b") else gain)
     return nets
 
 

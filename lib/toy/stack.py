@@ -18,12 +18,14 @@ from lib.data.toy import ToySample
 from lib.models import ToyNet
 from lib.toy import stack_kernel as kernel
 from lib.toy.nets import features, initial_nets, unpack
+from lib.toy.setting import Training
 
 
-def initial(seeds: Sequence[int], width: int, head: tuple[float, float]) -> Tensor:
+def initial(seeds: Sequence[int], start: Training) -> Tensor:
     """theta at the start: the nets that the ensemble's engines start from, one for each entry of `seeds`."""
-    ends = np.array(head, dtype=np.float32)[:, None]
-    return torch.from_numpy(np.stack([np.concatenate([initial_nets(s, width), ends], axis=1) for s in seeds]))
+    ends = np.array(start.head, dtype=np.float32)[:, None]
+    nets = (initial_nets(seed, start.width, start.gain, start.bias) for seed in seeds)
+    return torch.from_numpy(np.stack([np.concatenate([net, ends], axis=1) for net in nets]))
 
 
 def module(theta: Tensor) -> ToyNet:

@@ -7,7 +7,7 @@ own. Both follow the same definitions, which stand with the optimizers.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from operator import attrgetter
 from typing import cast
@@ -25,7 +25,7 @@ from lib.toy import reweighting
 from lib.toy.ensemble import FEATURES
 from lib.toy.nets import batch_order
 from lib.toy.rules import RULES, WITHOUT_RADIUS, Adam, State
-from lib.toy.setting import check_shared, check_trained
+from lib.toy.setting import Training, check_trained
 from lib.toy.stack import Weights, errors, evaluate, initial, mistakes, module
 
 METHODS = (*RULES, *(name for name in VARIANTS if name not in RULES))
@@ -35,7 +35,7 @@ ASCENTS = ("w_easy", "w_hard", "phantom_easy", "phantom_hard", "head_share", "he
 
 
 @dataclass(frozen=True)
-class VariantSetting:
+class VariantSetting(Training):
     """How one toy net is trained: `method` is one of `METHODS`, the rest is as in `lib.toy.setting`.
 
     Weight decay is the base optimizer's but for "sam_decay_inside". Of `lib.toy.reweighting`, `upweight` and
@@ -45,34 +45,26 @@ class VariantSetting:
 
     method: str
     rho: float = 0.0
-    learning_rate: float = 0.05
     weight_decay: float = 0.0
     upweight: int = 1
     identification: int = 0
     step_size: float = 0.0
     groups: str = "easy"
-    data: ToyConstants = field(default_factory=ToyConstants)
-    width: int = 64
-    epochs: int = 200
-    batch_size: int = 5
-    head: tuple[float, float] = (1.0, 1.0)
 
     def __post_init__(self) -> None:
         check.choice("method", self.method, METHODS)
         check.choice("groups", self.groups, reweighting.GROUPS)
         check.whole("identification", self.identification)
-        check_shared(self, numbers=("weight_decay", "step_size"), whole=("upweight",))
+        check.whole("upweight", self.upweight, 1)
+        for name in ("weight_decay", "step_size", "bias"):
+            check.number(name, getattr(self, name), 0)
+        super().__post_init__()
         if self.rho and self.method in WITHOUT_RADIUS:
             raise ValueError(f"rho must be 0 where method is {self.method!r}, not {self.rho:g}")
         if self.data.training_points % self.batch_size:
             raise ValueError(
                 f"batch_size must divide the {self.data.training_points} training points, not {self.batch_size!r}"
             )
-
-    @property
-    def steps(self) -> int:
-        """Updates in the whole of training."""
-        return self.epochs * self.data.training_points // self.batch_size
 
 
 @dataclass(frozen=True)
@@ -138,7 +130,18 @@ def _points(constants: ToyConstants, seed: int, split: str) -> ToySample:
 
 def _stackable(setting: VariantSetting) -> tuple:
     """Settings that share this can be stacked."""
-    shared = "method", "width", "epochs", "batch_size", "head", "groups", "identification", "data.training_points"
+    shared = (
+        "method",
+        "width",
+        "epochs",
+        "batch_size",
+        "head",
+        "gain",
+        "bias",
+        "groups",
+        "identification",
+        "data.training_points",
+    )
     return attrgetter(*shared)(setting), bool(setting.weight_decay)
 
 
@@ -146,7 +149,7 @@ def trained(nets: Sequence[Net], progress: bool = False) -> tuple[Tensor, Ascent
     """theta after the last step of nets that can be stacked, and their ascents."""
     first, points = nets[0].setting, nets[0].setting.data.training_points
     rows = np.stack([batch_order(net.seed, points, first.epochs).ravel() for net in nets])
-    start = initial([net.seed for net in nets], first.width, first.head)
+    start = initial([net.seed for net in nets], first)
     training = [net.points() for net in nets]
     groups = None
     if first.method == "jtt":

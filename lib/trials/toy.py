@@ -29,6 +29,8 @@ SEEDS, FIRST_SEED = 20, 100
 TOY_PROTOCOL = 1  # raised when the same configuration comes to mean something else
 PROTOCOLS = {"esam": 2, "group_dro": 2}  # of a variant, raised from 1 likewise
 MEASURED = {"train": ("model",), "validation": FEATURES, "test": FEATURES}  # errors that the ensemble's trials keep
+LATER = {"average", "displaced", "rates", "phantom_points", "phantom_shift", "ascent", "smoothing", "decoupling"}
+LATER |= {"gain", "bias", "easy_interval"}  # values that the first trials did not have
 MEANS = ("w_easy", "w_hard", "phantom_easy", "phantom_hard", "rate_easy", "rate_hard")
 
 
@@ -60,7 +62,7 @@ class _Settings(Trial):
     def configuration(self) -> dict:
         """The trial as plain values, as stored: what all settings share, and what each has of its own."""
         rows = [self._values(setting) for setting in self.settings]
-        shared = {name: value for name, value in rows[0].items() if all(row[name] == value for row in rows)}
+        shared = {name: value for name, value in rows[0].items() if all(row.get(name) == value for row in rows)}
         own = [{name: value for name, value in row.items() if name not in shared} for row in rows]
         seeds = {"seeds": self.seeds, "first_seed": self.first_seed}
         return {"experiment": self.experiment, **seeds, **self._of_kind(), "shared": shared, "settings": own}
@@ -156,8 +158,11 @@ class ToyTrial(_Settings):
 
     @property
     def cost(self) -> tuple[str, float]:
-        """Seconds go with the steps, the rows of a batch, and the middle layer's weights beside a rest."""
-        rows = (s.steps * min(s.batch_size, s.data.training_points) for s in self.settings)
+        """Seconds go with the steps, the rows of a batch (a third of their cost for a phantom's own), and the middle
+        layer's weights beside a rest."""
+        rows = (
+            s.steps * (min(s.batch_size, s.data.training_points) + (s.phantom_points or 0) / 3) for s in self.settings
+        )
         weights = (padded(s.width) ** 2 + 1000 for s in self.settings)
         return "toy", 1e-6 * self.seeds * sum(map(mul, rows, weights))
 
@@ -169,7 +174,7 @@ class ToyTrial(_Settings):
         rows = {"heads": result.heads[:, :, -1]}
         if result.traces is not None:
             rows["means"] = np.stack([_trace_means(trace) for trace in result.traces])
-            rows["means"][["fixed" in (s.importance, s.effective) for s in self.settings]] = np.nan
+            rows["means"][[not {s.importance, s.effective} <= {"real", "phantom"} for s in self.settings]] = np.nan
         device = "cpu" if place.device == "auto" else place.device
         return _Found(result.errors[:, :, -1], result.diverged, rows, device)
 
@@ -288,18 +293,20 @@ def _points(setting: dict, split: str) -> int:
 
 def _plain(values: Any) -> dict:
     """A setting, or its data's constants, as plain values in which 1 and 1.0 are the same: a number has its default's
-    type."""
+    type. What is of `LATER` is named only where it is not the default."""
     found = {}
-    for of_setting in fields(values):
-        value, kind = getattr(values, of_setting.name), type(of_setting.default)
-        found[of_setting.name] = kind(value) if kind in (float, int) else value
-    nested = {"data": _plain(values.data), "head": [float(w) for w in values.head]} if "data" in found else {}
-    return found | nested
+    for of_setting in sorted(fields(values), key=lambda field: field.kw_only is True):  # a setting's own come first
+        name, default, kind = of_setting.name, of_setting.default, type(of_setting.default)
+        value = getattr(values, name)
+        if name not in LATER or value != default:
+            value = list(value) if isinstance(value, tuple) else value
+            found[name] = kind(value) if kind in (float, int) and value is not None else value
+    return found | ({"data": _plain(values.data)} if "data" in found else {})
 
 
 def _setting(kind: type, values: dict) -> Any:
     """The setting of a `kind` that has these plain values, its data's constants nested or among them."""
     constants = values.get("data", values)
-    data = ToyConstants(**{constant.name: constants[constant.name] for constant in fields(ToyConstants)})
-    names = {of_setting.name for of_setting in fields(kind)} - {"data", "head"}
-    return kind(**{name: values[name] for name in names}, data=data, head=tuple(values["head"]))
+    data = ToyConstants(**{one.name: constants[one.name] for one in fields(ToyConstants) if one.name in constants})
+    named = {one.name: values[one.name] for one in fields(kind) if one.name in values}
+    return kind(**named | {"data": data})
