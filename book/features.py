@@ -1,6 +1,7 @@
-"""Chapter 02: what goes wrong with a probe, where the truth is known (made representations, toy nets, raw pixels)."""
+"""Chapter 02: what goes wrong with a probe, where the truth is known (made representations, toy nets, raw pixels), and
+with the interval of a mean."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle, product
 from statistics import NormalDist
@@ -9,11 +10,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
+from scipy.stats import t as student_t
 
 from book import style
 from lib.data.dataset import Dataset
 from lib.data.toy import ToyConstants, ToySample, sample
 from lib.probes import linear_probe
+from lib.stats import LEVEL, bootstrap_means, mean_interval
 from lib.toy.ensemble import ToyResult, features
 
 TEST_EXAMPLES = 2000
@@ -139,7 +142,66 @@ def of_pixels(data: Dataset) -> dict[str, dict[str, float]]:
     return errors
 
 
+# What an interval of a mean covers.
+
+Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
+FAIL = 0.3  # probability of a 1 where data have two values only, as of nets that learn a feature or do not
+DATA: dict[str, tuple[Draw, float]] = {  # how they are drawn, and their mean
+    "normal": (lambda random, shape: random.normal(size=shape), 0.0),
+    "skewed (exponential)": (lambda random, shape: random.exponential(size=shape), 1.0),
+    "two-valued": (lambda random, shape: (random.random(shape) < FAIL).astype(float), FAIL),
+}
+EXPERIMENTS = 1000
+
+
+def percentile(values: np.ndarray) -> np.ndarray:
+    """The percentile bootstrap's interval (2, ...) of the mean of `values` (..., seed)."""
+    return np.quantile(bootstrap_means(values, resamples=1000), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=-1)
+
+
+def student(values: np.ndarray) -> np.ndarray:
+    """Student's interval (2, ...) of the mean of `values` (..., seed)."""
+    n = values.shape[-1]
+    reach = student_t.ppf((1 + LEVEL) / 2, n - 1) * values.std(axis=-1, ddof=1) / n**0.5
+    return np.stack([values.mean(axis=-1) - reach, values.mean(axis=-1) + reach])
+
+
+INTERVALS = {
+    "percentile bootstrap": percentile,
+    "Student's": student,
+    "this book's": lambda values: mean_interval(values)[1:],
+}
+
+
+def misses(sizes: Sequence[int], experiments: int = EXPERIMENTS, seed: int = 0) -> dict[str, dict[str, np.ndarray]]:
+    """How often an interval of the mean of n values misses the true mean: data -> interval -> (size, 2), the share of
+    experiments in which it lies wholly above it, and wholly below."""
+    found = {name: {kind: np.empty((len(sizes), 2)) for kind in INTERVALS} for name in DATA}
+    for (name, (draw, truth)), (i, n) in product(DATA.items(), enumerate(sizes)):
+        values = draw(np.random.default_rng(seed), (experiments, n))
+        for kind, interval in INTERVALS.items():
+            low, high = interval(values)
+            found[name][kind][i] = np.mean(low > truth), np.mean(high < truth)
+    return found
+
+
 # Figures.
+
+
+def covered(sizes: Sequence[int], missed: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
+    """Share of intervals that hold the true mean against n, a panel for each kind of data, from `misses`."""
+    fig, axes = plt.subplots(1, len(missed), figsize=(style.PAGE_WIDTH, 2.6), sharey=True)
+    looks = ((style.SGD, "v", "--"), (style.LSAM, "o", "-"), (style.SAM, "s", ":"))
+    for panel, (name, of_kind) in zip(axes, missed.items()):
+        panel.axhline(LEVEL, color=style.GREY, linewidth=0.8)
+        for (kind, shares), (colour, marker, dashes) in zip(of_kind.items(), looks):
+            line = {"color": colour, "marker": marker, "linestyle": dashes, "markersize": 4, "label": kind}
+            panel.plot(range(len(sizes)), 1 - shares.sum(axis=1), **line)
+        panel.set(title=name, xlabel="number of values, $n$", xticks=range(len(sizes)), xticklabels=sizes)
+    axes[0].yaxis.set_major_formatter(PercentFormatter(1, 0, symbol=" %"))
+    axes[0].set_ylabel("intervals that hold the mean")
+    axes[0].legend(loc="lower right")
+    return fig
 
 
 def toy_planes(samples: Mapping[float, ToySample], line_errors: Sequence[float]) -> Figure:

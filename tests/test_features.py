@@ -3,6 +3,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import scipy.stats
 from images import marked
 
 from book import features
@@ -70,6 +71,33 @@ def test_toy_nets_are_told_apart_by_the_balanced_probe_only():
 def test_wrong_arguments_are_refused(examples, agreement):
     with pytest.raises(ValueError):
         features.agreeing(examples, agreement, np.random.default_rng(0))
+
+
+def test_intervals_miss_as_often_as_they_say_and_the_percentile_bootstraps_more():
+    missed = features.misses([4, 20])
+    for kind, expected in (("percentile bootstrap", (0.1, 0.04)), ("Student's", 0.025), ("this book's", 0.025)):
+        np.testing.assert_allclose(missed["normal"][kind].T, np.broadcast_to(expected, (2, 2)), atol=0.015)
+    two_valued, skewed = missed["two-valued"], missed["skewed (exponential)"]
+    assert 1 - two_valued["Student's"][0].sum() == pytest.approx(1 - 0.3**4 - 0.7**4, abs=0.03)  # not all are equal
+    assert (skewed["Student's"][:, 1] > 5 * skewed["Student's"][:, 0]).all()  # it lies below far more often than above
+    assert skewed["this book's"][1].sum() < skewed["Student's"][1].sum()
+
+
+def test_percentiles_and_students_interval_are_those_of_the_literature():
+    values = np.random.default_rng(0).normal(size=(3, 5, 12))
+    expected = scipy.stats.t.interval(0.95, 11, values.mean(-1), scipy.stats.sem(values, axis=-1))
+    np.testing.assert_allclose(features.student(values), expected)
+    one = scipy.stats.bootstrap((values[0, 0],), np.mean, method="percentile", rng=0).confidence_interval
+    np.testing.assert_allclose(features.percentile(values)[:, 0, 0], one, atol=0.05)
+
+
+def test_figure_of_coverage_shows_what_is_not_missed():
+    missed = features.misses([3, 8], experiments=20)
+    fig = features.covered([3, 8], missed)
+    for panel, of_kind in zip(fig.axes, missed.values()):
+        for line, shares in zip(panel.lines[1:], of_kind.values()):
+            np.testing.assert_allclose(line.get_ydata(), 1 - shares.sum(axis=1))
+    plt.close(fig)
 
 
 def made_pairs(classes: int) -> Dataset:

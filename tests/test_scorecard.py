@@ -279,6 +279,11 @@ def test_scorecard_and_file_agree(built):
     html, scores = built
     cards = soup(html / "scorecard.html").select(".claim")
     assert [card["data-claim"] for card in cards] == list(CLAIMS) == list(by_claim(scores))
+    counting = [check for score in scores for check in score.checks if check.counts]
+    held = sum(check.outcome is Outcome.HOLDS for check in counting)
+    by_chance = f"about {len(counting) / 40:.0f} of as many would hold by chance"
+    said = soup(html / "scorecard.html").select_one(".chance").get_text()
+    assert said.startswith(f"{held} of the {len(counting)} checks that count hold.") and by_chance in said
     for card, score in zip(cards, scores):
         claim, ran = score.claim, score.judged
         assert texts(card, "strong")[0] == f"{claim.id}: {verdict_in_words(score.checks)}."

@@ -13,7 +13,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from book import scorecard
-from book.claims import Verdict, verdict_in_words
+from book.claims import Verdict, by_chance, verdict_in_words
 from book.compute import efforts, joined
 from book.make import chapters, fingerprint
 from book.scorecard import Score
@@ -25,7 +25,8 @@ CLAIMS = ("claims-table", "scorecard", "not-run")
 
 def claims(name: str, scores: Sequence[Score], link: Callable[[str, str, str], str]) -> str:
     """One of CLAIMS; `link(page, place in it or "", words)` gives a link, or the words alone."""
-    return render(name, scores=scores, link=link, verdicts=list(Verdict), in_words=verdict_in_words)
+    chance = by_chance(check for score in scores for check in score.checks)
+    return render(name, scores=scores, link=link, verdicts=list(Verdict), in_words=verdict_in_words, by_chance=chance)
 
 
 def computing_time(found: pd.DataFrame) -> str:
