@@ -65,7 +65,7 @@ def mean_interval(values: np.ndarray, seed: int = 0, level: float = LEVEL) -> tu
     if drawn is not None:
         away = drawn - mean[..., None]
         errors = np.sqrt(np.maximum(bootstrap_means(deviations**2, seed) - away**2, 0) / (n - 1))
-        some = errors > 1e-9 * error[..., None]
+        some = errors > 1e-6 * error[..., None]
         ratio = np.where(some, away / np.where(some, errors, 1), np.nan)
         ratio = np.where(error[..., None] > 0, ratio, 0)
         below, above = np.nanquantile(ratio, [(1 - level) / 2, (1 + level) / 2], axis=-1)

@@ -76,6 +76,11 @@ def test_interval_agrees_with_the_normal_one_for_many_seeds():
     assert (result.high - result.low) / 2 == pytest.approx(half, rel=0.06)
 
 
+def test_resamples_whose_spread_is_rounding_alone_are_left_out():
+    correlations = np.array([-1.0] + [1 - 1e-16 * i for i in range(8)])  # of ranks: one seed against the others
+    assert -1 < estimate(correlations).low and estimate(correlations).high < 2
+
+
 def test_same_values_same_interval():
     values = np.random.default_rng(2).normal(size=(3, 10))
     assert np.array_equal(bootstrap_means(values), bootstrap_means(values))
