@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/installed
 RUN := JUPYTER_PREFER_ENV_PATH=1 PYDEVD_DISABLE_FILE_VALIDATION=1 $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help book test notebooks lint lock clean distclean
+.PHONY: help book pdf test notebooks lint lock clean distclean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -20,6 +20,9 @@ help:  ## list the commands
 
 book: $(INSTALLED)  ## run the chapters whose inputs changed and build the pages
 	@$(RUN) -m book.make.pages
+
+pdf: $(INSTALLED)  ## the book in print, _build/book.pdf (needs an installed Chromium)
+	@$(RUN) -m book.make.pdf
 
 test: $(INSTALLED)  ## run the tests and compare the notebooks' key numbers (AGAIN=1: even if nothing changed)
 	@$(RUN) -m book.make.regression $(if $(AGAIN),--again)

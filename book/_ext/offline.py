@@ -1,9 +1,11 @@
-"""Sphinx extension: the pages bring their own MathJax and plotly and ask no other host for anything.
+"""Sphinx extension: the pages bring their own plotly and ask no other host for anything; and of the theme's icons they
+load those that they show.
 
 The files of packages are copied out of the installed ones at build time; none of them is kept in the repository.
 The laboratory's are copied from beside its page.
 """
 
+import re
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,8 +15,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 
 FILES = {  # package: (file in it, where it goes under _static)
-    "mathjax": ("static/mathjax/es5/tex-svg-full.js", "mathjax/tex-svg-full.js"),
-    "plotly": ("package_data/plotly.min.js", "plotly/plotly.min.js"),
+    "plotly": ("package_data/plotly.min.js", "plotly/plotly.min.js")
 }
 
 LABORATORY = Path(__file__).resolve().parents[1] / "laboratory"
@@ -48,8 +49,45 @@ def add_laboratory(app: Sphinx, page: str, template: str, context: dict[str, Any
             app.add_js_file(f"{page}/{name}", priority=900, loading_method="defer")
 
 
+ICONS = "vendor/fontawesome"  # in the folder of static files
+ICON = re.compile(r"(?<=})((?:\.fa-[\w-]+:before,?)+)\{content:[^}]*\}")
+# What the theme, Sphinx and pandas write, and what the finished pages have in its place.
+MENDED = {
+    # Font Awesome as a script of 1.5 MB, beside its fonts, and fonts of which no icon is shown
+    rf"<(script|link)\b[^>]*{ICONS}[^>]*(?:\.js|fa-brands-400\.woff2|fa-regular-400\.woff2)[^>]*>(</script>)?": "",
+    # for those who listen: no heading without words, lists of what they promise, a name for the sidebar
+    r"<th([^>]*)>\s*(?:<p></p>)?\s*</th>": r"<td\1></td>",
+    r' role="(list|doc-biblioentry)"(?= class="citation)': "",
+    r'(class="citation"[^>]*) role="doc-biblioentry"': r"\1",
+    r'<(div|dialog)([^>]*class="bd-sidebar-primary)': r'<\1 role="navigation" aria-label="Book"\2',
+    # for those who use the keyboard: what scrolls sideways on a phone can be reached
+    r'<table(?= (?:border="1" )?class="(?:table|dataframe))': '<table tabindex="0"',
+}
+
+
+def finish(app: Sphinx, failed: Exception | None) -> None:
+    """Mend the written pages, see MENDED, and leave of Font Awesome's styles those of the icons that are named."""
+    if failed:
+        return
+    static, named = Path(app.outdir) / "_static", set()
+    for path in [*Path(app.outdir).rglob("*.html"), *static.rglob("*.js")]:
+        if ICONS in path.as_posix():
+            continue
+        text = path.read_text(encoding="utf-8")
+        named |= set(re.findall(r"fa-[\w-]+", text))
+        if path.suffix == ".html":
+            for written, mended in MENDED.items():
+                text = re.sub(written, mended, text)
+            path.write_text(text, encoding="utf-8")
+    for path in (static / ICONS).rglob("*.min.css"):
+        styles = path.read_text(encoding="utf-8")
+        kept = ICON.sub(lambda icon: icon[0] if named & set(re.findall(r"fa-[\w-]+", icon[1])) else "", styles)
+        path.write_text(kept, encoding="utf-8")
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("builder-inited", copy_scripts)
     app.connect("html-page-context", add_plotly)
     app.connect("html-page-context", add_laboratory)
+    app.connect("build-finished", finish)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

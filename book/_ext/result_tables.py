@@ -1,12 +1,15 @@
 """Sphinx extension: `{claims-table}`, `{scorecard}` and `{not-run}` show the claims and their verdicts, short, in
 full, and those without one, all from `results/claims.json`; `{computing-time}` and `{chapter-times}` what results and
-chapters took. What each looks like stands in `book/_templates`."""
+chapters took; `{paper-index}` where the paper's figures and equations are. What each looks like stands in
+`book/_templates`."""
 
+import ast
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
+import yaml
 from docutils import nodes
 from markupsafe import Markup
 from sphinx.application import Sphinx
@@ -20,10 +23,11 @@ from book.scorecard import Score
 from book.templates import render
 from lib.trials.plan import duration
 
+Link = Callable[[str, str, str], str]  # to a place in a page ("" for its start), with these words
 CLAIMS = ("claims-table", "scorecard", "not-run")
 
 
-def claims(name: str, scores: Sequence[Score], link: Callable[[str, str, str], str]) -> str:
+def claims(name: str, scores: Sequence[Score], link: Link) -> str:
     """One of CLAIMS; `link(page, place in it or "", words)` gives a link, or the words alone."""
     chance = by_chance(check for score in scores for check in score.checks)
     return render(name, scores=scores, link=link, verdicts=list(Verdict), in_words=verdict_in_words, by_chance=chance)
@@ -39,6 +43,25 @@ def computing_time(found: pd.DataFrame) -> str:
             counts = [f"{int(kind[name]):,}" for name in ("trials", "nets", "diverged")]
             lines.append([kind["experiment"], *counts, duration(kind["seconds"]), kind["on"]])
     return render("times", head=["experiment", "trials", "nets", "diverged", "time", "on"], lines=lines)
+
+
+def paper_index(link: Link) -> str:
+    """Where the paper's figures, tables and equations are, of `book/paper.yml`: chapters, and lines of code."""
+    index = yaml.safe_load((fingerprint.ROOT / "book" / "paper.yml").read_text(encoding="utf-8"))
+    for entry in (entry for entries in index.values() for entry in entries.values()):
+        entry["code"] = [line_of(name) for name in entry["code"]]
+    return render("paper-index", index=index, link=link)
+
+
+def line_of(name: str) -> str:
+    """Where ``module:name`` is defined, as file:line. Raises ValueError where it is not."""
+    module, _, wanted = name.partition(":")
+    path = Path(*module.split(".")).with_suffix(".py")
+    for node in ast.parse((fingerprint.ROOT / path).read_text(encoding="utf-8")).body:
+        targets = getattr(node, "targets", [getattr(node, "target", None)])
+        if wanted in (getattr(node, "name", None), *(getattr(target, "id", None) for target in targets)):
+            return f"{path.as_posix()}:{node.lineno}"
+    raise ValueError(f"code must name what a module defines at its top, not {name!r}")
 
 
 def chapter_times(executed: Sequence[Path]) -> str:
@@ -60,6 +83,8 @@ class Table(SphinxDirective):
         self.env.note_reread()  # results may come while the page's source stays as it is
         if self.name in CLAIMS:
             html = claims(self.name, scorecard.read(), self.link)
+        elif self.name == "paper-index":
+            html = paper_index(self.link)
         elif self.name == "computing-time":
             html = computing_time(efforts(fingerprint.RESULTS))
         else:
@@ -77,6 +102,6 @@ class Table(SphinxDirective):
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    for name in (*CLAIMS, "computing-time", "chapter-times"):
+    for name in (*CLAIMS, "computing-time", "chapter-times", "paper-index"):
         app.add_directive(name, Table)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,73 @@
+"""`make pdf`: the built pages in print, one after the other, in `_build/book.pdf`; the laboratory as it stands."""
+
+import functools
+import http.server
+import io
+import shutil
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from book.make import pages
+from lib.files import replacing
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+PDF = pages.BUILD / "book.pdf"
+PAPER = {"format": "A4", "print_background": True, "margin": dict.fromkeys(("top", "bottom", "left", "right"), "18mm")}
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@contextmanager
+def served() -> Iterator[str]:
+    """The address of the built pages, on this machine alone."""
+    handler = functools.partial(_Quiet, directory=pages.HTML)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def write() -> None:
+    """Print every page of the table of contents into one file, replaced whole."""
+    from playwright.sync_api import sync_playwright
+    from pypdf import PdfWriter
+
+    book = PdfWriter()
+    with served() as address, sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=_browser(), args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(color_scheme="light")
+        for name in pages.contents():
+            page.goto(f"{address}/{name}.html", wait_until="load")
+            page.evaluate("document.querySelectorAll('details').forEach(part => part.open = false)")
+            book.append(io.BytesIO(page.pdf(**PAPER)), outline_item=page.title().partition(" — ")[0])
+        browser.close()
+    with replacing(PDF) as file:
+        book.write(file)
+
+
+def _browser() -> str:
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        raise ValueError(f"a browser must be installed to print the pages (apt install chromium), one of {BROWSERS}")
+    return found
+
+
+def main() -> int:
+    if not (pages.MADE_FROM.exists() and pages.MADE_FROM.read_text() == pages.inputs()) and pages.main():
+        return 1
+    try:
+        write()
+    except ValueError as error:
+        print(f"pdf: {error}", file=sys.stderr)
+        return 1
+    print(f"The book in print is at {PDF}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
