@@ -132,9 +132,9 @@ def empty(folder: Path) -> None:
 WRONG_FOLDERS = {
     "no domain": (lambda photo: photo.rename(photo.parent / "photos"), "photo is missing"),
     "other case": (lambda photo: (photo / "dog").rename(photo / "Dog"), "photo and .* share the classes Dog, dog;"),
-    "one more": (lambda photo: (photo / "cat").mkdir(), "photo and .* share the classes cat;"),
+    "one more": (lambda photo: shutil.copytree(photo / "dog", photo / "cat"), "photo and .* share the classes cat;"),
     "one less": (lambda photo: (photo / "dog").rename(photo.parent / "x"), "photo and .* share the classes dog;"),
-    "no image": (lambda photo: empty(photo / "house"), "photo/house has no image"),
+    "no image": (lambda photo: empty(photo / "house"), "photo and .* share the classes house;"),
     "no class": (lambda photo: [empty(domain) for domain in photo.parent.iterdir()], "art_painting has no folder of"),
 }
 

@@ -196,8 +196,7 @@ def test_unknown_name_is_refused_and_one_of_the_papers_for_parts_of_ones_own(mad
 def test_source_of_ones_own_parts_is_named_by_its_images_too_and_can_be_sent(made_parts, made):
     own = Pair("own", made_parts)
     assert own.lacks("/nowhere") is None and all(same(getattr(own.load(), s), getattr(made, s)) for s in SPLITS)
-    # What stored records of such a pair have.
-    assert own.configuration == {"experiment": "images", "dataset": "own", "images": "8d18dff192ca80df"}
+    assert own.configuration == {"experiment": "own pair", "dataset": "own", "images": "8d18dff192ca80df"}
     sent = pickle.loads(pickle.dumps(own))
     assert sent == own and hash(sent) == hash(own) and same(sent.load().train, made.train)
     upper, lower = made_parts

@@ -2,6 +2,7 @@ import gzip
 import hashlib
 import http.server
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from image_trees import write_birds, write_celeba, write_domains
 from images import marked, write_cifar_archive, write_cifar_folder, write_idx, write_mnist
 from PIL import Image
 from torchvision import datasets
@@ -73,7 +75,7 @@ def test_missing_files_are_named_with_the_command_that_gets_them(name, file, tmp
     message = refuses(MissingData, readers.read, name, "train", root=tmp_path, words=words)
     (tmp_path / file).mkdir(parents=True)
     refuses(MissingData, readers.read, name, "train", root=tmp_path, words=words)
-    (tmp_path / file).rmdir()
+    shutil.rmtree(tmp_path / Path(file).parts[0])
     monkeypatch.setenv("SAM_DATA_ROOT", str(tmp_path))  # a root that the environment gives is not said again
     refuses(MissingData, readers.read, name, "train", words=[message.removesuffix(f" --root {tmp_path}")])
 
@@ -157,15 +159,15 @@ def test_png_of_another_size_is_named(tmp_path, refuses):
     refuses(DataError, readers.read, "cifar10", "train", (0, 1), tmp_path, words=[path, "33 x 32 pixels"])
 
 
-@pytest.mark.parametrize("file", ["data_batch_1", "test_batch", "batches.meta"])
-def test_damaged_archive_file_is_named_and_never_replaced_by_the_folder(file, tmp_path, monkeypatch, refuses):
+@pytest.mark.parametrize("split, file", [("train", "data_batch_1"), ("test", "test_batch")])
+def test_damaged_archive_file_is_named_and_never_replaced_by_the_folder(split, file, tmp_path, monkeypatch, refuses):
     write_cifar_folder(tmp_path)
     write_cifar_archive(tmp_path, monkeypatch)
     path = tmp_path / "cifar-10-batches-py" / file
     damage(path, "cut")
-    refuses(DataError, readers.read, "cifar10", "train", (0, 1), tmp_path, match="checksum", words=[path])
+    refuses(DataError, readers.read, "cifar10", split, (0, 1), tmp_path, match="checksum", words=[path])
     path.unlink()
-    refuses(MissingData, readers.read, "cifar10", "train", (0, 1), tmp_path, words=[path])
+    refuses(MissingData, readers.read, "cifar10", split, (0, 1), tmp_path, words=[path])
 
 
 @pytest.mark.parametrize(
@@ -200,26 +202,6 @@ def test_error_is_shown_as_one_line_in_a_notebook():
     assert MissingData("x is missing")._render_traceback_() == ["MissingData: x is missing"]
 
 
-def test_folder_is_read_by_class_in_colour_and_in_one_size(tmp_path):
-    for kind, colour, size in (("b", (0, 200, 0), (32, 32)), ("a", (200, 0, 0), (50, 40))):
-        path = tmp_path / kind / f"{kind}.JPEG"
-        path.parent.mkdir()
-        Image.new("RGB", size, colour).save(path, quality=95)
-    (tmp_path / "a" / "notes.txt").write_text("no image")
-    labelled = readers.read_folder(tmp_path, side=16)
-    assert labelled.images.shape == (2, 3, 16, 16) and labelled.labels.tolist() == [0, 1]
-    assert labelled.images[0, 0].float().mean() > 190 > 60 > labelled.images[0, 1].float().mean()
-
-
-def test_folder_without_images_or_with_a_damaged_one_is_named(tmp_path, refuses):
-    for nowhere in (tmp_path / "nowhere", tmp_path):
-        refuses(DataError, readers.read_folder, nowhere, words=[f"{nowhere} must hold one folder of images a class"])
-    (tmp_path / "a").mkdir()
-    refuses(DataError, readers.read_folder, tmp_path, match="one folder of images a class")
-    (tmp_path / "a" / "cut.png").write_bytes(b"\x89PNG")
-    refuses(DataError, readers.read_folder, tmp_path, match="cut.png is not a whole image file")
-
-
 def test_state_tells_complete_reduced_damaged_and_missing_apart(tmp_path, monkeypatch):
     assert state("mnist", tmp_path)[0] == "missing"
     write_mnist(tmp_path)
@@ -238,7 +220,7 @@ def test_command_lists_every_set_and_fails_on_damage(tmp_path, capsys):
     write_mnist(tmp_path)
     assert main(["--root", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
-    assert all(name in shown for name in root.FOLDERS) and "reduced" in shown and "missing" in shown
+    assert all(name in shown for name in root.LAYOUTS) and "reduced" in shown and "missing" in shown
     damage(tmp_path / TRAIN_IMAGES, "cut")
     assert main(["--root", str(tmp_path)]) == 1
 
@@ -252,6 +234,58 @@ def test_command_runs_as_a_module(tmp_path):
         env={**os.environ, "SAM_DATA_ROOT": str(tmp_path)},
     )
     assert done.returncode == 0 and str(tmp_path) in done.stdout and not done.stderr
+
+
+@pytest.mark.parametrize("kind", ["missing", "a file", "a link to nowhere"])
+def test_a_data_root_that_is_none_is_a_failure_with_every_set_listed(kind, tmp_path, capsys):
+    where = tmp_path / "a root"
+    if kind == "a file":
+        where.write_text("")
+    elif kind != "missing":
+        where.symlink_to("nowhere")
+    assert main(["--root", str(where)]) == 1
+    shown = capsys.readouterr()
+    assert shown.err == f"the data root {where} must be a folder, and is none\n"
+    assert all(name in shown.out for name in root.LAYOUTS)
+    assert f"--download mnist --root '{where}'" in shown.out, "a command that a shell takes"
+
+
+@pytest.mark.skipif(os.name != "posix" or os.getuid() != 0, reason="only root can take rights away from another user")
+def test_folders_and_files_that_may_not_be_read_are_said_so_and_the_others_are_listed(tmp_path):
+    """Of every set one part is closed to a process that has given up its rights."""
+    write_mnist(tmp_path)
+    write_mnist(tmp_path, "FashionMNIST")
+    write_cifar_folder(tmp_path)
+    write_birds(tmp_path)
+    write_birds(tmp_path, "birds_on_scenes")
+    write_celeba(tmp_path)
+    for name in ("pacs", "vlcs"):
+        write_domains(tmp_path, name)
+    closed = {
+        "mnist": "MNIST/raw",
+        "fashion-mnist": "FashionMNIST/raw/train-labels-idx1-ubyte",
+        "cifar10": "cifar10/train/automobile",
+        "waterbirds": "waterbird_complete95_forest2water2",
+        "birds_on_scenes": "birds_on_scenes/000.Kind_0",
+        "celeba": "celeba/list_eval_partition.txt",
+        "pacs": "PACS/photo",
+        "vlcs": "VLCS/SUN09/dog",
+    }
+    for path in (tmp_path, *tmp_path.parents[:2]):
+        path.chmod(0o755)
+    for part in closed.values():
+        (tmp_path / part).chmod(0)
+    imports = "import encodings.utf_8_sig, os, sys\nfrom lib.data.__main__ import main\n"
+    drop = "os.setgroups([]); os.setgid(65534); os.setuid(65534)\nsys.exit(main(['--root', sys.argv[1]]))"
+    command = [sys.executable, "-c", imports + drop, tmp_path]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=Path(root.__file__).parents[2])
+    for part in closed.values():
+        (tmp_path / part).chmod(0o755)
+    assert run.returncode == 1 and not run.stderr
+    lines = {line.split()[0]: line for line in run.stdout.splitlines()}
+    assert "missing" in lines["office_home"]
+    for name in closed:
+        assert "damaged" in lines[name] and "ermission denied" in lines[name], lines[name]
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):

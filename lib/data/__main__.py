@@ -9,21 +9,21 @@ from lib.data import archives, cache, domains, groups, readers, root
 
 
 def state(name: str, where: root.Root = None, decode: bool = False) -> tuple[str, str]:
-    """(complete, reduced, damaged or missing; one line of detail) of the set of files `name` (one of root.FOLDERS).
+    """(complete, reduced, damaged or missing; one line of detail) of the set of files `name` (one of root.LAYOUTS).
 
     Tables are read, folders listed and every file looked for; natural images are decoded where `decode` is true,
     and the others always.
     """
-    if root.find(name, where) is None:
-        published = name not in root.UNPUBLISHED
-        return "missing", f"get it with: {root.command([name], where)}" if published else root.NO_ARCHIVE
     room = readers if name in readers.SETS else groups if name in groups.SETS else domains
     try:
+        if root.find(name, where) is None:
+            published = name not in root.UNPUBLISHED
+            return "missing", f"get it with: {root.command([name], where)}" if published else root.NO_ARCHIVE
         kind, detail, folder, files = room.describe(name, where)
         cache.fingerprint(name, folder, files)
         if decode:
             cache.check_images(name, folder, files)
-    except root.DataError as error:
+    except (root.DataError, OSError) as error:
         return "damaged", str(error)
     return kind, detail
 
@@ -33,9 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m lib.data", description="Which image data are there, whole, and how to get them."
     )
-    names = f"get these first: {', '.join(root.FOLDERS)}"
+    names = f"get these first: {', '.join(root.LAYOUTS)}"
     parser.add_argument("--root", type=Path, help="else SAM_DATA_ROOT, else data/ in the repository")
-    parser.add_argument("--download", nargs="+", choices=root.FOLDERS, default=[], metavar="NAME", help=names)
+    parser.add_argument("--download", nargs="+", choices=root.LAYOUTS, default=[], metavar="NAME", help=names)
     parser.add_argument("--decode", action="store_true", help="open every image, which takes minutes for large sets")
     options = parser.parse_args(arguments)
     failed = False
@@ -51,7 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(error, file=sys.stderr)
             failed = True
     print(f"data root: {root.data_root(options.root)}")
-    for name in root.FOLDERS:
+    if not root.data_root(options.root).is_dir():
+        print(f"the data root {root.data_root(options.root)} must be a folder, and is none", file=sys.stderr)
+        failed = True
+    for name in root.LAYOUTS:
         kind, detail = state(name, options.root, options.decode)
         failed = failed or kind == "damaged"
         print(f"{name:16} {kind:9} {detail}")

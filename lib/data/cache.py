@@ -74,9 +74,11 @@ def fingerprint(name: str, folder: Path, files: Sequence[str]) -> str:
     for file in files:
         try:
             found = os.stat(folder / file)
-        except OSError:
+        except FileNotFoundError:
             missing.append(file)
             continue
+        except OSError as error:
+            raise DataError(f"{name}: {folder / file} cannot be read ({error.strerror})") from error
         if not found.st_size:
             raise DataError(f"{name}: {folder / file} is empty")
         digest.update(f"\0{file}\0{found.st_size}\0{found.st_mtime_ns}".encode("utf-8", "surrogateescape"))

@@ -2,8 +2,8 @@
 
 Everything that is trained or measured on images takes this one value (`lib.trials.images`, `lib.measure`). A
 `Source` is what a trial carries in its place: a small frozen dataclass that can be sent to another process, names
-the data in a stored configuration, and loads them. The sources are `lib.data.pairs.Pair`, `lib.data.groups.Groups`
-and `lib.data.domains.Domains`; `lib.data.sources.named` finds those of the paper by name.
+the data in a stored configuration, and loads them. The sources are `lib.data.pairs.Pair`, `lib.data.groups.Groups`,
+`lib.data.domains.Domains` and, of your own files, `lib.data.own`; `lib.data.sources.named` finds those of the paper.
 """
 
 from __future__ import annotations
@@ -70,8 +70,9 @@ class Dataset:
 
     train, validation       what a net is trained on, and what its hyperparameters are chosen on
     test                    what its own answer is measured on
-    probe_train, probe_test balanced in all attributes (where there are two or more), for equation (1); no probe is
-                            trained on an image that the net was trained or chosen on
+    probe_train, probe_test balanced in all attributes (where there are two or more), for equation (1), or the first of
+                            them with more of some combinations, which then weigh less each; no probe is trained on an
+                            image that the net was trained or chosen on
     values                  of every attribute, in the order of `attributes`: the names of its values 0, 1, ...
     classes                 how many values the label has
     mean_pixel              float32 (3,), what is subtracted from inputs / 255; None: ImageNet's mean and deviation, and
@@ -128,6 +129,11 @@ class Source(Protocol):
 
     def lacks(self, root: Root = None) -> str | None:
         """In one line what is missing under the data root and how to get it; None: nothing."""
+
+
+def mean_pixel(images: Tensor) -> Tensor:
+    """The mean over uint8 images (n, 3, height, width) and their places, from 0 to 1: float32 (3,)."""
+    return (images.sum((0, 2, 3)).double() / (255 * images[:, 0].numel())).float()
 
 
 def rows_of_each(values: np.ndarray, count: int, rows: np.ndarray | None = None) -> list[np.ndarray]:

@@ -20,12 +20,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from lib import check
 from lib.data import cache
 from lib.data.dataset import Dataset, Split, rows_of_each
-from lib.data.root import DataError, Root, damaged, lacking, missing, need
+from lib.data.root import DataError, Root, class_images, damaged, lacking, missing, need
 
 ATTRIBUTE = "class"  # the one attribute
 VALIDATION_SHARE = 0.1  # of the training domains ("10% of the training dataset", Appendix F.2)
@@ -128,7 +127,7 @@ def _list(benchmark: str, root: Root) -> tuple[Path, pd.DataFrame, tuple[str, ..
     """The folder; its images by their names in it, with domain and label, numbers, in the order of these; the
     classes' names. What is no image, or hidden, is passed over.
 
-    Raises MissingData or DataError where a domain or a class is missing or empty, or classes differ.
+    Raises MissingData or DataError where a domain is missing or empty, or classes differ.
     """
     folder, rows = need(benchmark, root), []
     classes: tuple[str, ...] = ()
@@ -137,16 +136,13 @@ def _list(benchmark: str, root: Root) -> tuple[Path, pd.DataFrame, tuple[str, ..
         place = next(filter(Path.is_dir, places), None)
         if place is None:
             raise missing(benchmark, places[0], root)
-        found = tuple(sorted(path.name for path in place.glob("[!.]*") if path.is_dir()))
-        classes = classes or found
+        found = class_images(place)
+        classes = classes or tuple(found)
         if odd := sorted(set(found) ^ set(classes)):
             problem = f"and the domains before it do not share the classes {', '.join(odd)}"
             raise damaged(benchmark, place, problem, root)
         if not found:
-            raise damaged(benchmark, place, "has no folder of a class", root)
-        for label, kind in enumerate(found):
-            images = sorted(p.name for p in (place / kind).glob("[!.]*") if p.suffix.lower() in IMG_EXTENSIONS)
-            if not images:
-                raise damaged(benchmark, place / kind, "has no image", root)
-            rows += [(f"{place.name}/{kind}/{image}", number, label) for image in images]
+            raise damaged(benchmark, place, "has no folder of images of a class", root)
+        for label, (kind, images) in enumerate(found.items()):
+            rows += [(f"{place.name}/{kind}/{image.name}", number, label) for image in images]
     return folder, pd.DataFrame(rows, columns=["file", "domain", "label"]).set_index("file"), classes

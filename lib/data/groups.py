@@ -11,20 +11,21 @@ Validation and test have other shares of the groups than training; their errors 
 training (`lib.measure.weighted_mean`), as in Sagawa et al. (2020) and Kirichenko et al. (2023).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
+from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from lib import check
 from lib.data import cache, tables
-from lib.data.dataset import Dataset, Split, rows_of_each
+from lib.data.dataset import Dataset, Split, mean_pixel, rows_of_each
 from lib.data.root import DataError, Root, lacking
 
 GROUPS = 4
@@ -88,36 +89,60 @@ class Groups:
         values: dict[str, tuple[str, ...]] = dict(
             ATTRIBUTES.get(column, (column, (f"not {column}", column))) for column in columns
         )
-        group, counts = _groups(table, columns)
-        # Half of the rarest group's validation images train probes, and at least one stays.
-        for split, found, least in zip(SPLIT_NAMES, counts, (1, 2, 1), strict=True):
-            if few := [", ".join(kind) for kind, count in zip(product(*values.values()), found) if count < least]:
-                problem = f"the {split} images must have {least} or more of every group, and lack: {'; '.join(few)}"
-                raise DataError(f"{self.name}: {problem}")
-        images = cache.decoded(self.dataset, folder, list(table.index), size)
-        attributes = {
-            name: torch.from_numpy(table[column].to_numpy(copy=True)) for name, column in zip(values, columns)
-        }
-        everything = Split(images, next(iter(attributes.values())), attributes)
-        weights = torch.from_numpy(counts[0] / counts[0].sum())
-        splits = [everything.take(rows) for rows in places(table["split"].to_numpy(), group, seed).values()]
-        train, validation, test, probe_train, probe_test = splits
-        return Dataset(self.name, values, 2, train, validation, test, probe_train, probe_test, group_weights=weights)
+        codes = {name: table[column].to_numpy(copy=True) for name, column in zip(values, columns)}
+        images = partial(cache.decoded, self.dataset, folder, list(table.index), size)
+        return with_groups(self.name, values, codes, table["split"].to_numpy(), images, seed)
 
     def lacks(self, root: Root = None) -> str | None:
         """See `Source`."""
         return lacking([self.dataset], root)
 
 
-def places(split: np.ndarray, group: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+def with_groups(
+    name: str,
+    values: dict[str, tuple[str, ...]],
+    codes: Mapping[str, np.ndarray],
+    split: np.ndarray,
+    images: Callable[[], Tensor],
+    seed: int,
+    pooled: bool = False,
+    natural: bool = True,
+) -> Dataset:
+    """The data set of n `images` whose attributes have the `values`, by their `codes` int64 (n,), and which belong to
+    the `split` (n,) 0, 1 or 2; the label is the first attribute.
+
+    pooled: the images that train the probes are half of the validation images of every group, to be weighted, and not
+    as many of each as of the rarest. natural: with no mean pixel, see `Dataset`. Raises DataError where a split has too
+    few images of a group.
+    """
+    sizes = tuple(map(len, values.values()))
+    group, count = np.ravel_multi_index([codes[name] for name in values], sizes), int(np.prod(sizes))
+    counts = np.bincount(split * count + group, minlength=tables.SPLITS * count).reshape(tables.SPLITS, count)
+    # Half of the rarest group's validation images train probes, and at least one stays.
+    for part, found, least in zip(SPLIT_NAMES, counts, (1, 4 if pooled else 2, 1), strict=True):
+        if few := [", ".join(kind) for kind, images_of in zip(product(*values.values()), found) if images_of < least]:
+            problem = f"the {part} images must have {least} or more of every group, and lack: {'; '.join(few)}"
+            raise DataError(f"{name}: {problem}")
+    attributes = {name: torch.from_numpy(codes[name]) for name in values}
+    everything = Split(images(), next(iter(attributes.values())), attributes)
+    splits = {part: everything.take(rows) for part, rows in places(split, group, seed, count, pooled).items()}
+    mean = None if natural else mean_pixel(splits["train"].images)
+    shares = torch.from_numpy(counts[0] / counts[0].sum())
+    return Dataset(name, values, sizes[0], mean_pixel=mean, group_weights=shares, **splits)
+
+
+def places(
+    split: np.ndarray, group: np.ndarray, seed: int, count: int = GROUPS, pooled: bool = False
+) -> dict[str, np.ndarray]:
     """Which images, of official `split` (n,) and `group` (n,), serve where in a Dataset (see above)."""
     train, validation, test = rows_of_each(split, tables.SPLITS)
-    probes = [
-        _balanced(rows_of_each(group, GROUPS, rows), part, random)
-        for rows, part, random in zip((validation, test), (2, 1), np.random.default_rng(seed).spawn(2))
-    ]
-    kept = np.setdiff1d(validation, probes[0])
-    return {"train": train, "validation": kept, "test": test, "probe_train": probes[0], "probe_test": probes[1]}
+    of_validation, of_test = (rows_of_each(group, count, rows) for rows in (validation, test))
+    for_probes, for_tests = np.random.default_rng(seed).spawn(2)
+    halves = [len(rows) // 2 for rows in of_validation]
+    probe_train = _drawn(of_validation, halves if pooled else [min(halves)] * count, for_probes)
+    probe_test = _drawn(of_test, [min(map(len, of_test))] * count, for_tests)
+    kept = np.setdiff1d(validation, probe_train)
+    return {"train": train, "validation": kept, "test": test, "probe_train": probe_train, "probe_test": probe_test}
 
 
 def describe(name: str, root: Root = None) -> tuple[str, str, Path, Sequence[str]]:
@@ -126,12 +151,12 @@ def describe(name: str, root: Root = None) -> tuple[str, str, Path, Sequence[str
     Raises MissingData or DataError as `tables.read`.
     """
     folder, table = tables.read(name, SETS[name], root)
-    _, counts = _groups(table, SETS[name])
+    group = table["split"] * GROUPS + 2 * table[SETS[name][0]] + table[SETS[name][1]]
+    counts = np.bincount(group, minlength=tables.SPLITS * GROUPS).reshape(tables.SPLITS, GROUPS)
     official = np.array(COUNTS[name])
     detail = ", ".join(f"{count:,} {split}" for count, split in zip(counts.sum(1), SPLIT_NAMES)) + " images"
-    found = (path for path in folder.rglob("[!.]*") if path.suffix.lower() in IMG_EXTENSIONS)
-    names = set(table.index)
-    if others := sum(path.relative_to(folder).as_posix() not in names for path in found):
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS}
+    if others := sum(not name.startswith(".") and "/." not in name for name in found - set(table.index)):
         detail += f"; {others:,} more that no table names"
     kind = "complete" if (counts == official).all() else "reduced"
     if kind == "reduced" and (counts.sum(1) == official.sum(1)).all():
@@ -139,14 +164,8 @@ def describe(name: str, root: Root = None) -> tuple[str, str, Path, Sequence[str
     return kind, detail, folder, list(table.index)
 
 
-def _groups(table: pd.DataFrame, columns: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """The group of each image (n,), and the number of images of each split and group (3, 4)."""
-    group = (2 * table[columns[0]] + table[columns[1]]).to_numpy()
-    counts = np.bincount(GROUPS * table["split"].to_numpy() + group, minlength=tables.SPLITS * GROUPS)
-    return group, counts.reshape(tables.SPLITS, GROUPS)
-
-
-def _balanced(rows: Sequence[np.ndarray], part: int, random: np.random.Generator) -> np.ndarray:
-    """Shuffled rows: of each group equally many, the rarest group's number divided by `part`."""
-    count = min(map(len, rows)) // part
-    return random.permutation(np.concatenate([random.permutation(of_group)[:count] for of_group in rows]))
+def _drawn(rows: Sequence[np.ndarray], counts: Sequence[int], random: np.random.Generator) -> np.ndarray:
+    """Shuffled rows: of each group as many as `counts` says."""
+    return random.permutation(
+        np.concatenate([random.permutation(of_group)[:count] for of_group, count in zip(rows, counts)])
+    )

@@ -7,10 +7,12 @@ images of each class are split in half: one half is paired in every combination 
 combination (``probe_test``).
 """
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -19,8 +21,8 @@ from torch.nn.functional import pad
 
 from lib import check
 from lib.data import readers
-from lib.data.dataset import Dataset, Split, rows_of_each
-from lib.data.root import Root, lacking
+from lib.data.dataset import Dataset, Split, mean_pixel, rows_of_each
+from lib.data.root import DataError, Root, lacking
 
 SIDE = 32  # pixels: the side of the square that each of the two images is padded to
 VALIDATION_SHARE = 0.1  # "a random 90/10 split of the training set" (Appendix B)
@@ -41,17 +43,34 @@ class Part:
     test: Split
     values: tuple[str, ...] = ()
 
+    def read(self, root: Root = None) -> Part:
+        """Itself: what `lib.data.own.Files` give where they are read."""
+        return self
+
+    def lacks(self, root: Root = None) -> str | None:
+        """See `Source`."""
+        return None
+
+
+class Readable(Protocol):
+    """What gives a part: a `Part`, or `lib.data.own.Files`."""
+
+    def read(self, root: Root = None) -> Part: ...
+
+    def lacks(self, root: Root = None) -> str | None: ...
+
 
 @dataclass(frozen=True)
 class Pair:
-    """The source of a paired set: one of PAIRED_SETS, or two parts of your own that have the same classes.
+    """The source of a paired set: one of PAIRED_SETS, or two parts of your own, whose classes go together by their
+    names, or in their order where all names differ.
 
     Raises ValueError on an unknown name, one of the paper's given to parts of your own, or parts that cannot be
-    paired (see `pair`).
+    paired (see `pair`), and DataError where files of your own cannot be read.
     """
 
     name: str
-    parts: tuple[Part, Part] | None = field(default=None, compare=False, repr=False)
+    parts: tuple[Readable, Readable] | None = field(default=None, compare=False, repr=False)
     images: str | None = field(default=None, init=False)  # a hash of the parts' images and labels
 
     def __post_init__(self) -> None:
@@ -60,34 +79,67 @@ class Pair:
             return
         if self.name in PAIRED_SETS:
             raise ValueError(f"name must be none of {', '.join(PAIRED_SETS)}, not {self.name!r}")
-        pair(self.name, *self.parts)
-        digest = hashlib.sha256()
-        for part in self.parts:
-            for split in (part.train, part.test):
-                digest.update(split.images.numpy().tobytes() + split.labels.numpy().tobytes())
-        object.__setattr__(self, "images", digest.hexdigest()[:16])
+        parts = self._read()
+        pair(self.name, *parts)
+        object.__setattr__(self, "images", _fingerprint(parts).split()[-1])
 
     @property
     def configuration(self) -> dict[str, Any]:
         """See `Source`; parts of your own are named by their images too."""
-        own = {} if self.images is None else {"images": self.images}
-        return {"experiment": "images", "dataset": self.name, **own}
+        own = {"experiment": "images"} if self.images is None else {"experiment": "own pair", "images": self.images}
+        return {"dataset": self.name, **own}
 
     def load(self, seed: int = 0, size: int | None = None, root: Root = None) -> Dataset:
         """See `Source`; the images keep their size."""
         check.whole("seed", seed)
+        parts = self._read(root)
+        if self.images is not None and self.images != (found := _fingerprint(parts).split()[-1]):
+            problem = f"the images have the hash {found}, not {self.images}"
+            raise DataError(f"{self.name}: {problem}, as when the trial was made; make it anew")
+        return pair(self.name, *parts, seed)
+
+    def _read(self, root: Root = None) -> tuple[Part, Part]:
         if self.parts is not None:
-            return pair(self.name, *self.parts, seed)
+            first, second = (part.read(root) for part in self.parts)
+            return first, _in_order_of(first, second)
         *sides, classes = PAIRED_SETS[self.name]
         parts = []
         for attribute, files in sides:
             train, test = (readers.read(files, split, range(classes), root) for split in readers.SPLITS)
             parts.append(Part(attribute, train, test, readers.CLASSES[files][:classes]))
-        return pair(self.name, parts[0], parts[1], seed)
+        return parts[0], parts[1]
 
     def lacks(self, root: Root = None) -> str | None:
         """See `Source`."""
-        return None if self.parts is not None else lacking([files for _, files in PAIRED_SETS[self.name][:2]], root)
+        if self.parts is None:
+            return lacking([files for _, files in PAIRED_SETS[self.name][:2]], root)
+        return next(filter(None, (part.lacks(root) for part in self.parts)), None)
+
+
+def _fingerprint(parts: tuple[Part, Part]) -> str:
+    digest, splits = hashlib.sha256(), [split for part in parts for split in (part.train, part.test)]
+    for split in splits:
+        digest.update(split.images.numpy().tobytes() + split.labels.numpy().tobytes())
+    return f"{sum(map(len, splits))} images {digest.hexdigest()[:16]}"
+
+
+def _in_order_of(first: Part, second: Part) -> Part:
+    """The second part, its classes in the first one's order where both have the same names. Names that are all
+    different go together as they stand. Raises DataError for others, such as ant and Bee against ant and bee."""
+    if not first.values or not second.values or first.values == second.values:
+        return second
+    sides = f"{first.attribute} and {second.attribute}"
+    if len(first.values) != len(second.values):
+        counts = f"{len(first.values)} and {len(second.values)} classes"
+        raise DataError(f"{sides} must have equally many classes, not {counts}: choose some of them")
+    if set(first.values) == set(second.values):
+        place = torch.tensor([first.values.index(name) for name in second.values])
+        train, test = (Split.of(part.images, place[part.labels]) for part in (second.train, second.test))
+        return Part(second.attribute, train, test, first.values)
+    if {name.casefold() for name in first.values} & {name.casefold() for name in second.values}:
+        odd = ", ".join(sorted(set(first.values) ^ set(second.values)))
+        raise DataError(f"{sides} must have classes of the same names or of none in common, and differ in {odd}")
+    return second
 
 
 def pair(name: str, first: Part, second: Part, seed: int = 0) -> Dataset:
@@ -125,7 +177,7 @@ def pair(name: str, first: Part, second: Part, seed: int = 0) -> Dataset:
         test=_stack(parts, "test", test),
         probe_train=_stack(parts, "test", _balanced(probed, probe_random)),
         probe_test=_stack(parts, "test", _balanced(tested, test_random)),
-        mean_pixel=(stacked.images.sum((0, 2, 3)).double() / (255 * stacked.images[:, 0].numel())).float(),
+        mean_pixel=mean_pixel(stacked.images),
     )
 
 

@@ -1,24 +1,38 @@
-"""MNIST, Fashion-MNIST and CIFAR-10, read, checked and downloaded with torchvision; and image folders of your own.
+"""MNIST, Fashion-MNIST and CIFAR-10, read, checked and downloaded.
 
-Files of full length are checked by checksum; shorter ones that are whole in themselves are taken as a reduced set.
+Files of full length are checked by checksum; shorter ones that are whole in themselves are taken as a reduced set. They
+are read unpacked, packed as they were published (.gz, .tar.gz), and CIFAR-10 as one folder of images a class too.
 """
 
+import gzip
+import hashlib
 import os
+import pickle
 import socket
+import tarfile
 import tempfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 from torchvision import datasets
-from torchvision.datasets.mnist import read_image_file, read_label_file
-from torchvision.datasets.utils import check_integrity
 
 from lib import check
 from lib.data.dataset import Split
-from lib.data.root import FOLDERS, TIMEOUT, DataError, Root, damaged, data_root, missing, need, rgb_image
+from lib.data.root import (
+    CIFAR,
+    LAYOUTS,
+    TIMEOUT,
+    DataError,
+    Root,
+    class_images,
+    damaged,
+    data_root,
+    missing,
+    need,
+    rgb_image,
+)
 
 SPLITS = ("train", "test")
 SETS = {"mnist": datasets.MNIST, "fashion-mnist": datasets.FashionMNIST, "cifar10": datasets.CIFAR10}
@@ -44,13 +58,14 @@ IDX_CHECKSUMS = {
         "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
     },
 }
+Images = tuple[np.ndarray, np.ndarray]  # uint8 (n, 1 or 3, height, width), and labels 0 to 9 (n,)
 
 
 def read(name: str, split: str, classes: Sequence[int] | None = None, root: Root = None) -> Split:
     """The images of `classes` (numbers 0 to 9; all ten where None) in one official split of a set.
 
     `name` is one of SETS and `split` one of SPLITS. Labels are positions in `classes`; images have one channel or
-    three. CIFAR-10 comes in the order of its pixel values, so that both of its layouts give the same tensors.
+    three. CIFAR-10 comes in the order of its pixel values, so that all of its layouts give the same tensors.
 
     Raises MissingData or DataError, in one line that names the file, and ValueError on a wrong argument.
     """
@@ -60,34 +75,20 @@ def read(name: str, split: str, classes: Sequence[int] | None = None, root: Root
     if not classes or len(set(classes)) < len(classes) or not set(classes) <= set(range(10)):
         raise ValueError(f"classes must be distinct numbers from 0 to 9, not {classes}")
     folder = need(name, root)
-    reader = _read_idx if name != "cifar10" else _read_cifar_folder if folder.name == "cifar10" else _read_cifar
-    images, labels = reader(name, split, classes, folder, root)
-    position = torch.full((10,), -1)
-    position[list(classes)] = torch.arange(len(classes))
+    if name != "cifar10":
+        images, labels = _read_idx(name, split, folder, root)
+    elif (folder / split).is_dir():
+        images, labels = _read_cifar_folder(folder / split, classes, root)
+    else:
+        images, labels = _read_cifar(split, folder, root)
+    position = np.full(10, -1)
+    position[list(classes)] = np.arange(len(classes))
     wanted = position[labels] >= 0
     images, labels = images[wanted], position[labels[wanted]]
     if name == "cifar10":
-        pixels = images.flatten(1).numpy()
-        order = sorted(range(len(pixels)), key=lambda index: (pixels[index].tobytes(), int(labels[index])))
+        order = sorted(range(len(images)), key=lambda index: (images[index].tobytes(), labels[index]))
         images, labels = images[order], labels[order]
     return Split.of(images, labels)
-
-
-def read_folder(folder: Path | str, side: int = 32) -> Split:
-    """Images of your own: one folder a class under `folder`, classes 0, 1, ... in the order of their names;
-    every image in colour, scaled to `side` by `side` pixels where it has another size.
-
-    Raises DataError, in one line, where there is no such folder, no image of a class, or a file is no image.
-    """
-
-    def load(path: str) -> np.ndarray:
-        return np.asarray(rgb_image(path, DataError(f"{path} is not a whole image file")).resize((side, side)))
-
-    try:
-        images, labels = zip(*datasets.ImageFolder(folder, loader=load))
-    except FileNotFoundError as error:
-        raise DataError(f"{folder} must hold one folder of images a class ({error})") from error
-    return Split.of(np.stack(images).transpose(0, 3, 1, 2), np.array(labels))
 
 
 def download(name: str, root: Root = None) -> None:
@@ -97,7 +98,7 @@ def download(name: str, root: Root = None) -> None:
     Raises DataError where a file cannot be had.
     """
     dataset, root = SETS[check.choice("name", name, SETS)], data_root(root)
-    folder = FOLDERS[name][0]
+    folder = next(iter(LAYOUTS[name]))
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(TIMEOUT)
     try:
@@ -124,7 +125,7 @@ def describe(name: str, root: Root = None) -> tuple[str, str, Path, Sequence[str
     """
     folder, counts, classes = need(name, root), [], list(range(10))
     for split in SPLITS:
-        if folder.name == "cifar10":  # it may hold only some of the classes, but one at least
+        if name == "cifar10" and (folder / split).is_dir():  # it may hold only some of the classes, but one at least
             there = [(folder / split / kind).is_dir() for kind in CIFAR_CLASSES]
             classes = [label for label in range(10) if there[label]] or [0]
         counts.append(len(read(name, split, classes, root)))
@@ -133,59 +134,67 @@ def describe(name: str, root: Root = None) -> tuple[str, str, Path, Sequence[str
     return "complete" if tuple(counts) == COUNTS[name] else "reduced", detail, folder, ()
 
 
-# Each reader gives images uint8 (n, 1 or 3, height, width) and labels int64 (n,), of `classes` at least.
+def _content(name: str, path: Path, root: Root) -> bytes:
+    """A file as it lies there, packed, or in CIFAR-10's archive."""
+    packed, archive = path.with_name(f"{path.name}.gz"), path.with_name(CIFAR)
+    try:
+        if path.exists():
+            return path.read_bytes()
+        if packed.exists():
+            return gzip.decompress(packed.read_bytes())
+        if name == "cifar10" and archive.exists():
+            with tarfile.open(archive) as file:
+                return file.extractfile(f"{datasets.CIFAR10.base_folder}/{path.name}").read()  # type: ignore[union-attr]
+    except (OSError, EOFError, KeyError, zlib.error, tarfile.TarError, AttributeError) as error:
+        found = next(filter(Path.exists, (path, packed, archive)))
+        raise damaged(name, found, f"cannot be read ({' '.join(str(error).split())})", root) from error
+    raise missing(name, path, root)
 
 
-def _read_idx(name: str, split: str, classes: Sequence[int], folder: Path, root: Root) -> tuple[Tensor, Tensor]:
-    tensors = []
+def _read_idx(name: str, split: str, folder: Path, root: Root) -> Images:
+    arrays = []
     files = [file for file in IDX_CHECKSUMS[name] if file.startswith({"train": "train", "test": "t10k"}[split])]
-    for file, reader, item in zip(files, (read_image_file, read_label_file), ((28, 28), ())):
-        path = folder / file
-        if not path.exists():
-            raise missing(name, path, root)
-        try:
-            tensor = reader(path)
-        except Exception as error:  # by kind of damage, from AssertionError to ValueError
-            raise damaged(name, path, f"is no whole idx file ({type(error).__name__})", root) from error
-        if tensor.shape[1:] != item:
+    for file, item in zip(files, ((28, 28), ())):
+        path, content = folder / file, _content(name, folder / file, root)
+        shape = np.frombuffer(content[4:], ">u4", min(1 + len(item), len(content) // 4 - 1)).tolist()
+        head = 8 + 4 * len(item)
+        if content[:4] != bytes([0, 0, 8, 1 + len(item)]) or len(content) - head != np.prod(shape, dtype=int):
+            raise damaged(name, path, "is no whole idx file", root)
+        if tuple(shape[1:]) != item:
             raise damaged(name, path, f"is not an idx file of items of shape {item}", root)
         # A shorter file can be no official one, and is the owner's choice.
-        full = len(tensor) >= COUNTS[name][SPLITS.index(split)]
-        if full and not check_integrity(path, IDX_CHECKSUMS[name][file]):
+        full = shape[0] >= COUNTS[name][SPLITS.index(split)]
+        if full and hashlib.md5(content).hexdigest() != IDX_CHECKSUMS[name][file]:
             raise damaged(name, path, "has the wrong content (checksum)", root)
-        tensors.append(tensor)
-    images, labels = tensors
+        arrays.append(np.frombuffer(content, np.uint8, offset=head).reshape(shape))
+    images, labels = arrays
     if len(images) != len(labels) or (labels > 9).any():
         raise damaged(name, path, f"does not hold {len(images):,} labels from 0 to 9, one an image", root)
-    return images[:, None], labels
+    return images[:, None], labels.astype(int)
 
 
-def _read_cifar(name: str, split: str, classes: Sequence[int], folder: Path, root: Root) -> tuple[Tensor, Tensor]:
-    cifar = datasets.CIFAR10
-    try:
-        archive = cifar(folder.parent, train=split == "train")
-    except RuntimeError as error:
-        for file, checksum in (*cifar.train_list, *cifar.test_list, (cifar.meta["filename"], cifar.meta["md5"])):
-            if not (folder / file).is_file():
-                raise missing(name, folder / file, root) from error
-            if not check_integrity(folder / file, checksum):
-                raise damaged(name, folder / file, "has the wrong content (checksum)", root) from error
-        raise
-    return torch.from_numpy(archive.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(archive.targets)
+def _read_cifar(split: str, folder: Path, root: Root) -> Images:
+    cifar, parts = datasets.CIFAR10, []
+    for file, checksum in cifar.train_list if split == "train" else cifar.test_list:
+        content = _content("cifar10", folder / file, root)
+        if hashlib.md5(content).hexdigest() != checksum:  # before anything in it is executed
+            raise damaged("cifar10", folder / file, "has the wrong content (checksum)", root)
+        parts.append(pickle.loads(content, encoding="latin1"))
+    return np.concatenate([part["data"] for part in parts]).reshape(-1, 3, 32, 32), np.concatenate(
+        [part["labels"] for part in parts]
+    )
 
 
-def _read_cifar_folder(
-    name: str, split: str, classes: Sequence[int], folder: Path, root: Root
-) -> tuple[Tensor, Tensor]:
-    images, labels = [], []
+def _read_cifar_folder(folder: Path, classes: Sequence[int], root: Root) -> Images:
+    found, images, labels = class_images(folder), [], []
     for label in classes:
-        paths = list((folder / split / CIFAR_CLASSES[label]).glob("*.png"))
+        paths = found.get(CIFAR_CLASSES[label], [])
         if not paths:
-            raise missing(name, folder / split / CIFAR_CLASSES[label] / "*.png", root)
+            raise missing("cifar10", folder / CIFAR_CLASSES[label] / "*.png", root)
         for path in paths:
-            image = rgb_image(path, damaged(name, path, "is not a whole image file", root))
+            image = rgb_image(path, damaged("cifar10", path, "is not a whole image file", root))
             if image.size != (32, 32):
-                raise damaged(name, path, "has {} x {} pixels, not 32 x 32".format(*image.size), root)
+                raise damaged("cifar10", path, "has {} x {} pixels, not 32 x 32".format(*image.size), root)
             images.append(np.asarray(image))
         labels += [label] * len(paths)
-    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(), torch.tensor(labels)
+    return np.stack(images).transpose(0, 3, 1, 2), np.array(labels)

@@ -4,30 +4,44 @@ The data root is the environment variable ``SAM_DATA_ROOT``, else ``data/`` in t
 """
 
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+import numpy as np
 from PIL import Image
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from lib import check
 
 Root: TypeAlias = Path | str | None  # of the data; None: see `data_root`
 
-# Of each set of files, where it may lie under the data root; the folder that wins comes first.
-FOLDERS = {
-    "mnist": ("MNIST/raw",),  # torchvision's, as the next
-    "fashion-mnist": ("FashionMNIST/raw",),
-    "cifar10": (
-        "cifar-10-batches-py",
-        "cifar10",
-    ),  # torchvision's; {train,test}/{airplane,...}/*.png, maybe some classes
-    "waterbirds": ("waterbird_complete95_forest2water2", "waterbirds_v1.0"),  # the authors'; WILDS's
-    "celeba": ("celeba", "celeba-dataset"),  # torchvision's; Kaggle's
-    "birds_on_scenes": ("birds_on_scenes",),  # a stand-in for Waterbirds in its layout, not published
-    "pacs": ("PACS",),  # DomainBed's, as the next two
-    "vlcs": ("VLCS",),
-    "office_home": ("office_home",),
+BIRDS, CIFAR = "waterbird_complete95_forest2water2", "cifar-10-python.tar.gz"  # as the authors call them
+IDX, TABLE, DOMAINS = "train-*-ubyte*", "metadata.csv", "*/*/[!.]*.*"
+# Of each set of files the layouts that are read: folders under the data root, and a file that one has where it is
+# usable. The first usable one wins; where none is, the first that is there is damaged. Those of torchvision, of the
+# authors and of DomainBed come first, and new files go there; then WILDS, Kaggle, group_DRO, Dassl, official drives.
+LAYOUTS: dict[str, dict[str, str]] = {
+    "mnist": dict.fromkeys(("MNIST/raw", "MNIST/MNIST/raw", "MNIST", "mnist"), IDX),
+    "fashion-mnist": dict.fromkeys(("FashionMNIST/raw", "FashionMNIST/FashionMNIST/raw", "FashionMNIST"), IDX),
+    "cifar10": {
+        "cifar-10-batches-py": "*_batch*",
+        "cifar10": "t*/*/*.png",  # {train,test}/{airplane,...}, maybe some of the classes
+        **dict.fromkeys(("cifar10/cifar-10-batches-py", "CIFAR10/cifar-10-batches-py"), "*_batch*"),
+        **dict.fromkeys((".", "cifar10/.", "CIFAR10"), CIFAR),  # not unpacked
+    },
+    "waterbirds": dict.fromkeys(
+        (BIRDS, "waterbirds_v1.0", f"cub/data/{BIRDS}", f"{BIRDS}/{BIRDS}", "waterbirds"), TABLE
+    ),
+    "celeba": {
+        **dict.fromkeys(("celeba", "celeba-dataset", "celebA_v1.0", "celebA/data", "archive"), "list_attr_celeba.*"),
+        **dict.fromkeys(("CelebA", "celebA", "celeba/."), "*/list_attr_celeba.*"),  # Anno, Eval, Img
+    },
+    "birds_on_scenes": {"birds_on_scenes": TABLE},  # a stand-in for Waterbirds in its layout, not published
+    "pacs": dict.fromkeys(("PACS", "pacs", "PACS/kfold", "PACS/images", "pacs/images", "kfold"), DOMAINS),
+    "vlcs": dict.fromkeys(("VLCS", "vlcs", "VLCS/VLCS"), DOMAINS),
+    "office_home": dict.fromkeys(("office_home", "OfficeHomeDataset_10072016", "OfficeHome"), DOMAINS),
 }
 TIMEOUT = 60  # seconds of a download without a byte
 UNPUBLISHED = ("birds_on_scenes",)
@@ -51,17 +65,49 @@ def data_root(root: Root = None) -> Path:
 
 
 def find(name: str, root: Root = None) -> Path | None:
-    """The folder of the set of files `name` (one of FOLDERS), whole or damaged; None where there is none."""
-    folders = FOLDERS[check.choice("name", name, FOLDERS)]
-    return next(filter(Path.is_dir, (data_root(root) / folder for folder in folders)), None)
+    """The folder of the set of files `name` (one of LAYOUTS), whole or damaged; None where there is none."""
+    layouts = LAYOUTS[check.choice("name", name, LAYOUTS)].items()
+    there = [(data_root(root) / folder, mark) for folder, mark in layouts]
+    usable = (folder for folder, mark in there if any(True for _ in folder.glob(mark)))
+    try:
+        return next(usable, None) or next((folder for folder, mark in there if mark != CIFAR and folder.is_dir()), None)
+    except OSError as error:  # a folder that may not be entered
+        raise DataError(f"{name}: {error.filename} cannot be read ({error.strerror})") from error
 
 
 def need(name: str, root: Root = None) -> Path:
     """The same folder; raises MissingData where there is none."""
     folder = find(name, root)
     if folder is None:
-        raise missing(name, data_root(root) / FOLDERS[name][0], root)
+        raise missing(name, data_root(root) / next(iter(LAYOUTS[name])), root)
     return folder
+
+
+def entries(folder: Path) -> list[Path]:
+    """What lies in a folder, by name, without what is hidden (``.DS_Store``, ``._x.png``, ``.ipynb_checkpoints``).
+
+    Raises DataError, in one line, where it cannot be read.
+    """
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read as a folder ({error.strerror})") from error
+
+
+def class_images(folder: Path) -> dict[str, list[Path]]:
+    """The image files in each folder below, by the folder's name; hidden ones, and folders without images, are passed
+    over."""
+    found = {
+        kind.name: [path for path in entries(kind) if path.suffix.lower() in IMG_EXTENSIONS]
+        for kind in entries(folder)
+        if kind.is_dir()
+    }
+    return {name: paths for name, paths in found.items() if paths}
+
+
+def listed(names: Sequence[str], most: int = 6) -> str:
+    """Some of `names`, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "") or "nothing"
 
 
 def lacking(names: Sequence[str], root: Root = None) -> str | None:
@@ -82,14 +128,16 @@ def lacking(names: Sequence[str], root: Root = None) -> str | None:
 
 def command(names: Sequence[str], root: Root = None) -> str:
     """The command that gets the sets of files `names`."""
-    elsewhere = "" if data_root(root) == data_root() else f" --root {root}"
+    elsewhere = "" if data_root(root) == data_root() else f" --root {shlex.quote(str(root))}"
     return f"python -m lib.data --download {' '.join(names)}{elsewhere}"
 
 
 def missing(name: str, path: Path, root: Root = None) -> MissingData:
     """The error of a file that is not there."""
     otherwise = "" if name in UNPUBLISHED else f", or get it with: {command([name], root)}"
-    return MissingData(f"{name}: {path} is missing; set SAM_DATA_ROOT to the folder of the data sets{otherwise}")
+    near = next((folder for folder in path.parents if folder.is_dir()), None)
+    lies = "" if near is None else f" ({near} holds {listed([entry.name for entry in entries(near)])})"
+    return MissingData(f"{name}: {path} is missing{lies}; set SAM_DATA_ROOT to the folder of the data sets{otherwise}")
 
 
 def damaged(name: str, path: Path, problem: str, root: Root = None) -> DataError:
@@ -99,9 +147,14 @@ def damaged(name: str, path: Path, problem: str, root: Root = None) -> DataError
 
 
 def rgb_image(path: Path | str, damage: DataError) -> Image.Image:
-    """The image in colour. Raises `damage` where the file is not a whole image."""
+    """The image in colour; of 16 bits a pixel the upper 8. Raises `damage` where the file is not a whole image, and
+    another DataError where it cannot be read at all."""
     try:
         with Image.open(path) as file:
+            if file.mode.startswith("I"):  # Pillow would make 255 of all from there up
+                return Image.fromarray((np.asarray(file).clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")
             return file.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # by kind of damage
+        if isinstance(error, OSError) and error.errno is not None:
+            raise DataError(f"{path} cannot be read ({error.strerror})") from error
         raise damage from error

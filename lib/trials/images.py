@@ -32,6 +32,7 @@ from lib.trials import trial as trials
 from lib.trials.trial import Place, Trial
 
 PROTOCOL = 1  # raised when the same configuration comes to mean something else (splits, net, crops, probe)
+OWN_PROTOCOL = 2  # of data of your own: the grid of the probe's penalties is widened where its end is best
 # Settings of natural images. The weight decay and the size of the images are chosen here: the paper's are lost.
 NATURAL = {"lr": 0.001, "batch_size": 128, "weight_decay": 1e-4, "size": 64, "weights": resnet.IMAGENET}
 
@@ -95,12 +96,14 @@ class ImageTrial(Trial):
             settings["train_limit"] = self.train_limit  # named even where it is None, as in all stored records
         else:
             settings["weights"] = Path(self.weights).name
-        return {**self.data.configuration, "protocol": PROTOCOL, **settings}
+        of_data = self.data.configuration
+        protocol = OWN_PROTOCOL if of_data["experiment"].startswith("own") else PROTOCOL
+        return {**of_data, "protocol": protocol, **settings}
 
     @classmethod
     def from_configuration(cls, configuration: Mapping[str, Any]) -> ImageTrial:
-        """The trial of a stored configuration. Raises ValueError where this is no trial's, or one's on a pair of your
-        own, whose images are not in it."""
+        """The trial of a stored configuration. Raises ValueError where this is no trial's, or one's on data of your
+        own, which are not in it."""
         settings = {field.name: configuration[field.name] for field in fields(cls) if field.name in configuration}
         trial = cls(_source(configuration), **settings)
         if trial.configuration != dict(configuration):
@@ -183,8 +186,8 @@ class ImageTrial(Trial):
 
     @property
     def strengths(self) -> Sequence[float] | None:
-        """Of the probes: the first protocol, that of all stored records, never went beyond these."""
-        return probes.STRENGTHS if self.configuration["protocol"] == 1 else None
+        """Of the probes: the book's protocol, that of all stored records, never goes beyond these."""
+        return probes.STRENGTHS if self.configuration["protocol"] == PROTOCOL else None
 
     def seen(self, data: Dataset) -> Split:
         """The images that the net is trained on."""
@@ -232,7 +235,7 @@ def _source(configuration: Mapping[str, Any]) -> Source:
 def _counts(data: Dataset) -> dict[str, int]:
     """The numbers of images in each split, by the names that stored records have: where a domain is left out, the
     probes' images are the target's."""
-    parts = ("target_train", "target_test") if data.group_weights is None else ("test", "probe_train", "probe_test")
+    parts = ("target_train", "target_test") if len(data.attributes) == 1 else ("test", "probe_train", "probe_test")
     return {name: len(getattr(data, name.replace("target", "probe"))) for name in ("train", "validation", *parts)}
 
 

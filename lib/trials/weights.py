@@ -17,6 +17,7 @@ from lib.trials.trial import Place, Trial
 
 # By the kind of the net's trial: the kind of this one, and its protocol.
 KINDS = {"images": ("weights", 1), "groups": ("group weights", 2)}
+KINDS |= dict.fromkeys(("own pair", "own table"), ("own weights", 1))
 
 
 @dataclass(frozen=True)

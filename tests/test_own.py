@@ -1,0 +1,607 @@
+"""Data of one's own: files as they come, damaged, odd or misnamed, and what becomes of each."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from image_trees import COUNTS, write_birds, write_celeba
+from images import write_mnist
+from PIL import Image
+
+from lib.data.dataset import Split
+from lib.data.own import Files, Table, sorted_values
+from lib.data.pairs import Pair, Part
+from lib.data.root import DataError
+
+COUNT = 48  # images, half of each class
+SHADES = {"ant": 40, "bee": 200}
+Change = Callable[[Path], object]
+pytestmark = pytest.mark.usefixtures("own_cache")
+
+
+def arrays(**changes) -> dict[str, np.ndarray]:
+    """Two classes told by their brightness; every image has its number in its corner."""
+    labels = np.arange(COUNT) % 2
+    images = np.where(labels[:, None, None] == 1, 200, 40) * np.ones((1, 10, 10))
+    images[:, 0, 0] = np.arange(COUNT)
+    return {"images": images.astype(np.uint8), "labels": labels, **changes}
+
+
+def write_npz(folder: Path, **changes) -> Path:
+    found = {name: array for name, array in arrays(**changes).items() if array is not None}
+    np.savez(folder / "own.npz", **found)
+    return folder / "own.npz"
+
+
+def write_folder(folder: Path, kinds=SHADES, count: int = 20, split: bool = True, mode: str = "RGB") -> Path:
+    for place in ("train", "test") if split else ("",):
+        for kind, shade in kinds.items():
+            (folder / "own" / place / kind).mkdir(parents=True)
+            for number in range(count):
+                image = Image.new("L", (10, 10), shade).convert(mode)
+                image.save(folder / "own" / place / kind / f"{number}.png")
+    return folder / "own"
+
+
+def grid(count: int = 20) -> list[tuple[str, str, int]]:
+    """(hair, gender, number) of `count` images of each combination."""
+    kinds = [(hair, gender) for hair in ("blond", "dark") for gender in ("female", "male")]
+    return [(hair, gender, number) for number in range(count) for hair, gender in kinds]
+
+
+def write_table(folder: Path, rows=None, columns=("filename", "hair", "gender"), more=None, name="own.csv") -> Path:
+    """Images of 10 by 10, brighter by hair, and their table; `more` is the value of a further column by row."""
+    (folder / "images").mkdir()
+    lines = [",".join(columns)]
+    for index, (hair, gender, number) in enumerate(grid() if rows is None else rows):
+        file = f"{index:03}.png"
+        Image.new("RGB", (10, 10), (100 if hair == "dark" else 220, number, 0)).save(folder / "images" / file)
+        lines.append(",".join([file, hair, gender, *([] if more is None else [str(more(index))])]))
+    (folder / name).write_text("\n".join(lines) + "\n")
+    return folder / name
+
+
+def table(folder: Path, **options) -> Table:
+    given = {"attributes": ("hair", "gender"), "images": str(folder / "images"), **options}
+    return Table(str(folder / given.pop("name", "own.csv")), **given)
+
+
+# What is right.
+
+
+def test_arrays_of_every_allowed_kind_are_the_same_images(tmp_path):
+    plain = Files(str(write_npz(tmp_path))).read()
+    assert plain.attribute == "own" and plain.values == ("0", "1")
+    assert len(plain.train) == 32 and len(plain.test) == 16, "a third of each class"
+    assert torch.bincount(plain.test.labels).tolist() == [8, 8]
+    for images in (
+        arrays()["images"] / 255,
+        (arrays()["images"] / 255).astype(np.float32),
+        arrays()["images"].astype(np.uint16) * 257,
+        arrays()["images"][..., None],
+        arrays()["images"].astype(">u2") * 257,
+    ):
+        other = Files(str(write_npz(tmp_path, images=images))).read()
+        assert torch.equal(other.train.images, plain.train.images) and torch.equal(other.test.images, plain.test.images)
+    colour = Files(str(write_npz(tmp_path, images=np.repeat(arrays()["images"][..., None], 3, 3)))).read()
+    assert colour.train.images.shape == (32, 3, 10, 10) and torch.equal(colour.train.images[:, :1], plain.train.images)
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "values"),
+    [
+        (np.where(np.arange(COUNT) % 2, 1, -1), None, ("-1", "1")),
+        (np.where(np.arange(COUNT) % 2, 10, 9).astype(np.int8), None, ("9", "10")),
+        (np.arange(COUNT) % 2 == 1, None, ("False", "True")),
+        (np.array(["b", "a"])[np.arange(COUNT) % 2], None, ("a", "b")),
+        (np.arange(COUNT) % 2, np.array(["zebra", "ant"]), ("ant", "zebra")),
+        (np.arange(COUNT) % 2 * 2, np.array(["a", "unused", "c"]), ("a", "c")),
+    ],
+)
+def test_values_are_names_in_their_order_whatever_the_code(labels, names, values, tmp_path):
+    part = Files(str(write_npz(tmp_path, labels=labels, names=names))).read()
+    assert part.values == values
+    bright = part.train.images[:, 0, 5, 5] == 200
+    first = values.index(
+        {True: "True", False: str(labels[1])}[labels.dtype == bool] if names is None else names[labels[1]]
+    )
+    assert torch.equal(part.train.labels == first, bright)
+
+
+def test_images_named_for_the_test_are_the_test(tmp_path):
+    split = np.where(np.arange(COUNT) < 30, "train", "test")
+    part = Files(str(write_npz(tmp_path, split=split))).read()
+    assert part.train.images[:, 0, 0, 0].tolist() == list(range(30)) and len(part.test) == 18
+
+
+def test_folders_are_read_with_or_without_a_split_in_any_mode_and_size(tmp_path):
+    for number, (split, mode) in enumerate(((True, "RGB"), (False, "L"), (True, "P"), (True, "RGBA"), (False, "1"))):
+        (tmp_path / str(number)).mkdir()
+        folder = write_folder(tmp_path / str(number), split=split, mode=mode)
+        part = Files(str(folder)).read()
+        assert part.values == ("ant", "bee") and part.train.images.shape[1:] == (3, 10, 10)
+        assert len(part.test) == (40 if split else 14) and len(part.train) == (40 if split else 26)
+    for kind in ("train/ant", "test/bee"):
+        Image.new("RGB", (50, 30)).save(tmp_path / f"0/own/{kind}/large.JPEG")
+    assert Files(str(tmp_path / "0/own")).read().train.images.shape[1:] == (3, 32, 32)
+    assert Files(str(tmp_path / "0/own"), size=16).read().test.images.shape[1:] == (3, 16, 16)
+
+
+def test_16_bit_images_keep_their_shades(tmp_path):
+    for split in ("train", "test"):
+        for kind, shade in SHADES.items():
+            (tmp_path / "own" / split / kind).mkdir(parents=True)
+            for number in range(4):
+                pixels = np.full((10, 10), 257 * shade, np.uint16)
+                Image.fromarray(pixels).save(tmp_path / "own" / split / kind / f"{number}.png")
+    part = Files(str(tmp_path / "own")).read()
+    assert [part.train.images[part.train.labels == code].unique().tolist() for code in (0, 1)] == [[40], [200]]
+
+
+def litter(folder: Path) -> None:
+    """What systems and editors leave."""
+    for place in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
+        for name in (".DS_Store", "._0.png", "Thumbs.db", "notes.txt"):
+            (place / name).write_text("no image")
+    for place in (folder / "train", folder / "test"):
+        (place / ".ipynb_checkpoints").mkdir()
+        shutil.copy(folder / "train/ant/0.png", place / ".ipynb_checkpoints")
+        (place / "empty").mkdir()
+    shutil.copytree(folder / "train/ant", folder / ".Trash/ant")
+
+
+def test_litter_is_passed_over(tmp_path):
+    folder = write_folder(tmp_path)
+    before = Files(str(folder)).read()
+    litter(folder)
+    after = Files(str(folder)).read()
+    assert after.values == before.values and torch.equal(after.train.images, before.train.images)
+
+
+def test_chosen_classes_keep_their_images_in_the_order_asked_for(tmp_path):
+    write_mnist(tmp_path, train=3, test=2)
+    some = Files("mnist", ("7", "2")).read(tmp_path)
+    every = Files("mnist").read(tmp_path)
+    assert some.values == ("7", "2") and every.values == tuple("0123456789")
+    for code, label in enumerate((7, 2)):
+        assert torch.equal(
+            some.train.images[some.train.labels == code], every.train.images[every.train.labels == label]
+        )
+
+
+# What is not: what changes, and the line that is said.
+
+NPZ_CHANGES: dict[str, tuple[dict, str]] = {
+    "no images": ({"images": None}, "images must be uint8.*, not missing"),
+    "no labels": ({"labels": None}, r"labels must be \(48,\) numbers or texts, not missing"),
+    "flat images": ({"images": arrays()["images"].reshape(COUNT, 100)}, "images must be uint8"),
+    "five axes": ({"images": arrays()["images"][..., None, None]}, "images must be uint8"),
+    "four channels": ({"images": np.zeros((COUNT, 8, 8, 4), np.uint8)}, r"images must be .* \(48, 8, 8, 4\)"),
+    "channels first": ({"images": np.zeros((COUNT, 3, 8, 8), np.uint8)}, r"images must be .* \(48, 3, 8, 8\)"),
+    "no image": ({"images": np.zeros((0, 8, 8), np.uint8), "labels": np.zeros(0, int)}, "images must be uint8"),
+    "int32": ({"images": arrays()["images"].astype(np.int32)}, "not int32"),
+    "bool": ({"images": arrays()["images"] > 9}, "not bool"),
+    "complex": ({"images": arrays()["images"] + 0j}, "not complex128"),
+    "0 to 255 as floats": ({"images": arrays()["images"].astype(float)}, "floats from 0 to 1.*not float64"),
+    "0 to 16 as floats": ({"images": arrays()["images"] / 16.0}, "floats from 0 to 1"),
+    "negative floats": ({"images": arrays()["images"] / 255 - 0.5}, "floats from 0 to 1"),
+    "NaN": ({"images": np.where(arrays()["images"] > 9, np.nan, 0)}, "floats from 0 to 1"),
+    "labels of floats": ({"labels": arrays()["labels"] / 2}, "labels must be .* not float64"),
+    "labels in a column": ({"labels": arrays()["labels"][:, None]}, r"labels must be .* \(48, 1\)"),
+    "one label less": ({"labels": arrays()["labels"][1:]}, r"labels must be \(48,\) .* \(47,\)"),
+    "labels as objects": ({"labels": arrays()["labels"].astype(object)}, "cannot be read: it must be an .npz of plain"),
+    "too few names": ({"names": np.array(["a"])}, "labels must be numbers from 0 to 0"),
+    "codes below names": ({"labels": arrays()["labels"] - 1, "names": np.array(["a", "b"])}, "numbers from 0 to 1"),
+    "codes beyond names": ({"labels": arrays()["labels"] + 1, "names": np.array(["a", "b"])}, "numbers from 0 to 1"),
+    "a name twice": ({"names": np.array(["a", "a"])}, "names must be different texts"),
+    "names that are numbers": ({"names": np.array([3, 4])}, "names must be different texts"),
+    "names of texts": ({"labels": np.array(["a", "b"] * 24), "names": np.array(["a", "b"])}, "names must be"),
+    "another split": ({"split": np.array(["train", "valid"] * 24)}, 'split must be of "train" and "test"'),
+    "split of numbers": ({"split": arrays()["labels"]}, "split must be"),
+    "shorter split": ({"split": np.array(["train"] * 5)}, "split must be"),
+    "no test image": ({"split": np.array(["train"] * COUNT)}, "has no test image of 0, 1"),
+    "no training image": ({"split": np.array(["test"] * COUNT)}, "has no train image of 0, 1"),
+    "test of one class": ({"split": np.where(arrays()["labels"], "test", "train")}, "has no train image of 1"),
+}
+FILES: dict[str, tuple[Change, str]] = {
+    "missing": (lambda path: path.unlink(), r"own.npz is missing \(.* holds nothing\)"),
+    "missing among others": (lambda path: path.rename(path.with_name("mine.npz")), "is missing .*holds mine.npz"),
+    "empty": (lambda path: path.write_bytes(b""), "cannot be read: it must be an .npz"),
+    "text": (lambda path: path.write_text("images"), "cannot be read: it must be an .npz"),
+    "page": (lambda path: path.write_text("<html>404</html>"), "cannot be read: it must be an .npz"),
+    "cut": (lambda path: path.write_bytes(path.read_bytes()[:-300]), "cannot be read: it must be an .npz"),
+    "middle lost": (lambda path: path.write_bytes(path.read_bytes()[:99] + b"x" + path.read_bytes()[100:]), "own.npz"),
+    "a single array": (lambda path: np.save(path.open("wb"), np.zeros(3)), "cannot be read: it must be an .npz"),
+    "pickle": (lambda path: path.write_bytes(pickle.dumps({"images": 1})), "cannot be read: it must be an .npz"),
+    "zip of images": (
+        lambda path: shutil.move(shutil.make_archive(path.parent / "z", "zip", path.parent), path),
+        "imag",
+    ),
+    "link to itself": (lambda path: (path.unlink(), path.symlink_to(path)), "own.npz"),
+}
+
+
+@pytest.mark.parametrize("kind", NPZ_CHANGES)
+def test_arrays_that_do_not_fit_are_refused_in_one_line(kind, tmp_path, refuses):
+    changes, line = NPZ_CHANGES[kind]
+    path = write_npz(tmp_path, **changes)
+    refuses(DataError, Files(str(path)).read, match=line, words=[path])
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_a_file_that_is_no_npz_is_refused_in_one_line(kind, tmp_path, refuses):
+    change, line = FILES[kind]
+    path = write_npz(tmp_path)
+    source = Files(str(path))
+    change(path)
+    refuses(DataError, source.read, match=line)
+
+
+def empty(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+FOLDERS: dict[str, tuple[Change, str]] = {
+    "missing": (lambda own: shutil.rmtree(own), r"own is missing \("),
+    "empty": (empty, "must hold one folder of images a class, and holds nothing"),
+    "a file": (lambda own: (shutil.rmtree(own), own.write_text("")), "cannot be read: it must be an .npz"),
+    "no classes": (lambda own: [empty(own / split) for split in ("train", "test")], "holds test, train"),
+    "images without classes": (lambda own: (empty(own), Image.new("L", (9, 9)).save(own / "a.png")), "holds nothing"),
+    "no test": (lambda own: shutil.rmtree(own / "test"), "must hold one folder of images a class, and holds train"),
+    "empty test": (lambda own: empty(own / "test"), "differ in ant, bee"),
+    "other case in the test": (lambda own: (own / "test/ant").rename(own / "test/Ant"), "differ in Ant, ant"),
+    "another class in the test": (lambda own: (own / "test/ant").rename(own / "test/cat"), "differ in ant, cat"),
+    "one more in the test": (lambda own: shutil.copytree(own / "test/ant", own / "test/a"), "differ in a$"),
+    "one less in the test": (lambda own: shutil.rmtree(own / "test/ant"), "differ in ant$"),
+    "empty class in the test": (lambda own: empty(own / "test/bee"), "differ in bee$"),
+    "empty class in training": (lambda own: empty(own / "train/bee"), "differ in bee$"),
+    "hidden class in the test": (lambda own: (own / "test/bee").rename(own / "test/.bee"), "differ in bee$"),
+    "blank at the end": (lambda own: (own / "test/bee").rename(own / "test/bee "), "differ in bee, bee $"),
+    "accent of two signs": (lambda own: (own / "test/bee").rename(own / "test/be\u0301e"), "differ in bee, be"),
+    "empty image": (lambda own: (own / "train/ant/0.png").write_bytes(b""), "train/ant/0.png is not a whole image"),
+    "text": (lambda own: (own / "train/ant/0.png").write_text("x"), "train/ant/0.png is not a whole image"),
+    "page": (lambda own: (own / "test/bee/3.png").write_text("<html>"), "test/bee/3.png is not a whole image"),
+    "cut image": (
+        lambda own: (own / "train/ant/0.png").write_bytes((own / "train/ant/0.png").read_bytes()[:-30]),
+        "train/ant/0.png is not a whole image",
+    ),
+    "folder for an image": (
+        lambda own: ((own / "train/ant/0.png").unlink(), (own / "train/ant/0.png").mkdir()),
+        r"0.png cannot be read \(Is a directory\)",
+    ),
+    "link to nowhere": (
+        lambda own: ((own / "train/ant/0.png").unlink(), (own / "train/ant/0.png").symlink_to("nowhere")),
+        r"0.png cannot be read \(No such file or directory\)",
+    ),
+    "link to itself": (
+        lambda own: ((own / "train/ant/0.png").unlink(), (own / "train/ant/0.png").symlink_to("0.png")),
+        r"0.png cannot be read \(Too many levels of symbolic links\)",
+    ),
+    "no images, only texts": (
+        lambda own: [path.rename(path.with_suffix(".txt")) for path in own.rglob("*.png")],
+        "must hold one folder of images a class",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", FOLDERS)
+def test_a_folder_that_is_damaged_or_misnamed_is_refused_in_one_line(kind, tmp_path, refuses):
+    change, line = FOLDERS[kind]
+    folder = write_folder(tmp_path)
+    source = Files(str(folder))
+    change(folder)
+    refuses(DataError, source.read, match=line)
+
+
+def part(name: str, values: tuple[str, ...], bright: str, count: int = 24) -> Part:
+    """Images that are bright where their class is called `bright`."""
+    codes = np.arange(count) % len(values)
+    images = np.where(np.array(values)[codes] == bright, 200, 40)[:, None, None] * np.ones((1, 8, 8))
+    split = Split.of(images.astype(np.uint8), codes)
+    return Part(name, split, split, values)
+
+
+# Of two sides, the names of their classes; None where they go together, the bright ones with each other, else the line.
+SIDES: dict[str, tuple[tuple[str, ...], tuple[str, ...], str | None]] = {
+    "same names": (("ant", "bee"), ("ant", "bee"), None),
+    "same names in another order": (("ant", "bee"), ("bee", "ant"), None),
+    "three in another order": (("a", "bee", "c"), ("c", "a", "bee"), None),
+    "names that are all different": (("ant", "bee"), ("0", "bee, a digit"), None),
+    "no names": ((), ("ant", "bee"), None),
+    "other case": (("ant", "bee"), ("ant", "Bee"), "differ in Bee, bee"),
+    "other case of all": (("ant", "bee"), ("ANT", "BEE"), "differ in ANT, BEE, ant, bee"),
+    "other case in another order": (("Bee", "ant"), ("Ant", "bee"), "differ in Ant, Bee, ant, bee"),
+    "one in common": (("ant", "bee"), ("bee", "cat"), "differ in ant, cat"),
+    "one more": (("ant", "bee"), ("ant", "bee", "cat"), "equally many classes, not 2 and 3 classes"),
+    "one less": (("ant", "bee", "cat"), ("ant", "bee"), "equally many classes, not 3 and 2 classes"),
+    "others and more": (("ant", "bee"), ("0", "1", "2"), "equally many classes, not 2 and 3 classes"),
+}
+
+
+@pytest.mark.parametrize("kind", SIDES)
+def test_classes_of_two_sides_go_together_by_their_names_or_are_refused(kind, refuses):
+    names, others, line = SIDES[kind]
+    first = part("first", names or ("0", "bee"), "bee")
+    first = first if names else Part("first", first.train, first.test)
+    second = part("second", others, "bee" if "bee" in others else others[1])
+    if line is not None:
+        refuses(DataError, Pair, "own", (first, second), match=line)
+        return
+    made = Pair("own", (first, second)).load()
+    upper, lower = made.train.images[:, 0, 16, 16], made.train.images[:, 0, 48, 16]
+    assert torch.equal(upper, lower) and set(upper.tolist()) == {40, 200}
+    if set(names) == set(others):
+        assert made.values["first"] == made.values["second"] == names
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "line"),
+    [
+        ({"classes": ("3",)}, DataError, "has no class 3; it has 0, 1"),
+        ({"classes": ("1", "1")}, ValueError, "classes must be different, not 1, 1"),
+        ({"size": 4}, ValueError, "size must be a whole number"),
+        ({"size": 2.5}, ValueError, "size must be a whole number"),
+    ],
+)
+def test_what_is_asked_of_files_is_checked(given, error, line, tmp_path, refuses):
+    path = str(write_npz(tmp_path))
+    refuses(error, lambda: Files(path, **given).read(), match=line)
+
+
+def test_a_pair_of_files_travels_by_name_and_refuses_other_files(tmp_path, refuses):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    split = np.where(np.arange(COUNT) % 4 < 2, "train", "test")
+    first, second = write_npz(tmp_path / "a", split=split), write_folder(tmp_path / "b", {"0": 30, "1": 90})
+    files = Files(str(first), attribute="shade"), Files(str(second), attribute="tone")
+    source = Pair("shade-tone", files)
+    assert source.configuration["experiment"] == "own pair" and str(tmp_path) not in str(source.configuration)
+    sent = pickle.loads(pickle.dumps(source))
+    assert sent == source and len(pickle.dumps(source)) < 2000, "the files stay where they are"
+    loaded = sent.load(1)
+    assert loaded.attributes == ("shade", "tone") and loaded.values == {"shade": ("0", "1"), "tone": ("0", "1")}
+    write_npz(tmp_path / "a", split=split, images=255 - arrays()["images"])
+    refuses(DataError, sent.load, match="the images have the hash .* make it anew")
+    assert Pair("shade-tone", files).configuration != source.configuration
+    first.unlink()
+    assert sent.lacks() == f"{first} is missing" and source.parts[1].lacks() is None
+    assert "--download mnist" in Files("mnist").lacks(tmp_path)
+
+
+# Tables.
+
+
+def test_a_table_gives_each_image_its_values_and_splits_by_seed(tmp_path):
+    write_table(tmp_path)
+    source = table(tmp_path)
+    assert source.name == "own hair and gender" and str(tmp_path) not in str(source.configuration)
+    data, again, other = (source.load(seed, 8) for seed in (0, 0, 1))
+    assert data.values == {"hair": ("blond", "dark"), "gender": ("female", "male")} and data.classes == 2
+    assert [len(getattr(data, split)) for split in ("train", "validation", "test")] == [48, 8, 16]
+    assert len(data.probe_train) == 8 and len(data.probe_test) == 16 and data.mean_pixel is not None
+    for split in (data.train, data.validation, data.test, data.probe_train, data.probe_test):
+        assert torch.equal(split.images[:, 0, 4, 4] == 100, split.labels == 1)
+    assert torch.equal(again.train.images, data.train.images)
+    assert not torch.equal(other.train.images, data.train.images)
+    assert pickle.loads(pickle.dumps(source)).load(0, 8).values == data.values
+    assert table(tmp_path, natural=True).load(0, 8).mean_pixel is None
+
+
+def test_few_images_of_a_group_train_the_probe_with_all_those_of_the_others(tmp_path):
+    rows = [row for row in grid(60) if row[:2] != ("blond", "male") or row[2] < 20]
+    write_table(tmp_path, rows)
+    data = table(tmp_path).load(0, 8)
+    assert torch.bincount(data.groups(data.probe_train)).tolist() == [6, 2, 6, 6]
+    assert torch.bincount(data.groups(data.probe_test)).tolist() == [4, 4, 4, 4]
+
+
+def test_any_number_of_attributes_of_any_number_of_values(tmp_path):
+    write_table(tmp_path, grid(60), ("filename", "hair", "gender", "age"), more=lambda row: row // 4 % 3 - 1)
+    data = table(tmp_path, attributes=("age", "hair", "gender")).load(0, 8)
+    assert data.values["age"] == ("age -1", "age 0", "age 1") and data.classes == 3
+    assert len(data.group_names) == 12 and data.group_weights.sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("words", [("train", "val", "test"), ("Training", "valid", "TEST"), (0, 1, 2)])
+def test_a_split_that_is_named_holds_for_every_seed(words, tmp_path):
+    write_table(tmp_path, columns=("filename", "hair", "gender", "split"), more=lambda row: words[min(2, row // 4 % 4)])
+    first, second = (table(tmp_path).load(seed, 8) for seed in (0, 1))
+    assert torch.equal(first.train.images, second.train.images) and len(first.train) == 20 and len(first.test) == 40
+
+
+def test_a_split_without_validation_takes_it_from_training(tmp_path):
+    columns = ("filename", "hair", "gender", "part")
+    write_table(tmp_path, grid(40), columns, more=lambda row: "test" if row // 4 % 4 == 0 else "train")
+    data = table(tmp_path, split="part").load(0, 8)
+    assert [len(split) for split in (data.train, data.validation, data.probe_train, data.test)] == [96, 12, 12, 40]
+
+
+def tabs(folder: Path) -> None:
+    (folder / "own.tsv").write_text((folder / "own.csv").read_text().replace(",", "\t"))
+
+
+SAME_TABLES: dict[str, tuple[Callable[[str], str], dict]] = {
+    "line ends of Windows": (lambda text: text.replace("\n", "\r\n"), {}),
+    "a mark of the byte order": (lambda text: "\ufeff" + text, {}),
+    "columns turned": (lambda text: "\n".join(",".join(line.split(",")[::-1]) for line in text.split("\n")), {}),
+    "rows turned": (lambda text: "\n".join([text.split("\n")[0], *text.strip().split("\n")[:0:-1], ""]), {}),
+    "further columns, with blanks": (lambda text: text.replace("\n", ",\n").replace("gender,", "gender,note", 1), {}),
+    "another name for the files": (lambda text: text.replace("filename", "picture"), {"file": "picture"}),
+    "in quotes": (lambda text: text.replace("blond", '"blond"'), {}),
+}
+
+
+@pytest.mark.parametrize("kind", SAME_TABLES)
+def test_tables_that_say_the_same_are_the_same_source(kind, tmp_path):
+    path = write_table(tmp_path)
+    before = table(tmp_path)
+    change, options = SAME_TABLES[kind]
+    path.write_bytes(change(path.read_text()).encode())
+    assert table(tmp_path, **options).digest == before.digest
+    tabs(tmp_path)
+    assert table(tmp_path, name="own.tsv", **options).digest == before.digest
+
+
+def edited(old: str, new: str, count: int = 1) -> Change:
+    def change(folder: Path) -> None:
+        text = (folder / "own.csv").read_text()
+        assert old in text
+        (folder / "own.csv").write_text(text.replace(old, new, count))
+
+    return change
+
+
+def image(change: Callable[[Path], object]) -> Change:
+    return lambda folder: change(folder / "images/007.png")
+
+
+ROWS = list(enumerate(grid()))
+TABLE_CHANGES: dict[str, tuple[Change, dict, str]] = {
+    "missing": (lambda folder: (folder / "own.csv").unlink(), {}, r"cannot be read as a table \(No such file"),
+    "a folder": (lambda folder: ((folder / "own.csv").unlink(), (folder / "own.csv").mkdir()), {}, "Is a directory"),
+    "empty": (lambda folder: (folder / "own.csv").write_text(""), {}, "cannot be read as a table"),
+    "page": (lambda folder: (folder / "own.csv").write_text("<html>\n"), {}, "names its images in no column called"),
+    "bytes": (lambda folder: (folder / "own.csv").write_bytes(b"\xff\xfe\x00\x80"), {}, "cannot be read as a table"),
+    "no rows": (lambda folder: (folder / "own.csv").write_text("filename,hair,gender\n"), {}, "names no image"),
+    "a longer row": (edited("000.png,", "000.png,x,y,"), {}, "cannot be read as a table"),
+    "no such attribute": (lambda folder: None, {"attributes": ("hair", "Gender")}, "has no column Gender"),
+    "no such file column": (lambda folder: None, {"file": "picture"}, "has no column picture"),
+    "no such split column": (lambda folder: None, {"split": "fold"}, "has no column fold"),
+    "unknown file column": (edited("filename", "picture"), {}, "in no column called file, filename,.*: name it"),
+    "a value is missing": (edited("000.png,blond", "000.png,"), {}, "lacks a value in row 1"),
+    "a name is missing": (edited("000.png", ""), {}, "lacks a value in row 1"),
+    "an image twice": (edited("000.png", "001.png"), {}, "names 001.png twice"),
+    "one value": (edited("female", "male", 999), {}, "from 2 to 20 values of gender, and has 1"),
+    "the file as an attribute": (
+        lambda folder: None,
+        {"attributes": ("filename", "hair")},
+        "filename, which can be no",
+    ),
+    "too many values": (
+        lambda folder: [
+            edited(f"{row:03}.png,{hair}", f"{row:03}.png,{row}")(folder) for row, (hair, *_) in enumerate(grid())
+        ],
+        {},
+        "from 2 to 20 values of hair, and has 80",
+    ),
+    "other case of a value": (edited("blond", "Blond"), {}, "2 combinations|lack: "),
+    "another split": (lambda folder: None, {"split": "gender"}, "has gender female, male; allowed are train"),
+    "no such image": (image(lambda path: path.unlink()), {}, "007.png is missing"),
+    "an empty image": (image(lambda path: path.write_bytes(b"")), {}, "007.png is empty"),
+    "a damaged image": (image(lambda path: path.write_text("x")), {}, "007.png is not a whole image"),
+    "no folder of images": (lambda folder: shutil.rmtree(folder / "images"), {}, "000.png is missing"),
+    "another folder": (lambda folder: None, {"images": "elsewhere"}, "000.png is missing"),
+}
+
+
+@pytest.mark.parametrize("kind", TABLE_CHANGES)
+def test_a_table_that_is_damaged_or_misnamed_is_refused_in_one_line(kind, tmp_path, refuses):
+    change, options, line = TABLE_CHANGES[kind]
+    write_table(tmp_path)
+    change(tmp_path)
+    refuses(DataError, lambda: table(tmp_path, **options).load(0, 8), match=line)
+
+
+FEW = {
+    "a combination is missing": (lambda row: row[:2] != ("blond", "male"), "lack: blond, male"),
+    "too few for the probe": (lambda row: row[:2] != ("blond", "male") or row[2] < 17, "4 or more .*lack: blond, male"),
+}
+
+
+@pytest.mark.parametrize("kind", FEW)
+def test_combinations_with_too_few_images_are_named_before_any_is_decoded(kind, tmp_path, refuses, own_cache):
+    keep, line = FEW[kind]
+    write_table(tmp_path, list(filter(keep, grid())))
+    refuses(DataError, table(tmp_path).load, 0, 8, match=line)
+    assert not own_cache.exists()
+
+
+@pytest.mark.parametrize("attributes", [(), ("hair",), ("hair", "hair"), ("hair", "gender", "hair")])
+def test_attributes_are_two_or_more_different_columns(attributes, tmp_path, refuses):
+    write_table(tmp_path)
+    refuses(ValueError, lambda: table(tmp_path, attributes=attributes), match="two or more different columns")
+
+
+def test_other_files_than_at_first_are_refused(tmp_path, refuses):
+    write_table(tmp_path)
+    source = table(tmp_path)
+    edited("000.png,blond", "000.png,dark")(tmp_path)
+    refuses(DataError, source.load, 0, 8, match="others than those that the trial was made for")
+    shutil.rmtree(tmp_path / "images")
+    assert source.lacks() == f"{tmp_path / 'images'} is missing"
+
+
+def test_celeba_and_wilds_are_tables_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("SAM_DATA_ROOT", str(tmp_path))
+    write_celeba(tmp_path, {kind: 3 * count for kind, count in COUNTS.items()})
+    faces = Table("celeba", ("Male", "Blond_Hair")).load(0, 8)
+    assert faces.values == {"Male": ("not Male", "Male"), "Blond_Hair": ("not Blond_Hair", "Blond_Hair")}
+    assert faces.mean_pixel is None and len(faces.probe_train) == 13 + 12 + 6 + 9
+    own = Table(
+        str(tmp_path / "celeba/list_attr_celeba.txt"), ("Male", "Blond_Hair"), str(tmp_path / "celeba/img_align_celeba")
+    )
+    assert own.load(0, 8).values["Male"] == ("Male -1", "Male 1")
+    write_birds(tmp_path, "waterbirds_v1.0", COUNTS)
+    place = tmp_path / "waterbirds_v1.0"
+    birds = Table(str(place / "metadata.csv"), ("place", "y"), str(place)).load(0, 8)
+    assert birds.values == {"place": ("place 0", "place 1"), "y": ("y 0", "y 1")} and len(birds.train) == 36
+
+
+def test_values_that_are_numbers_are_in_their_order():
+    assert sorted_values(np.array([10, 9, -1])) == ["-1", "9", "10"] and sorted_values(["b", "10", "9"]) == [
+        "10",
+        "9",
+        "b",
+    ]
+
+
+CLOSED = ("own.npz", "own.csv", "images", "own", "own/train", "own/train/ant", "own/train/ant/3.png")
+READ = """
+import encodings.utf_8_sig, os, sys
+from lib.data.own import Files, Table  # before the rights are gone
+from lib.data.root import DataError
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+for target in sys.argv[1:]:
+    try:
+        if target.endswith("csv"):
+            Table(target, ("hair", "gender"), os.path.dirname(target) + "/images")
+        else:
+            Files(target).read()
+    except DataError as error:
+        print("DataError:", error)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix" or os.getuid() != 0, reason="only root can take rights away from another user")
+def test_what_may_not_be_read_is_said_so_in_one_line(tmp_path):
+    """A process that has given up its rights reads files that are closed to it."""
+    targets = []
+    for number, closed in enumerate(CLOSED):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        write_npz(folder)
+        write_table(folder)
+        write_folder(folder)
+        (folder / closed).chmod(0)
+        targets.append(folder / ("own.csv" if closed == "images" else closed.split("/")[0]))
+    for path in (tmp_path, *tmp_path.parents[:2]):
+        path.chmod(0o755)
+    run = subprocess.run(
+        [sys.executable, "-c", READ, *targets], capture_output=True, text=True, cwd=Path(__file__).parents[1]
+    )
+    for number, closed in enumerate(CLOSED):
+        (tmp_path / str(number) / closed).chmod(0o755)
+    lines = run.stdout.splitlines()
+    assert len(lines) == len(CLOSED), run.stderr
+    for closed, line in zip(CLOSED, lines):
+        assert line.startswith("DataError: ") and "Permission denied" in line, (closed, line)
