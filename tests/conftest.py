@@ -1,6 +1,8 @@
 """What tests of more than one room begin with."""
 
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +12,14 @@ def own_cache(tmp_path, monkeypatch):
     """The folder in which this test alone decodes images."""
     monkeypatch.setenv("SAM_CACHE_ROOT", str(tmp_path / "cache"))
     return tmp_path / "cache"
+
+
+@pytest.fixture
+def public_path():
+    """A folder that every user may enter; pytest's own are for one."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
 
 
 @pytest.fixture

@@ -226,7 +226,7 @@ FILES: dict[str, tuple[Change, str]] = {
         lambda path: shutil.move(shutil.make_archive(path.parent / "z", "zip", path.parent), path),
         "imag",
     ),
-    "link to itself": (lambda path: (path.unlink(), path.symlink_to(path)), "own.npz"),
+    "link to itself": (lambda path: (path.unlink(), path.symlink_to(path)), "own.npz .*symbolic links|is missing"),
 }
 
 
@@ -583,24 +583,22 @@ for target in sys.argv[1:]:
 
 
 @pytest.mark.skipif(os.name != "posix" or os.getuid() != 0, reason="only root can take rights away from another user")
-def test_what_may_not_be_read_is_said_so_in_one_line(tmp_path):
+def test_what_may_not_be_read_is_said_so_in_one_line(public_path):
     """A process that has given up its rights reads files that are closed to it."""
     targets = []
     for number, closed in enumerate(CLOSED):
-        folder = tmp_path / str(number)
+        folder = public_path / str(number)
         folder.mkdir()
         write_npz(folder)
         write_table(folder)
         write_folder(folder)
         (folder / closed).chmod(0)
         targets.append(folder / ("own.csv" if closed == "images" else closed.split("/")[0]))
-    for path in (tmp_path, *tmp_path.parents[:2]):
-        path.chmod(0o755)
     run = subprocess.run(
         [sys.executable, "-c", READ, *targets], capture_output=True, text=True, cwd=Path(__file__).parents[1]
     )
     for number, closed in enumerate(CLOSED):
-        (tmp_path / str(number) / closed).chmod(0o755)
+        (public_path / str(number) / closed).chmod(0o755)
     lines = run.stdout.splitlines()
     assert len(lines) == len(CLOSED), run.stderr
     for closed, line in zip(CLOSED, lines):

@@ -251,16 +251,16 @@ def test_a_data_root_that_is_none_is_a_failure_with_every_set_listed(kind, tmp_p
 
 
 @pytest.mark.skipif(os.name != "posix" or os.getuid() != 0, reason="only root can take rights away from another user")
-def test_folders_and_files_that_may_not_be_read_are_said_so_and_the_others_are_listed(tmp_path):
+def test_folders_and_files_that_may_not_be_read_are_said_so_and_the_others_are_listed(public_path):
     """Of every set one part is closed to a process that has given up its rights."""
-    write_mnist(tmp_path)
-    write_mnist(tmp_path, "FashionMNIST")
-    write_cifar_folder(tmp_path)
-    write_birds(tmp_path)
-    write_birds(tmp_path, "birds_on_scenes")
-    write_celeba(tmp_path)
+    write_mnist(public_path)
+    write_mnist(public_path, "FashionMNIST")
+    write_cifar_folder(public_path)
+    write_birds(public_path)
+    write_birds(public_path, "birds_on_scenes")
+    write_celeba(public_path)
     for name in ("pacs", "vlcs"):
-        write_domains(tmp_path, name)
+        write_domains(public_path, name)
     closed = {
         "mnist": "MNIST/raw",
         "fashion-mnist": "FashionMNIST/raw/train-labels-idx1-ubyte",
@@ -271,16 +271,14 @@ def test_folders_and_files_that_may_not_be_read_are_said_so_and_the_others_are_l
         "pacs": "PACS/photo",
         "vlcs": "VLCS/SUN09/dog",
     }
-    for path in (tmp_path, *tmp_path.parents[:2]):
-        path.chmod(0o755)
     for part in closed.values():
-        (tmp_path / part).chmod(0)
+        (public_path / part).chmod(0)
     imports = "import encodings.utf_8_sig, os, sys\nfrom lib.data.__main__ import main\n"
     drop = "os.setgroups([]); os.setgid(65534); os.setuid(65534)\nsys.exit(main(['--root', sys.argv[1]]))"
-    command = [sys.executable, "-c", imports + drop, tmp_path]
+    command = [sys.executable, "-c", imports + drop, public_path]
     run = subprocess.run(command, capture_output=True, text=True, cwd=Path(root.__file__).parents[2])
     for part in closed.values():
-        (tmp_path / part).chmod(0o755)
+        (public_path / part).chmod(0o755)
     assert run.returncode == 1 and not run.stderr
     lines = {line.split()[0]: line for line in run.stdout.splitlines()}
     assert "missing" in lines["office_home"]

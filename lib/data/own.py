@@ -18,7 +18,7 @@ from lib import check
 from lib.data import cache, groups, readers, tables
 from lib.data.dataset import Dataset, Split, rows_of_each
 from lib.data.pairs import SIDE, Part
-from lib.data.root import DataError, MissingData, Root, class_images, entries, lacking, listed, rgb_image
+from lib.data.root import DataError, MissingData, Root, class_images, entries, exists, lacking, listed, rgb_image
 
 TEST_SHARE = 1 / 3  # of each class, where the files name no test images
 SHARE = 0.2  # of each combination of attributes for validation, and for test, where a table has no split
@@ -74,7 +74,7 @@ class Files:
         path = Path(self.path)
         if self.path in readers.SETS:
             found, known = self._of_set(root), list(readers.CLASSES[self.path])
-        elif not path.exists():
+        elif not exists(path):
             near = next(folder for folder in path.parents if folder.is_dir())
             raise MissingData(f"{path} is missing ({near} holds {listed([one.name for one in entries(near)])})")
         else:

@@ -83,6 +83,14 @@ def need(name: str, root: Root = None) -> Path:
     return folder
 
 
+def exists(path: Path) -> bool:
+    """Whether there is such a file or folder. Raises DataError, in one line, where that cannot be known."""
+    try:
+        return path.exists()
+    except OSError as error:  # a folder above it that may not be entered
+        raise DataError(f"{path} cannot be read ({error.strerror})") from error
+
+
 def entries(folder: Path) -> list[Path]:
     """What lies in a folder, by name, without what is hidden (``.DS_Store``, ``._x.png``, ``.ipynb_checkpoints``).
 
