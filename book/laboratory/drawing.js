@@ -119,7 +119,13 @@ const VIRIDIS = ["#440154", "#3b528b", "#21918c", "#5ec962", "#fde725"].map(chan
 
 /** The points at (y w_e f_e, y w_h f_h), coloured by a weight (logarithmic, from a millionth to 1), or by the ratio of
     both against the typical point's; gives the factor that has the full colour. */
-function plane(canvas, { margins, real, phantom }, kind, [x, y]) {
+function plane(canvas, { margins, real, phantom }, kind) {
+  const n = real.length;
+  const [x, y] = [0, 1].map((feature) => {
+    const values = margins.slice(feature * n, (feature + 1) * n);
+    const low = Math.min(0, quantile(values, 0)), high = Math.max(0, quantile(values, 1));
+    return [low - 0.05 * (high - low), high + 0.05 * (high - low)];
+  });
   const step = ([low, high]) => [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50].find((one) => (high - low) / one <= 4) || 100;
   const [xticks, yticks] = [x, y].map((range) => ticks(...range, step(range)));
   const labels = { xlabel: "easy contribution", ylabel: "hard contribution" };
@@ -133,7 +139,7 @@ function plane(canvas, { margins, real, phantom }, kind, [x, y]) {
     const shade = () => mix(VIRIDIS[Math.floor(at)], VIRIDIS[Math.floor(at) + 1], at % 1);
     context.fillStyle = `rgb(${kind === "ratio" ? mix(same, part < 0 ? less : more, Math.abs(part)) : shade()})`;
     context.beginPath();
-    context.arc(X(margins[k]), Y(margins[real.length + k]), 2.4, 0, 7);
+    context.arc(X(margins[k]), Y(margins[n + k]), 2.4, 0, 7);
     context.fill();
   });
   return 10 ** reach;

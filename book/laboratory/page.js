@@ -111,13 +111,13 @@ function chart(name, title, note, solid, dashed) {
   return figure(name, "lab-wide", element("strong", {}, title), note, legend(...keys));
 }
 
-const see = element("p"), alert = element("p", { class: "lab-alert", role: "alert" });
+const see = element("p"), alert = element("p", { role: "alert" });
 const status = element("p", { role: "status" }), scale = element("small");
 const progress = element("progress", { max: 1, value: 0, "aria-label": "Progress" });
 const link = element("a", {}, "Link to these settings");
 const start = button("Start", () => (running ? (running = false) : go()));
 const oneStep = button("One step", () => once(1)), oneEpoch = button("One epoch", () => once(states[0].perEpoch));
-const speeds = { 1: "one step a frame", 20: "20 a frame", 60: "60 a frame", 0: "at once" };
+const speeds = { 1: "1 a frame", 20: "20 a frame", 60: "60 a frame", 0: "at once" };
 const speed = element("select", { id: "lab-speed" }, ...options(speeds));
 speed.value = still ? 0 : 20;
 const presets = element("select", { id: "lab-preset", change: () => choose(presets.value) });
@@ -327,15 +327,9 @@ function drawContours(names) {
 }
 
 function drawPlanes(names) {
-  const extent = [0, 1].map((feature) => {
-    const of = ({ margins, real }) => [...margins.slice(feature * real.length, (feature + 1) * real.length)];
-    const all = states.flatMap(({ picture }) => of(picture));
-    const low = Math.min(0, quantile(all, 0.003)), high = Math.max(0, quantile(all, 0.997));
-    return [low - 0.05 * (high - low), high + 0.05 * (high - low)];
-  });
   const factors = states.map(({ picture }, i) => {
     canvases[`plane-${i}`].nextSibling.textContent = `${names[i]}: points by both contributions`;
-    return Math.round(toyDrawing.plane(canvases[`plane-${i}`], picture, colour.value, extent) * 10) / 10;
+    return Math.round(toyDrawing.plane(canvases[`plane-${i}`], picture, colour.value) * 10) / 10;
   });
   const ratio = `Blue gains weight against the typical point, orange loses; full colour: ${factors.join(", ")} times.`;
   scale.textContent = colour.value === "ratio" ? ratio : "Dark: a millionth or less; yellow: 1.";
