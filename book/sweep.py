@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,12 +11,18 @@ from pathlib import Path
 import pandas as pd
 
 from book.experiments import experiments
-from lib import check
+from lib import check, device
+from lib.data.root import DataError
 from lib.trials.engine import BACKENDS, SweepError, check_backend, run
+from lib.trials.images import ImageTrial
+from lib.trials.naming import experiment_folder
 from lib.trials.plan import Experiment, Status, duration, status
-from lib.trials.store import RESULTS, Store, identity
-from lib.trials.trial import CHECKPOINTS, MissingTrials, Place, Trial
+from lib.trials.store import DATA, RESULTS, Store, check_record, identity
+from lib.trials.trial import CHECKPOINTS, MissingTrials, Place, Trial, fingerprints
+from lib.trials.weights import WeightTrial
 
+KINDS = dict.fromkeys(("images", "groups", "domains"), ImageTrial)  # of the trials that read data
+KINDS |= dict.fromkeys(("weights", "group weights"), WeightTrial)
 Experiments = Mapping[str, Experiment]
 
 
@@ -27,11 +34,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for name in (*options.experiments, *filter(None, [options.table])):
             check.choice("experiment", name, known)
-        for name in ("seeds", "threads"):
-            check.whole(name, 1 if getattr(options, name) is None else getattr(options, name), 1)
-        check_backend(options.jobs, options.backend, options.scheduler)
+        for name, most in (("seeds", None), ("threads", os.cpu_count() if options.backend == "local" else None)):
+            check.whole(name, 1 if getattr(options, name) is None else getattr(options, name), 1, most)
+        check_backend(options.jobs, options.backend, options.scheduler, options.time_limit)
+        if options.experiments and options.backend == "local":
+            device.pick(options.device)
         if options.adopt:
-            adopt(options.adopt, known, options.seeds)
+            adopt(options.adopt, known, options.seeds, options.root)
     except ValueError as error:
         parser.error(str(error))
     if options.table:
@@ -44,9 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for name in options.experiments:
             _run(known[name], options)
-    except (SweepError, MissingTrials) as error:
+    except (SweepError, MissingTrials, DataError) as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted; what was finished is stored, and the same command goes on", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -89,27 +101,60 @@ def orphans(known: Experiments, seeds: int | None = None) -> list[str]:
     return [str(store.path(one).relative_to(RESULTS)) for one in found if identity(one) not in served]
 
 
-def adopt(folder: Path, known: Experiments, seeds: int | None = None) -> None:
+def adopt(folder: Path, known: Experiments, seeds: int | None = None, root: Path | None = None) -> None:
     """Store the records of all JSON files under `folder` (of any layout) in their experiments' folders.
 
+    Those of before records had fingerprints of their data get that of their experiment, see `_fingerprints`.
     Raises ValueError where there is no folder, a file that is no record, or a record that differs from the stored one.
     """
     if not folder.is_dir():
         raise ValueError(f"adopt must be a folder with records, not {str(folder)!r}")
-    records = {path: json.loads(path.read_text()) for path in sorted(folder.rglob("*.json"))}
-    records = {path: record for path, record in records.items() if "claims" not in record}
-    served: dict[str, Store] = {}
+    records, served = {}, {}
+    measured = {str(record.get("data")): found for record in Store(RESULTS) if (found := _images(record))}
     for experiment in known.values():
         served = {trial.identity: experiment.store for trial in _planned(experiment, seeds)} | served
-    for path, record in records.items():
-        if "configuration" not in record:
-            raise ValueError(f"adopt must name a folder of records, and {path} is none")
-        store = served.get(identity(record["configuration"]), Store(RESULTS))
+    for path in sorted(folder.rglob("*.json")):
+        if path.name in ("claims.json", DATA):
+            continue
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            store = served.get(identity(record["configuration"]), Store(RESULTS))
+            store = known[path.parent.name].store if path.parent.name in known else store
+            if record["configuration"]["experiment"] in KINDS and "data" not in record:
+                record |= {"data": _fingerprints(record, store, root)}
+                found = _images(record)
+                if found and measured.setdefault(str(record["data"]), found) != found:
+                    raise ValueError("its numbers of images are not those of the records of its data")
+            records[path] = check_record(record), store
+        except (KeyError, TypeError, ValueError, RecursionError, MissingTrials, DataError) as error:
+            raise ValueError(f"adopt must name a folder of records, and {path} is none: {error!r}") from error
+    for path, (record, store) in records.items():
         stored = store.read(record["configuration"])
         if stored is None:
             print(store.write(record).relative_to(RESULTS))
         elif stored["metrics"] != record["metrics"]:
             raise ValueError(f"{path} differs from {store.path(record['configuration'])}, which stays")
+
+
+def _fingerprints(record: dict, store: Store, root: Path | None) -> dict[str, str]:
+    """The fingerprints of the data of a record of before they were kept: those of its experiment, else the only ones
+    that any experiment has for these names, else of the data that are here."""
+    trial = KINDS[record["configuration"]["experiment"]].from_configuration(record["configuration"])
+    kept, names = store.fingerprints(), [source.name for source in trial.sources]
+    folder = store.experiment or experiment_folder(record["configuration"])
+    own = {name: {kept.get(folder, {}).get(name)} - {None} for name in names}
+    known = {name: own[name] or {of[name] for of in kept.values() if name in of} for name in names}
+    if any(len(found) != 1 for found in known.values()):
+        if missing := trial.lacks(Place(root)):
+            raise MissingTrials(missing)
+        return fingerprints(trial, Place(root))
+    return {name: found.pop() for name, found in known.items()}
+
+
+def _images(record: dict) -> dict[str, int]:
+    """How many images each probe of a record was measured on."""
+    rates = (record["metrics"] or {}).get("probing_error", {})
+    return {name: rate["examples"] for name, rate in rates.items()}
 
 
 def _list(known: Experiments, seeds: int | None, jobs: int) -> None:
@@ -140,7 +185,7 @@ def _run(experiment: Experiment, options: argparse.Namespace) -> None:
         if options.dry_run or not now.missing:
             return
         computed = {"jobs": options.jobs, "backend": options.backend, "scheduler": options.scheduler}
-        run(now.missing, experiment.store, place, **computed)
+        run(now.missing, experiment.store, place, time_limit=options.time_limit, **computed)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -156,6 +201,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--scheduler", help="with --backend dask: its address, as in tcp://host:8786")
     add("--seeds", type=int, help="seeds of a setting (the experiment's own)")
     add("--threads", type=int, help="threads of one trial on the CPU (all)")
+    add("--time-limit", type=float, metavar="SECONDS", help="after which a trial on this machine has failed (none)")
     add("--device", default="auto", help="auto, cuda, mps or cpu (auto)")
     add("--root", type=Path, help="folder of the image data (SAM_DATA_ROOT, or data/)")
     add("--checkpoints", type=Path, default=CHECKPOINTS, help="folder of nets (checkpoints)")

@@ -1,13 +1,21 @@
-"""Files that are replaced whole: no reader meets half of one, and a writer that dies leaves the old one."""
+"""Files that are replaced whole: no reader meets half of one, and a writer that dies leaves the old one. Locks that say
+who holds them."""
 
 from __future__ import annotations
 
 import os
+import socket
+import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+from filelock import FileLock, Timeout
+
+SILENT_SECONDS = 5.0  # of a wait; then it says what it waits for
 
 
 @contextmanager
@@ -26,3 +34,35 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def locked(path: Path, wait: bool = True) -> Iterator[None]:
+    """Hold the lock ``<path>.lock`` in the block; the system takes it from a process that dies.
+
+    A wait of more than SILENT_SECONDS is told in one line, with the holder. Without `wait`, raises filelock.Timeout
+    where another holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock, told = FileLock(f"{path}.lock"), Path(f"{path}.holder")
+    try:
+        lock.acquire(timeout=SILENT_SECONDS if wait else 0)
+    except Timeout:
+        if not wait:
+            raise
+        print(f"waiting for {path.name}, held by {holder(path)}", file=sys.stderr, flush=True)
+        lock.acquire()
+    try:
+        told.write_text(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%d %b %H:%M:%S')}")
+        yield
+    finally:
+        told.unlink(missing_ok=True)
+        lock.release()
+
+
+def holder(path: Path) -> str:
+    """Who holds the lock of `path`: process, host and since when."""
+    try:
+        return Path(f"{path}.holder").read_text()
+    except OSError:
+        return "another process"

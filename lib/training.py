@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lib import check
-from lib.checkpoint import load_checkpoint, save_checkpoint
+from lib.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from lib.data.dataset import Split
 from lib.data.transforms import Crops, augment, draw_crops, normalise
 from lib.device import reuse_memory
@@ -122,7 +121,7 @@ def train(
     until: int | None = None,
     ascent: range | None = None,
     label: str = "",
-    checkpoint: Path | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> History:
     """Train in place with a cosine schedule per step, from the optimizer's learning rate to 0.
 
@@ -132,7 +131,7 @@ def train(
     epoch in which a loss was NaN or infinite; the history then names the step and holds the epochs before. `label`
     names the progress bar, which is there in a terminal only.
 
-    `checkpoint` is a file of this very training (same data, settings and seed). Where it holds no more epochs than
+    `checkpoint` names the file of this very training (same data, settings and seed). Where it holds no more epochs than
     are wanted, training goes on from it, to the same weights that it would have reached undisturbed; a finished one
     is only loaded. It is written after an epoch if CHECKPOINT_SECONDS have passed, and at the end, then without the
     optimizer's state if all epochs are done; a file of more epochs stays.

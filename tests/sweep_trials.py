@@ -1,6 +1,6 @@
 """Trials for the tests of the sweep engine: quick, deterministic, and as slow or as deadly as a test asks.
 
-As a script it runs a sweep of them, for tests that kill it: ``FOLDER COUNT JOBS [SCHEDULER]``.
+As a script it runs a sweep of them, for tests that kill it: ``FOLDER COUNT JOBS BEHAVIOUR [SCHEDULER]``.
 """
 
 from __future__ import annotations
@@ -13,19 +13,21 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib.trials.store import Store, identity
-from lib.trials.trial import Place
+from records import whole
+
+from lib.trials.store import Store
+from lib.trials.trial import Place, Trial
 
 STEPS = 5
 
 
 @dataclass(frozen=True)
-class ChainTrial:
+class ChainTrial(Trial):
     """A chain of random numbers of `number`; each step is kept, as a training keeps its checkpoints.
 
     `behaviour`: "finish"; "raise"; "diverge"; "lack"; "die" (the process kills itself, every time) or "die
-    once". A step takes SWEEP_STEP seconds, from the environment. What was computed is logged beside the
-    checkpoints.
+    once"; "exit" (as a script does); "other" (gives another trial's record); "hang". A step takes SWEEP_STEP seconds,
+    from the environment. What was computed is logged beside the checkpoints.
     """
 
     number: int
@@ -34,10 +36,6 @@ class ChainTrial:
     @property
     def configuration(self) -> dict:
         return {"experiment": "chain", "protocol": 1, "number": self.number, "behaviour": self.behaviour}
-
-    @property
-    def identity(self) -> str:
-        return identity(self.configuration)
 
     @property
     def label(self) -> str:
@@ -65,13 +63,16 @@ class ChainTrial:
                 os.kill(os.getpid(), signal.SIGKILL)
         if self.behaviour == "raise":
             raise RuntimeError("a link\nbroke")
+        if self.behaviour == "exit":
+            sys.exit(0)
+        if self.behaviour == "hang":
+            time.sleep(1000)
         self.log("end", place)
-        return {
-            "configuration": self.configuration,
-            "seconds": {"total": 3.0},
-            "status": "diverged" if self.behaviour == "diverge" else "finished",
-            "metrics": None if self.behaviour == "diverge" else {"state": state},
-        }
+        gone, number = self.behaviour == "diverge", self.number + (self.behaviour == "other")
+        record = {"configuration": self.configuration | {"number": number}, "seconds": {"total": 3.0}}
+        return whole(
+            record | {"status": "diverged", "metrics": None} if gone else record | {"metrics": {"state": state}}
+        )
 
     def log(self, event: str, place: Place) -> None:
         """One line in the log; O_APPEND keeps lines of several processes whole."""
@@ -80,17 +81,29 @@ class ChainTrial:
             file.write(f"{event} {self.number} {os.getpid()}\n")
 
 
+@dataclass
+class FailingStore(Store):
+    """A store that workers cannot write to: full, or another folder than the sweep's."""
+
+    folder: Path
+    error: int | None = None
+    experiment: str | None = None
+
+    def write(self, record):
+        if self.error is not None:
+            raise OSError(self.error, os.strerror(self.error))
+        return self.folder / "elsewhere"
+
+
 if __name__ == "__main__":
-    from sweep_trials import ChainTrial as Trial  # not __main__'s, which a cluster's workers could not find
+    from sweep_trials import ChainTrial as Chain  # not __main__'s, which a cluster's workers could not find
 
-    from lib.trials import run
+    from lib.trials import SweepError, run
 
-    folder, count, jobs, *scheduler = sys.argv[1:]
+    folder, count, jobs, behaviour, *scheduler = sys.argv[1:]
     cluster = {"backend": "dask", "scheduler": scheduler[0]} if scheduler else {}
-    run(
-        [Trial(number) for number in range(int(count))],
-        Store(Path(folder) / "store"),
-        Place(checkpoints=Path(folder) / "checkpoints"),
-        jobs=int(jobs),
-        **cluster,
-    )
+    place, store = Place(checkpoints=Path(folder) / "checkpoints"), Store(Path(folder) / "store")
+    try:
+        run([Chain(number, behaviour) for number in range(int(count))], store, place, jobs=int(jobs), **cluster)
+    except SweepError as error:
+        sys.exit(f"SweepError: {error}")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import result_tables
+from records import whole
 
 from book.compute import diverged, efforts, hardware, nets
 from lib.trials.plan import duration, total_seconds
@@ -26,11 +27,18 @@ def image(seed: int, seconds: dict, status: str = "finished", device: dict = CPU
     }
 
 
+def counts(wrong: list) -> dict:
+    split = {"easy": wrong, "hard": wrong, "model": wrong}
+    return {"wrong": {"train": split, "validation": split, "test": split}, "heads": [None] * len(wrong)}
+
+
 def toy(wrong: list | None, seeds: int = 3) -> dict:
     """A trial of two settings; `wrong` holds None for a net that diverged."""
     return {
         "configuration": {
             "experiment": "toy",
+            "protocol": 1,
+            "first_seed": 100,
             "seeds": seeds,
             "shared": {"method": "sam"},
             "settings": [{"rho": 0.0}, {"rho": 1}],
@@ -38,16 +46,16 @@ def toy(wrong: list | None, seeds: int = 3) -> dict:
         "status": "diverged" if wrong is None else "finished",
         "seconds": {"total": 5.0},
         "hardware": CPU,
-        "metrics": None if wrong is None else {"wrong": {"train": {"model": wrong}}},
+        "metrics": None if wrong is None else counts(wrong),
     }
 
 
 @pytest.fixture
 def results(tmp_path) -> Path:
-    Store(tmp_path, "cifar-mnist").write(image(0, {"training": 10.0}))
-    Store(tmp_path, "cifar-mnist").write(image(1, {"training": 20.0, "total": 30.0}, "diverged", GPU))
-    Store(tmp_path, "noise").write(toy([[0, None, 2], [1, 1, None]]))
-    (tmp_path / ".locks").mkdir()
+    Store(tmp_path, "cifar-mnist").write(whole(image(0, {"training": 10.0})))
+    Store(tmp_path, "cifar-mnist").write(whole(image(1, {"training": 20.0, "total": 30.0}, "diverged", GPU)))
+    Store(tmp_path, "noise").write(whole(toy([[0, None, 2], [1, 1, None]])))
+    (tmp_path / ".locks").mkdir(exist_ok=True)
     (tmp_path / "claims.json").write_text("{}")
     return tmp_path
 

@@ -3,6 +3,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from records import whole
 
 from book import domainbed, protocols
 from lib.data.domains import BENCHMARKS
@@ -40,7 +41,7 @@ def results(tmp_path) -> dict:
     for trial in domainbed.trials(PACS, store, 3):
         of = ERRORS.get((trial.data.target, trial.method if trial.epochs else "untrained"))
         if of:
-            store.write(record(trial, of[trial.seed]))
+            store.write(whole(record(trial, of[trial.seed])))
     return domainbed.stored(PACS, store, 3)
 
 
@@ -108,7 +109,7 @@ def test_protocol_has_the_selected_settings_of_targets_whose_sweep_is_stored(tmp
     for trial in protocols.grid(full["pacs", "P"]):
         best = trial.lr == 0.005 and trial.rho in (0, 0.1)
         metrics = {"validation_error": 0.1 if best else 0.2, "validation_loss": 1.0}
-        store.write({"configuration": trial.configuration, "status": "finished", "metrics": metrics})
+        store.write(whole({"configuration": trial.configuration, "status": "finished", "metrics": metrics}))
     found = domainbed.trials(full, store, 2)
     assert {(one.data.target, one.method, one.lr, one.rho, one.seed) for one in found} == {
         ("P", method, 0.005, rho, seed) for method, rho in (("sgd", 0.0), ("sam", 0.1)) for seed in (0, 1)

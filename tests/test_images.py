@@ -2,12 +2,13 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from image_trees import write_birds, write_domains
+from image_trees import COUNTS, write_birds, write_domains
 from images import write_cifar_folder, write_mnist
 
 from lib import measure, training
@@ -15,11 +16,12 @@ from lib.checkpoint import CheckpointWarning
 from lib.data.domains import Domains
 from lib.data.groups import Groups
 from lib.data.pairs import Pair
+from lib.data.sources import named
 from lib.resnet import FreshLayersWarning, ResNet18
 from lib.training import Images
 from lib.trials import run
 from lib.trials.images import ImageTrial, domain, grouped, paired, read_pairs
-from lib.trials.store import Store, identity
+from lib.trials.store import ResultWarning, Store, identity
 from lib.trials.trial import MissingTrials, Place
 from lib.trials.weights import WeightTrial
 
@@ -205,6 +207,67 @@ def test_damaged_checkpoint_is_named_and_training_begins_anew(place, damage):
     with pytest.warns(CheckpointWarning, match=path.name):
         assert PAIR.run(place)["metrics"] == record["metrics"]
     assert len(path.read_bytes()) == len(content), "a whole one takes its place"
+
+
+@pytest.mark.parametrize("of", ["another method", "other data"])
+def test_net_of_another_trial_or_of_other_data_is_not_taken_and_is_kept(place, tmp_path, of):
+    sam = replace(PAIR, method="sam", rho=0.1)
+    undisturbed = sam.run(replace(place, checkpoints=tmp_path / "other"))
+    other = replace(place, root=smaller(tmp_path / "small")) if of == "other data" else place
+    (sam if of == "other data" else PAIR).run(other)
+    path = place.checkpoint(sam)
+    if of == "another method":
+        place.checkpoint(PAIR).rename(path)
+    content = path.read_bytes()
+    with pytest.warns(CheckpointWarning, match=f"{path.name}.*is of another training"):
+        assert sam.run(place)["metrics"] == undisturbed["metrics"]
+    assert path.with_suffix(".pt.unusable").read_bytes() == content
+    assert sam.run(place)["metrics"] == undisturbed["metrics"]
+
+
+def smaller(folder: Path) -> Path:
+    """A data root with fewer images of the same sets."""
+    write_cifar_folder(folder, train=20, test=32)
+    write_mnist(folder, train=30, test=32, classes=2)
+    write_birds(folder, counts=COUNTS | {(2, 0, 0): 4})
+    write_domains(folder, images=9)
+    return folder
+
+
+@of_every_family
+def test_experiment_computes_on_its_own_data_alone(trial, place, tmp_path):
+    store, other = Store(tmp_path / "store", "cifar-mnist"), replace(place, root=smaller(tmp_path / "small"))
+    (record,) = run([trial], store, place)
+    fingerprint = trial.data.fingerprint(place.root)
+    assert record["data"] == {trial.data.name: fingerprint} == store.fingerprints()["cifar-mnist"]
+    copy = shutil.copytree(place.root, tmp_path / "copy")
+    assert trial.data.fingerprint(copy) == fingerprint != trial.data.fingerprint(other.root)
+    with pytest.raises(MissingTrials, match="other data .* than those of the experiment cifar-mnist") as caught:
+        run([replace(trial, seed=1)], store, other)
+    assert "\n" not in str(caught.value) and list(store) == [record]
+    changed = json.loads(store.path(trial.configuration).read_text()) | {"data": {trial.data.name: "4 images abc"}}
+    with pytest.raises(ValueError, match="other data"):
+        store.write(changed)
+    store.path(trial.configuration).write_text(json.dumps(changed))
+    with pytest.warns(ResultWarning, match=r"other data \(4 images abc\)"):
+        assert store.read(trial.configuration) is None
+
+
+def test_fingerprint_follows_an_image_that_changes_in_place(tmp_path):
+    root = smaller(tmp_path)
+    before, image = Domains("pacs", "P").fingerprint(root), next((root / "PACS").rglob("*.jpg"))
+    content = image.read_bytes()
+    image.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert Domains("pacs", "P").fingerprint(root) != before
+
+
+@pytest.mark.parametrize("name", ["cifar-mnist", "fmnist-mnist", "celeba", "birds_on_scenes", "pacs without A"])
+def test_data_that_are_here_are_those_of_the_stored_records(name, monkeypatch):
+    monkeypatch.delenv("SAM_CACHE_ROOT")
+    source, kept = named(name), {own[name] for own in Store().fingerprints().values() if name in own}
+    if source.lacks():
+        pytest.skip(source.lacks())
+    assert kept == {source.fingerprint()}
 
 
 @pytest.mark.parametrize("method", ["sgd", "sam"])

@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from image_trees import write_celeba
+from records import whole
 
 from book import protocols, real_data
 from book.experiments import experiments
@@ -77,22 +78,22 @@ def weight_record(trial: WeightTrial, tilt: float = 0.3) -> dict:
 
 
 def diverge(store: Store, trial: ImageTrial) -> None:
-    store.write(error_record(trial) | {"status": "diverged", "diverged_at": 3, "metrics": None, "curve": {}})
+    store.write(whole(error_record(trial) | {"status": "diverged", "diverged_at": 3, "metrics": None, "curve": {}}))
 
 
 def write_sweep(store: Store, protocol: protocols.Protocol, at: dict | None = None) -> None:
     """Validation error .5, or that `at` (lr, rho); the loss falls with rho."""
     for trial in grid(protocol):
-        store.write(error_record(trial, (at or {}).get((trial.lr, trial.rho), 0.5)))
+        store.write(whole(error_record(trial, (at or {}).get((trial.lr, trial.rho), 0.5))))
 
 
 def write_all(store: Store, protocol: protocols.Protocol, seeds: int = SEEDS, **changes) -> None:
     """A whole row, made up: SGD at the first setting of the sweep, SAM at the last one, of the largest radius."""
     write_sweep(store, protocol)
     for trial in comparison(protocol, selected(protocol, store), seeds):
-        store.write(error_record(trial) | changes)
+        store.write(whole(error_record(trial) | changes))
     for weights in weight_trials(protocol, selected(protocol, store), seeds):
-        store.write(weight_record(weights))
+        store.write(whole(weight_record(weights)))
 
 
 @pytest.fixture
@@ -119,7 +120,7 @@ def pair(store) -> protocols.Result:
 )
 def test_setting_is_selected_by_validation_error_then_loss_for_each_method(store, protocol, at, sgd, sam):
     for trial in grid(protocol)[1:]:
-        store.write(error_record(trial))
+        store.write(whole(error_record(trial)))
     assert selected(protocol, store) is None, "the sweep is not complete"
     write_sweep(store, protocol, at)
     chosen = {name: (trial.method, trial.lr, trial.rho) for name, trial in selected(protocol, store).items()}
@@ -235,7 +236,7 @@ def test_result_is_there_only_where_all_its_trials_are(store, celeba):
 
 def test_table_tells_easy_from_hard_by_sgd_and_pairs_differences_by_seed(store):
     for trial in comparison(CIFAR, selected(replace(CIFAR, rates=(0.05,), radii=(0.1,)), store), 3):
-        store.write(error_record(trial, hard=0.3 + 0.1 * trial.seed))
+        store.write(whole(error_record(trial, hard=0.3 + 0.1 * trial.seed)))
         if trial.seed == 2 and trial.method == "sam":
             diverge(store, trial)
     found = protocols.computed(CIFAR, store, NOWHERE, 3, lr=0.05, rho=0.1)
@@ -254,7 +255,7 @@ def test_missing_trials_are_named_with_the_command(store):
     with pytest.raises(MissingTrials, match="4 of 4 trials"):
         protocols.computed(CIFAR, store, NOWHERE, 1, lr=0.05, rho=0.1)
     for trial in comparison(CIFAR, selected(replace(CIFAR, rates=(0.05,), radii=(0.1,)), store), 1):
-        diverge(store, trial) if trial.method == "lsam" else store.write(error_record(trial))
+        diverge(store, trial) if trial.method == "lsam" else store.write(whole(error_record(trial)))
     with pytest.raises(MissingTrials, match="no trial of lsam finished: seed 0 diverged at step 3; take a smaller lr"):
         protocols.computed(CIFAR, store, NOWHERE, 1, lr=0.05, rho=0.1)
 
@@ -264,7 +265,7 @@ def test_own_learning_rate_or_radius_replaces_the_selected_one(store, pair):
     same = protocols.computed(CIFAR, store, NOWHERE, **changed)
     assert same.settings == pair.settings and same.lacking == [] and len(same.weights) == 2 * SEEDS
     for trial in comparison(CIFAR, {name: replace(one, lr=0.05) for name, one in pair.settings.items()}, SEEDS):
-        store.write(error_record(trial))
+        store.write(whole(error_record(trial)))
     other = protocols.computed(CIFAR, store, NOWHERE, lr=0.05)
     assert {trial.lr for trial in other.settings.values()} == {0.05} and other.settings["sam"].rho == 0.2
     assert other.lacking == ["another setting than the selected one"]

@@ -1,18 +1,22 @@
 import json
 import os
+import re
 import warnings
 from pathlib import Path
 
 import pytest
+from records import whole
 
+from book.compute import efforts
 from lib.data.toy import ToyConstants
 from lib.toy.setting import intervention, lsam, sgd
 from lib.trials import naming
 from lib.trials.store import ResultWarning, Store, identity
 from lib.trials.toy import ToyTrial
 
-CONFIGURATION = {"dataset": "cifar-mnist", "lr": 0.05, "seed": 3, "train_limit": None}
-RECORD = {"configuration": CONFIGURATION, "status": "finished", "metrics": {"test_error": 1 / 3}, "curve": [0.5, 0.25]}
+CONFIGURATION = {"experiment": "chain", "protocol": 1, "dataset": "cifar-mnist", "lr": 0.05, "seed": 3, "limit": None}
+RECORD = whole({"configuration": CONFIGURATION, "metrics": {"test_error": 1 / 3}, "curve": {"train_loss": [0.5, 0.25]}})
+OTHER = RECORD | {"seconds": {"total": 2.0}}
 
 NOISY = ToyConstants(dropout=0.1, noisy="hard")
 
@@ -42,13 +46,13 @@ def test_a_record_is_found_in_any_folder_under_any_label_and_replaced_where_it_i
     renamed.parent.mkdir()
     path.rename(renamed)
     assert store.read(CONFIGURATION) == RECORD
-    assert Store(store.folder, "noise").write(RECORD | {"status": "other"}) == renamed
-    assert files(store) == [renamed] and store.read(CONFIGURATION)["status"] == "other"
+    assert Store(store.folder, "noise").write(OTHER) == renamed
+    assert files(store) == [renamed] and store.read(CONFIGURATION) == OTHER
 
 
 def test_two_trials_whose_names_begin_alike_are_told_apart(store, monkeypatch):
     monkeypatch.setattr("lib.trials.store.DIGITS", 0)
-    others = [{"configuration": CONFIGURATION | {"batch_size": size}, "status": "finished"} for size in (1, 2, 3)]
+    others = [whole({"configuration": CONFIGURATION | {"batch_size": size}}) for size in (1, 2, 3)]
     paths = {store.write(record) for record in others}
     assert len(paths) == len(files(store)) == 3
     assert [store.read(record["configuration"]) for record in others] == others
@@ -139,7 +143,7 @@ def test_interrupted_write_leaves_the_old_record(store, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(os, call, interrupt)
             with pytest.raises(KeyboardInterrupt):
-                store.write(RECORD | {"status": "other"})
+                store.write(OTHER)
         assert list(store) == [RECORD]
         assert len(files(store)) == 1
 
@@ -162,10 +166,98 @@ def test_value_that_is_no_plain_json_is_refused_and_nothing_is_written(store, va
 
 def test_unusable_file_is_kept_aside_when_its_trial_is_stored(tmp_path):
     store = Store(tmp_path)
-    path = store.path({"seed": 1})
+    path = store.path(CONFIGURATION)
     path.parent.mkdir()
     path.write_text("not a record")
     with pytest.warns(ResultWarning, match=path.name):
-        store.write({"configuration": {"seed": 1}})
-    assert store.read({"seed": 1}) is not None and len(list(store)) == 1
+        store.write(RECORD)
+    assert store.read(CONFIGURATION) == RECORD and len(list(store)) == 1
     assert path.with_suffix(".json.unusable").read_text() == "not a record"
+
+
+def image(**metrics) -> dict:
+    return whole({"configuration": CONFIGURATION | {"experiment": "images"}, "metrics": metrics})
+
+
+def toy() -> dict:
+    rows = {name: [[1, None], [2, 3]] for name in ("easy", "hard", "model")}
+    own = {"seeds": 2, "first_seed": 100, "shared": {"method": "sgd"}, "settings": [{"rho": 0.0}, {"rho": 1.0}]}
+    metrics = {"wrong": {split: rows for split in ("train", "validation", "test")}, "heads": [None, [[0.5, 1.0], None]]}
+    return whole({"configuration": {"experiment": "toy"} | own, "metrics": metrics})
+
+
+DEEP = "[" * 100_000 + "]" * 100_000
+NO_RECORDS = [  # a record, where in it, and what stands there (None: nothing; a text: as JSON)
+    *(
+        (image(), key, None)
+        for key in ("configuration", "status", "metrics", "seconds", "versions", "hardware", "data")
+    ),
+    *((image(), "metrics", value) for value in ("null", "[]", "{}", DEEP)),
+    *((image(), "status", value) for value in ('"done"', '"diverged"', "3")),
+    *((image(), "seconds", value) for value in ("{}", '{"total": "1"}', '{"total": 1e999}', '{"total": -1}')),
+    (image(), "seconds", '{"total": ' + "9" * 400 + "}"),
+    (image(), "hardware", '{"device": "cpu"}'),
+    (image(), "data", '{"cifar-mnist": 3}'),
+    (image(), "format", "2"),
+    (image(), "curve", '{"train_loss": [null]}'),
+    (image(), "curve", '{"train_loss": [1e999]}'),
+    (image(), "metrics.validation_error", None),
+    (image(), "metrics.validation_error", "1.5"),
+    (image(), "metrics.validation_loss", '"0.5"'),
+    (image(), "metrics.test_error", '{"error": 0.5}'),
+    (image(), "metrics.probing_error", "{}"),
+    (image(), "metrics.probing_error", '{"a": 0.5}'),
+    (toy(), "metrics.wrong", '{"test": 3}'),
+    (toy(), "metrics.wrong.test", '{"model": [[1, 2]]}'),
+    (toy(), "metrics.wrong.test.hard", "[[1, 2], [3]]"),
+    (toy(), "metrics.wrong.test.hard", '[[1, 2], ["3", 4]]'),
+    (toy(), "metrics.wrong.test.hard", "[[1, 2]]"),
+    (toy(), "metrics.heads", "[[[1.0]], [[2.0]]]"),
+    (toy(), "metrics.heads", "3"),
+]
+
+
+@pytest.mark.parametrize(("record", "key", "text"), NO_RECORDS, ids=lambda value: str(value)[:20])
+def test_valid_json_that_is_no_record_counts_nowhere(store, tmp_path, record, key, text):
+    path = store.write(record)
+    changed = json.loads(path.read_text())
+    *within, last = key.split(".")
+    part = changed
+    for name in within:
+        part = part[name]
+    part.pop(last, None)
+    if text is not None:
+        part[last] = "here"
+    path.write_text(json.dumps(changed).replace('"here"', text or ""))
+    with pytest.warns(ResultWarning, match=re.escape(path.name)) as caught:
+        assert store.read(record["configuration"]) is None
+    assert all("\n" not in str(warning.message) and len(str(warning.message)) < 600 for warning in caught)
+    with pytest.warns(ResultWarning):
+        assert list(store) == []
+        assert not len(efforts(store.folder))
+    if text != DEEP:
+        with pytest.raises(ValueError, match="is no record of a trial|plain JSON"):
+            store.write(json.loads(path.read_text()))
+
+
+def test_every_stored_record_is_one():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ResultWarning)
+        assert len(list(Store())) > 900
+
+
+def test_an_experiment_keeps_the_first_fingerprint_of_each_set_of_data(tmp_path):
+    store, record = Store(tmp_path, "mine"), image()
+    other = image() | {"configuration": record["configuration"] | {"seed": 4}, "data": {"a set": "2 images 1"}}
+    store.write(record)
+    store.write(image() | {"configuration": record["configuration"] | {"seed": 5}, "data": {"b set": "2 images 1"}})
+    assert store.fingerprints() == {"mine": {"a set": "1 images 0", "b set": "2 images 1"}}
+    with pytest.raises(ValueError, match=r"a set is other data \(2 images 1\) than those of the experiment mine"):
+        store.write(other)
+    path = Store(tmp_path, "another").write(other)
+    assert path.parent.name == "another" and Store(tmp_path).read(other["configuration"]) == other
+    with pytest.warns(ResultWarning, match="other data"):
+        assert store.read(other["configuration"]) is None, "found elsewhere, and not of this experiment's data"
+    (tmp_path / "data.json").write_text("[1]")
+    with pytest.raises(ValueError, match="data.json must hold the fingerprints of data"):
+        store.fingerprints()

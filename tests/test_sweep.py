@@ -1,26 +1,35 @@
 import csv
+import errno
 import json
 import os
 import random
+import re
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from sweep_trials import ChainTrial
+from joblib.externals.loky.process_executor import BrokenProcessPool
+from records import whole
+from sweep_trials import ChainTrial, FailingStore
 
 from book import sweep
-from lib.trials import SweepError, run, status
+from lib.trials import SweepError, engine, run, status
+from lib.trials.images import paired
 from lib.trials.plan import Experiment, Plan, seconds_left
 from lib.trials.store import ResultWarning, Store, identity
 from lib.trials.trial import MissingTrials, Place
 
 SCRIPT = Path(__file__).with_name("sweep_trials.py")
-KILLS = 50
+KILLS = int(os.environ.get("SWEEP_KILLS", 50))
 
 
 @pytest.fixture
@@ -45,10 +54,10 @@ def chains(*numbers: int, **changes) -> list[ChainTrial]:
     return [ChainTrial(number, **changes) for number in numbers]
 
 
-def start(folder: Path, count: int, jobs: int, step: float) -> subprocess.Popen:
+def start(folder: Path, count: int, jobs: int, step: float, behaviour: str = "finish") -> subprocess.Popen:
     environment = {**os.environ, "SWEEP_STEP": str(step), "PYTHONPATH": str(SCRIPT.parents[1])}
     return subprocess.Popen(
-        [sys.executable, str(SCRIPT), str(folder), str(count), str(jobs)],
+        [sys.executable, str(SCRIPT), str(folder), str(count), str(jobs), behaviour],
         env=environment,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -104,10 +113,10 @@ def test_trial_that_kills_its_worker_again_is_named_and_harms_no_other(store, pl
     trials = [*chains(7, behaviour="die"), *chains(*range(6)), *chains(8, behaviour="die")]
     with pytest.raises(SweepError) as caught:
         run(trials, store, place, jobs=2)
-    assert sorted(str(caught.value).splitlines()) == [
-        "chain 7: its worker died 2 times",
-        "chain 8: its worker died 2 times",
-    ]
+    assert str(caught.value) in (
+        "chain 7, chain 8: its worker died 2 times",
+        "chain 8, chain 7: its worker died 2 times",
+    )
     assert sorted(record["configuration"]["number"] for record in store) == list(range(6))
     assert log()["begin", "7"] == log()["begin", "8"] == 2
 
@@ -120,7 +129,7 @@ def test_two_sweeps_share_a_store_and_compute_nothing_twice(tmp_path, store, log
     assert len(list(store)) == 30
 
 
-def test_sweep_killed_at_fifty_random_moments_ends_as_an_undisturbed_one(tmp_path, store):
+def test_sweep_killed_at_random_moments_ends_as_an_undisturbed_one(tmp_path, store):
     """Half of the kills take the whole process group, half the parent alone, which orphans its workers."""
     count, moments, kills = 120, random.Random(0), 0
     while kills < KILLS:
@@ -150,58 +159,83 @@ def test_sweep_killed_at_fifty_random_moments_ends_as_an_undisturbed_one(tmp_pat
     assert contents(undisturbed) == {name: text for name, text in contents(store).items() if not name.endswith(".tmp")}
 
 
-def test_dask_cluster_computes_what_one_machine_does_though_a_worker_is_killed(tmp_path, store, place, log):
+@pytest.fixture
+def cluster(tmp_path):
+    """A Dask scheduler, `cluster("worker", ...)` workers for it, and `cluster("sweep", ...)` a sweep on it; what they
+    print goes to files of these names."""
     pytest.importorskip("distributed")
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(map(str, (SCRIPT.parent, SCRIPT.parents[1]))),
-        "SWEEP_STEP": "0.05",
-        "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "60s",
-    }
     address, processes = tmp_path / "scheduler.json", []
+    environment = {**os.environ, "SWEEP_STEP": "0.05", "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "60s"}
 
-    def launch(*command: str) -> subprocess.Popen:
-        arguments = [
-            sys.executable,
-            "-m",
-            f"distributed.cli.{command[0]}",
-            *command[1:],
-            "--scheduler-file",
-            str(address),
-        ]
-        process = subprocess.Popen(arguments, env=environment, cwd=tmp_path, stderr=subprocess.DEVNULL)
+    def launch(kind: str, *options: str, first: Path | None = None) -> subprocess.Popen:
+        path = os.pathsep.join(map(str, [*([first] if first else []), SCRIPT.parent, SCRIPT.parents[1]]))
+        command = ["-m", f"distributed.cli.dask_{kind}", "--no-dashboard", "--scheduler-file", str(address)]
+        if kind == "sweep":
+            command = [str(SCRIPT), str(tmp_path), "24", "1", "finish", json.loads(address.read_text())["address"]]
+        if kind == "worker":
+            command += ["--nthreads", "1", "--no-nanny"]
+        with (tmp_path / kind).open("a") as output:
+            process = subprocess.Popen(
+                [sys.executable, *command, *options],
+                env=environment | {"PYTHONPATH": path},
+                cwd=tmp_path,
+                stderr=output,
+            )
         processes.append(process)
         return process
 
-    try:
-        launch("dask_scheduler", "--port", "0", "--no-dashboard", "--host", "127.0.0.1")
-        workers = [
-            launch("dask_worker", "--nthreads", "1", "--no-nanny", "--no-dashboard", "--name", name)
-            for name in ("first", "second")
-        ]
-        scheduler = _address(address)
-        sweep = subprocess.Popen([sys.executable, str(SCRIPT), str(tmp_path), "24", "1", scheduler], env=environment)
-        _wait(lambda: len({pid for _, _, pid in _lines(tmp_path / "log")}) == 2)
-        workers[0].kill()  # while it computes: each has a trial at any time
-        assert sweep.wait(120) == 0
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
+    launch("scheduler", "--port", "0", "--host", "127.0.0.1")
+    _wait(lambda: address.exists() and address.read_text().rstrip().endswith("}"))
+    yield launch
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def test_dask_cluster_computes_what_one_machine_does_though_workers_are_killed(tmp_path, store, place, log, cluster):
+    """It waits for the first worker, and where all are dead for a new one, with a word."""
+    running, told = cluster("sweep"), tmp_path / "sweep"
+    _wait(lambda: "waiting for workers: there is none at tcp://" in told.read_text())
+    workers = [cluster("worker", "--name", name) for name in ("first", "second")]
+    _wait(lambda: len({pid for _, _, pid in _lines(tmp_path / "log")}) == 2)
+    for worker in workers:  # while they compute: each has a trial at any time
+        worker.kill()
+    _wait(lambda: "waiting for workers: none is left at tcp://" in told.read_text())
+    cluster("worker", "--name", "third")
+    assert running.wait(120) == 0
     assert log()["begin", "0"] >= 1 and sum(n for (event, _), n in log().items() if event == "end") >= 24
     undisturbed = Store(tmp_path / "undisturbed")
     run(chains(*range(24)), undisturbed, Place(checkpoints=tmp_path / "fresh"))
     assert contents(undisturbed) == contents(store)
 
 
+@pytest.mark.parametrize("library", ["none", "another version"])
+def test_worker_with_another_library_is_told_in_one_line_before_any_work(tmp_path, cluster, library, log):
+    folder = tmp_path / "own" / "lib"
+    if library == "none":
+        folder.mkdir(parents=True)
+        (folder / "__init__.py").touch()
+    else:
+        shutil.copytree(SCRIPT.parents[1] / "lib", folder, ignore=shutil.ignore_patterns("__pycache__"))
+        (folder / "stats.py").open("a").write("# changed\n")
+    cluster("worker", first=folder.parent)
+    running = cluster("sweep")
+    assert running.wait(60) == 1 and not log()
+    (line,) = [line for line in (tmp_path / "sweep").read_text().splitlines() if "SweepError" in line]
+    assert re.search("the worker tcp://.* lacks this version of the library; install it there$", line)
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense", "http://127.0.0.1:9", "tls://127.0.0.1:9", ""])
+def test_wrong_address_of_a_cluster_is_one_line(store, place, address, monkeypatch, capfd):
+    pytest.importorskip("distributed")
+    monkeypatch.setattr(engine, "CONNECT_SECONDS", 1.0)
+    with pytest.raises(SweepError, match=f"no scheduler could be reached at '{address}': ") as caught:
+        run(chains(1), store, place, backend="dask", scheduler=address, progress=False)
+    assert "\n" not in str(caught.value) and not capfd.readouterr().err
+
+
 def _lines(path: Path) -> list[list[str]]:
-    return [line.split() for line in path.read_text().splitlines()]
-
-
-def _address(path: Path) -> str:
-    _wait(path.exists)
-    _wait(lambda: path.read_text().rstrip().endswith("}"))
-    return json.loads(path.read_text())["address"]
+    return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def _wait(condition, seconds: float = 60) -> None:
@@ -335,6 +369,61 @@ def test_command_adopts_results_computed_elsewhere_and_never_overwrites_another(
         assert "adopt must be a folder with records" in capsys.readouterr().err
 
 
+def test_record_of_before_fingerprints_gets_that_of_its_experiment_if_its_images_fit(command, store, tmp_path, capsys):
+    def stored(seed: int, images: int, **more) -> dict:
+        configuration = paired("cifar-mnist", "sgd", seed=seed).configuration
+        rates = {name: {"examples": images} for name in ("cifar", "mnist")}
+        return whole({"configuration": configuration, "metrics": {"probing_error": rates}, **more})
+
+    kept = {"data": {"cifar-mnist": "26780 images abc"}}
+    Store(store.folder, "cifar-mnist").write(stored(0, 980, **kept))
+    for folder, seed, images in (("good", 1, 980), ("bad", 2, 20)):
+        (tmp_path / folder).mkdir()
+        record = stored(seed, images)
+        del record["data"]
+        (tmp_path / folder / "a.json").write_text(json.dumps(record))
+    assert command("--adopt", str(tmp_path / "good"))[0] == 0
+    assert store.read(paired("cifar-mnist", "sgd", seed=1).configuration) == stored(1, 980, **kept)
+    with pytest.raises(SystemExit):
+        command("--adopt", str(tmp_path / "bad"))
+    assert "its numbers of images are not those of the records of its data" in capsys.readouterr().err
+    assert len(list(store)) == 2
+
+
+@pytest.mark.parametrize("name", ["threads", "device"])
+def test_command_refuses_what_this_machine_lacks_before_any_work(command, name, capsys, log):
+    wrong = {"threads": "100000", "device": "mps" if sys.platform == "linux" else "cuda"}
+    with pytest.raises(SystemExit):
+        command("chains", f"--{name}", wrong[name])
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert f"{name} " in line and wrong[name] in line and not log()
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_interrupted_command_says_so_in_one_line(tmp_path, jobs):
+    code = """
+import sys
+from pathlib import Path
+from sweep_trials import ChainTrial
+from book import sweep
+from lib.trials.plan import Experiment, Plan
+from lib.trials.store import Store
+plan = Plan(tuple(map(ChainTrial, range(20))))
+sweep.experiments = lambda: {"chains": Experiment("chains", "", lambda store, seeds: plan, Store("store"), 1)}
+sys.exit(sweep.main(["chains", "--checkpoints", "checkpoints", "--jobs", sys.argv[1]]))
+"""
+    environment = {**os.environ, "SWEEP_STEP": "0.2", "PYTHONPATH": f"{SCRIPT.parent}:{SCRIPT.parents[1]}"}
+    running = subprocess.Popen(
+        [sys.executable, "-c", code, str(jobs)], cwd=tmp_path, env=environment, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    _wait(lambda: len({pid for _, _, pid in _lines(tmp_path / "log")}) == jobs)
+    os.killpg(running.pid, signal.SIGINT)
+    out, err = running.communicate(timeout=60)
+    assert running.returncode == 130 and len(out.splitlines()) == 1
+    assert err == "interrupted; what was finished is stored, and the same command goes on\n"
+
+
 def test_command_names_failures_and_wrong_arguments(command, monkeypatch, experiment, capsys):
     plan = Plan(tuple(chains(1, behaviour="raise")))
     monkeypatch.setattr(
@@ -356,3 +445,111 @@ def test_command_names_failures_and_wrong_arguments(command, monkeypatch, experi
         with pytest.raises(SystemExit) as caught:
             command(*arguments)
         assert caught.value.code == 2 and message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize(
+    ("behaviour", "reason"),
+    [("exit", "SystemExit: 0"), ("other", "ValueError: its record is that of another configuration")],
+)
+def test_trial_that_ends_without_its_record_is_named_and_the_others_are_computed(store, place, jobs, behaviour, reason):
+    with pytest.raises(SweepError) as caught:
+        run([*chains(1), *chains(7, behaviour=behaviour), *chains(2)], store, place, jobs=jobs)
+    assert str(caught.value) == f"chain 7: {reason}"
+    assert sorted(record["configuration"]["number"] for record in store) == [1, 2]
+
+
+def test_trials_that_fail_for_one_reason_are_told_in_one_line(store, place):
+    with pytest.raises(SweepError) as caught:
+        run(chains(*range(9), behaviour="raise"), store, place)
+    assert str(caught.value) == "chain 0, chain 1, chain 2 and 6 more: RuntimeError: a link broke"
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (errno.ENOSPC, r"chain \d cannot be stored, nor what comes after it: \[Errno 28\] No space left on device"),
+        (errno.EROFS, r"chain \d cannot be stored, nor what comes after it: \[Errno 30\] Read-only file system"),
+        (None, r"chain \d was computed, and is not in .*: do the workers see that folder\?"),
+    ],
+)
+def test_sweep_ends_in_one_line_at_the_first_trial_that_is_not_stored(
+    tmp_path, place, log, monkeypatch, jobs, error, line
+):
+    monkeypatch.setenv("SWEEP_STEP", "0.05")
+    monkeypatch.setattr(engine, "SEEN_SECONDS", 0.1)
+    with pytest.raises(SweepError) as caught:
+        run(chains(*range(9), *range(100, 200)), FailingStore(tmp_path / "store", error), place, jobs=jobs)
+    assert re.fullmatch(line, str(caught.value))
+    assert sum(count for (event, _), count in log().items() if event == "begin") < 50
+
+
+def test_no_place_for_locks_ends_the_sweep_in_one_line(tmp_path, place):
+    (tmp_path / "store").write_text("a file where the folder is to be")
+    with pytest.raises(SweepError, match="chain 1 cannot be stored, nor what comes after it: .*store") as caught:
+        run(chains(1, 2), Store(tmp_path / "store"), place)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_trial_that_takes_more_than_its_time_has_failed(store, place, jobs):
+    with pytest.raises(SweepError) as caught:
+        run([*chains(7, behaviour="hang"), *chains(1, 2)], store, place, jobs=jobs, time_limit=0.5)
+    assert str(caught.value) == "chain 7: TimeoutError: took more than 0.5 s" and len(list(store)) == 2
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_workers_end_with_their_sweep_however_it_ends(tmp_path, end):
+    sweep = start(tmp_path, 4, jobs=2, step=0, behaviour="hang")
+    _wait(lambda: len(_lines(tmp_path / "log")) == 2)
+    workers = {int(pid) for _, _, pid in _lines(tmp_path / "log")}
+    sweep.send_signal(end)
+    sweep.wait()
+    _wait(lambda: not any(map(_lives, workers)), seconds=5)
+
+
+def test_held_trial_is_waited_for_with_a_word_on_who_holds_it(tmp_path, store, place, monkeypatch, capsys):
+    other = start(tmp_path, 1, jobs=1, step=0, behaviour="hang")
+    try:
+        _wait(lambda: len(_lines(tmp_path / "log")) == 1)
+        monkeypatch.setattr("lib.files.SILENT_SECONDS", 1.0)
+        threading.Timer(4, other.kill).start()
+        with pytest.raises(SweepError, match="took more than 1 s"):
+            run(chains(0, behaviour="hang"), store, place, time_limit=1)
+    finally:
+        other.kill()
+        other.wait()
+    told = [line for line in capsys.readouterr().err.splitlines() if "waiting" in line]
+    assert len(told) == 1, "once, however long"
+    assert f"waiting for chain 0, held by process {other.pid} on {socket.gethostname()} since" in told[0]
+
+
+def test_worker_that_dies_before_its_trial_begins_is_replaced_and_two_end_the_sweep(store, place, monkeypatch):
+    deaths = iter([2, 0])
+    workers = engine._workers
+
+    @contextmanager
+    def dying(*arguments):
+        with workers(*arguments) as compute:
+
+            def call(worker, batch):
+                if next(deaths, 1) > 1:
+                    raise BrokenProcessPool("killed")
+                yield from compute(worker, batch)
+
+            yield call
+
+    monkeypatch.setattr(engine, "_workers", dying)
+    assert len(run(chains(1, 2), store, place, jobs=2)) == 2
+    deaths = iter([2, 2])
+    with pytest.raises(SweepError, match="workers die before they begin a trial: killed"):
+        run(chains(3), store, place, jobs=2)
+
+
+def _lives(pid: int) -> bool:
+    """Whether a process is there that is no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

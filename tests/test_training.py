@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lib import training
+from lib.checkpoint import Checkpoint
 from lib.data.dataset import Split
 from lib.data.transforms import draw_crops, normalise
 from lib.models import ConvNet
@@ -190,12 +191,12 @@ def test_divergence_at_the_last_update_is_noticed(monkeypatch):
 def test_training_in_two_parts_is_the_whole_one_bit_for_bit(method, tmp_path):
     rho = 0.0 if method in WITHOUT_RADIUS else 0.1
     (whole, history), path = trained(method, rho, epochs=4), tmp_path / "net.pt"
-    part, so_far = trained(method, rho, epochs=4, until=2, checkpoint=path)
+    part, so_far = trained(method, rho, epochs=4, until=2, checkpoint=Checkpoint(path))
     assert so_far.train_loss == history.train_loss[:2] and not same_weights(part, whole)
-    model, later = trained(method, rho, epochs=4, checkpoint=path)
+    model, later = trained(method, rho, epochs=4, checkpoint=Checkpoint(path))
     assert same_weights(model, whole) and later.curve == history.curve
     kept = path.read_bytes()
-    again, _ = trained(method, rho, epochs=4, until=2, checkpoint=path)
+    again, _ = trained(method, rho, epochs=4, until=2, checkpoint=Checkpoint(path))
     assert same_weights(again, part) and path.read_bytes() == kept, (
         "a file of more epochs stays, and is not gone on from"
     )
@@ -212,8 +213,8 @@ def test_the_ascent_holds_in_its_epochs_only_and_is_the_base_optimizer_elsewhere
     assert same_weights(trained(method, 0.1, **after_one, ascent=range(0, 1))[0], trained(method, 0.1, **after_one)[0])
     assert same_weights(trained(method, 0.1, **after_one, ascent=range(1, 3))[0], trained(method, 0.0, **after_one)[0])
     checkpoint = tmp_path / "net.pt"  # stopped where the ascent begins, and gone on with
-    trained(method, 0.1, **after_one, ascent=range(1, 3), checkpoint=checkpoint)
-    assert same_weights(trained(method, 0.1, epochs=3, ascent=range(1, 3), checkpoint=checkpoint)[0], late)
+    trained(method, 0.1, **after_one, ascent=range(1, 3), checkpoint=Checkpoint(checkpoint))
+    assert same_weights(trained(method, 0.1, epochs=3, ascent=range(1, 3), checkpoint=Checkpoint(checkpoint))[0], late)
 
 
 @pytest.mark.parametrize("until", [-1, 3, 1.0])
@@ -231,10 +232,10 @@ def test_net_of_an_epoch_before_the_divergence_is_had_from_a_training_that_diver
 
     with monkeypatch.context() as patch:
         patch.setattr(training, "take_step", spoil_the_second_epoch)
-        _, history = trained("sgd", epochs=3, checkpoint=path)
+        _, history = trained("sgd", epochs=3, checkpoint=Checkpoint(path))
     assert history.diverged_at == 8 and len(history.train_loss) == 1
-    assert trained("sgd", epochs=3, until=1, checkpoint=path)[1].diverged_at is None
-    assert trained("sgd", epochs=3, until=2, checkpoint=path)[1].diverged_at == 8, "known, not trained again"
+    assert trained("sgd", epochs=3, until=1, checkpoint=Checkpoint(path))[1].diverged_at is None
+    assert trained("sgd", epochs=3, until=2, checkpoint=Checkpoint(path))[1].diverged_at == 8, "known"
 
 
 def test_unknown_method_is_refused_in_one_line():

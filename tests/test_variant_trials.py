@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from records import whole
 
 from book import protocols, variants
 from book.variants import Best, passes, time_ratios
@@ -113,7 +114,7 @@ def finished_sweep(store: Store) -> None:
     for one in protocols.grid(protocols.PAIRED["cifar-mnist"]):
         best = (one.method, one.lr, one.rho) in (("sgd", 0.01, 0.0), ("sam", 0.05, 0.1))
         metrics = {"validation_error": 0.1 if best else 0.2, "validation_loss": 1.0}
-        store.write({"configuration": one.configuration, "status": "finished", "metrics": metrics})
+        store.write(whole({"configuration": one.configuration, "metrics": metrics}))
 
 
 def test_image_plan_has_every_variant_at_the_chosen_setting_paired_by_seed(tmp_path) -> None:
@@ -134,7 +135,7 @@ def test_image_plan_has_every_variant_at_the_chosen_setting_paired_by_seed(tmp_p
 
 def stored(store: Store, trial, cifar: float, mnist: float) -> None:
     rates = {"cifar": {"error": cifar}, "mnist": {"error": mnist}}
-    store.write({"configuration": trial.configuration, "status": "finished", "metrics": {"probing_error": rates}})
+    store.write(whole({"configuration": trial.configuration, "metrics": {"probing_error": rates}}))
 
 
 def test_image_gains_are_paired_by_seed_and_missing_rows_are_none(tmp_path) -> None:
@@ -162,7 +163,7 @@ def test_image_row_with_a_diverged_net_has_no_gain_and_says_so(tmp_path) -> None
         stored(store, replace(sgd, seed=seed), 0.3, 0.1)
     stored(store, sam, 0.2, 0.1)
     gone = {"configuration": replace(sam, seed=1).configuration, "status": "diverged", "metrics": None}
-    store.write(gone)
+    store.write(whole(gone))
     _, gains = variants.image_gains({"SGD": sgd, "SAM": sam}, 2, store)
     assert gains["SAM"].values is None
     assert variants.image_label("SAM", gains["SAM"]) == "SAM (1 diverged)"

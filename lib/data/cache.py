@@ -13,14 +13,15 @@ from pathlib import Path
 
 import joblib
 import numpy as np
+import pandas as pd
 import torch
-from filelock import FileLock
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from lib import check
 from lib.data.root import DataError, MissingData, rgb_image
+from lib.files import locked
 
 DECODING = 1  # raised when the same files come to give other pixels
 SIZES = 8, 1024  # pixels, the least and the most
@@ -51,7 +52,7 @@ def decoded(name: str, folder: Path, files: Sequence[str], size: int) -> Tensor:
     shape = len(files), size, size, 3
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_name(f".{path.stem}.lock")):
+        with locked(path.with_name(f".{path.stem}")):
             images = _mapped(path, shape)
             if images is None:
                 _write(name, folder, files, path, shape)
@@ -86,6 +87,18 @@ def fingerprint(name: str, folder: Path, files: Sequence[str]) -> str:
         others = f" (and {len(missing) - 1:,} more)" if len(missing) > 1 else ""
         raise MissingData(f"{name}: {folder / missing[0]} is missing{others}")
     return digest.hexdigest()[:16]
+
+
+def contents(name: str, folder: Path, table: pd.DataFrame) -> str:
+    """The number of the images that a table names, and a hash of its columns and of the files, but not of their names.
+
+    Raises MissingData or DataError, in one line, where a file is not there or is empty.
+    """
+    fingerprint(name, folder, list(table.index))
+    digest = hashlib.sha256(table.to_csv(index=False, lineterminator="\n").encode("utf-8", "surrogateescape"))
+    for file in table.index:
+        digest.update(hashlib.sha256((folder / file).read_bytes()).digest())
+    return f"{len(table)} images {digest.hexdigest()[:16]}"
 
 
 def check_images(name: str, folder: Path, files: Sequence[str]) -> None:

@@ -127,6 +127,9 @@ class Source(Protocol):
         damaged. The same seed gives the same set on every machine.
         """
 
+    def fingerprint(self, root: Root = None) -> str:
+        """The number of images and a hash of all that `load` reads, the same on every machine; raises as `load`."""
+
     def lacks(self, root: Root = None) -> str | None:
         """In one line what is missing under the data root and how to get it; None: nothing."""
 

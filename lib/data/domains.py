@@ -14,6 +14,7 @@ A domain's folder may also have the paper's letter for a name, or _ in the place
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ import torch
 from lib import check
 from lib.data import cache
 from lib.data.dataset import Dataset, Split, rows_of_each
-from lib.data.root import DataError, Root, class_images, damaged, lacking, missing, need
+from lib.data.root import DataError, Root, class_images, damaged, lacking, missing, need, remembered
 
 ATTRIBUTE = "class"  # the one attribute
 VALIDATION_SHARE = 0.1  # of the training domains ("10% of the training dataset", Appendix F.2)
@@ -104,6 +105,11 @@ class Domains:
         # In the order in which they lie on the disk.
         train, validation, probe_train, test = (everything.take(np.sort(rows)) for rows in chosen)
         return Dataset(self.name, {ATTRIBUTE: classes}, len(classes), train, validation, test, probe_train, test)
+
+    def fingerprint(self, root: Root = None) -> str:
+        """See `Source`; that of the whole benchmark."""
+        read = partial(_list, self.benchmark, root)
+        return remembered(self.benchmark, [self.benchmark], root, lambda: cache.contents(self.benchmark, *read()[:2]))
 
     def lacks(self, root: Root = None) -> str | None:
         """See `Source`."""

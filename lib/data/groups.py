@@ -26,7 +26,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from lib import check
 from lib.data import cache, tables
 from lib.data.dataset import Dataset, Split, mean_pixel, rows_of_each
-from lib.data.root import DataError, Root, lacking
+from lib.data.root import DataError, Root, lacking, remembered
 
 GROUPS = 4
 SPLIT_NAMES = ("training", "validation", "test")
@@ -92,6 +92,12 @@ class Groups:
         codes = {name: table[column].to_numpy(copy=True) for name, column in zip(values, columns)}
         images = partial(cache.decoded, self.dataset, folder, list(table.index), size)
         return with_groups(self.name, values, codes, table["split"].to_numpy(), images, seed)
+
+    def fingerprint(self, root: Root = None) -> str:
+        """See `Source`."""
+        columns = self.attributes or SETS[self.dataset]
+        read = partial(tables.read, self.dataset, columns, root)
+        return remembered(self, [self.dataset], root, lambda: cache.contents(self.dataset, *read()))
 
     def lacks(self, root: Root = None) -> str | None:
         """See `Source`."""

@@ -22,7 +22,7 @@ from torch.nn.functional import pad
 from lib import check
 from lib.data import readers
 from lib.data.dataset import Dataset, Split, mean_pixel, rows_of_each
-from lib.data.root import DataError, Root, lacking
+from lib.data.root import DataError, Root, lacking, remembered
 
 SIDE = 32  # pixels: the side of the square that each of the two images is padded to
 VALIDATION_SHARE = 0.1  # "a random 90/10 split of the training set" (Appendix B)
@@ -97,6 +97,11 @@ class Pair:
             problem = f"the images have the hash {found}, not {self.images}"
             raise DataError(f"{self.name}: {problem}, as when the trial was made; make it anew")
         return pair(self.name, *parts, seed)
+
+    def fingerprint(self, root: Root = None) -> str:
+        """See `Source`."""
+        files = [files for _, files in PAIRED_SETS[self.name][:2]] if self.parts is None else []
+        return remembered(self, files, root, lambda: _fingerprint(self._read(root)))
 
     def _read(self, root: Root = None) -> tuple[Part, Part]:
         if self.parts is not None:

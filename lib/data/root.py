@@ -5,7 +5,7 @@ The data root is the environment variable ``SAM_DATA_ROOT``, else ``data/`` in t
 
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -46,6 +46,9 @@ LAYOUTS: dict[str, dict[str, str]] = {
 TIMEOUT = 60  # seconds of a download without a byte
 UNPUBLISHED = ("birds_on_scenes",)
 NO_ARCHIVE = "this set is not published; copy its folder into the data root"
+
+
+_REMEMBERED: dict[Hashable, str] = {}
 
 
 class DataError(RuntimeError):
@@ -132,6 +135,17 @@ def lacking(names: Sequence[str], root: Root = None) -> str | None:
         f"the images of {' and '.join(absent)} are not under the data root: "
         f"set SAM_DATA_ROOT to the folder of the data sets{otherwise}"
     )
+
+
+def remembered(key: Hashable, names: Sequence[str], root: Root, compute: Callable[[], str]) -> str:
+    """`compute()`, once in this process for each state (names, sizes, times of change) of the sets of files `names`."""
+    folders = [(name, find(name, root)) for name in names]
+    files = (path for _, folder in folders if folder is not None for path in sorted(folder.rglob("*")))
+    found = ((str(path), path.stat()) for path in files)
+    state = key, tuple((path, of_file.st_size, of_file.st_mtime_ns) for path, of_file in found)
+    if state not in _REMEMBERED:
+        _REMEMBERED[state] = compute()
+    return _REMEMBERED[state]
 
 
 def command(names: Sequence[str], root: Root = None) -> str:

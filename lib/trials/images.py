@@ -18,6 +18,7 @@ from torch import Tensor
 
 from lib import check, measure, probes, resnet, training
 from lib import device as devices
+from lib.checkpoint import Checkpoint
 from lib.data import cache
 from lib.data.dataset import Dataset, Source, Split
 from lib.data.domains import Domains
@@ -125,6 +126,11 @@ class ImageTrial(Trial):
         kind = f"{self.data.name} {self.method} batch {self.batch_size} {self.size or self.train_limit}"
         return kind, self.epochs + 1.0
 
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The data set."""
+        return (self.data,)
+
     def lacks(self, place: Place) -> str | None:
         """What is missing where the images or the weights are not there."""
         missing = self.data.lacks(place.root)
@@ -161,7 +167,9 @@ class ImageTrial(Trial):
     def train(self, data: Dataset, device: torch.device, place: Place, until: int | None = None) -> Trained:
         """The net after `until` epochs (None: all of them), trained or found in the place's checkpoints, where it
         stays; see `training.train`."""
-        loaded = None
+        loaded, path = None, place.checkpoint(self)
+        made_from = {"configuration": self.configuration, "data": trials.fingerprints(self, place)}
+        checkpoint = None if path is None else Checkpoint(path, made_from)
         if self.weights is None:
             sizes = data.classes, *data.train.images.shape[1:]
             model: FeatureNet = training.initial_model(ConvNet, *sizes, seed=self.seed, device=device)
@@ -180,7 +188,7 @@ class ImageTrial(Trial):
             until=until,
             ascent=None if self.ascent is None else range(*self.ascent),
             label=self.label,
-            checkpoint=place.checkpoint(self),
+            checkpoint=checkpoint,
         )
         return Trained(model, history, loaded)
 

@@ -1,21 +1,28 @@
 """The results store: one small JSON file a trial, ``FOLDER/<experiment>/<label>.<digits>.json``.
 
 The digits are the first 8 of the configuration's hash. They alone find a record, and the whole hash confirms it:
-the experiment's folder and the label are for people.
+the experiment's folder and the label are for people. ``FOLDER/data.json`` has the fingerprints of each experiment's
+data: {experiment: {data set: fingerprint}}.
 """
 
 import hashlib
 import json
+import math
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
+from typing import Any
 
-from lib.files import replacing
+import fastjsonschema
+
+from lib.files import locked, replacing
 from lib.trials.naming import experiment_folder, label
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "results"
+DATA = "data.json"
 DIGITS = 8  # of a name; all 16 where another record of that folder and label has the same 8
 
 
@@ -32,10 +39,13 @@ def identity(configuration: dict) -> str:
 
 
 class Store:
-    """Trials' records, dictionaries of plain JSON values with a key ``configuration``, in the folders of `folder`.
+    """Trials' records (see `check_record`) in the folders of `folder`.
 
     They are found in whichever folder they are; new ones go to that of `experiment` (None: one by their data set or
     kind). Files are replaced whole: a reader never meets half a record, and a writer that dies leaves the old one.
+
+    An experiment has one version of each data set: the fingerprint of its first record is kept, and records of other
+    data are neither written nor read.
     """
 
     def __init__(self, folder: Path | str = RESULTS, experiment: str | None = None) -> None:
@@ -58,11 +68,13 @@ class Store:
         """Store `record` in place of an earlier one of its configuration; return the file's path.
 
         A file with its digits which is no good record is kept, as ``.unusable``. Raises ValueError, and writes
-        nothing, where a value is not plain JSON.
+        nothing, where it is no record, or one of other data than the experiment's.
         """
+        check_record(record)
         lines = ",\n".join(f"{_json(key)}: {_json(value)}" for key, value in record.items())
         found = self._found(identity(record["configuration"]))
         path = self._path(record["configuration"], found)
+        self._keep_fingerprints(self.experiment or path.parent.name, record.get("data", {}))
         with replacing(path) as file:
             file.write(("{\n" + lines + "\n}\n").encode())
             for other in (other for other, kept in found.items() if kept is None):  # not ours to destroy
@@ -78,28 +90,81 @@ class Store:
     def __iter__(self) -> Iterator[dict]:
         """Every usable record, of the experiment where the store has one, by file name; any other file is named in
         a ResultWarning and skipped."""
-        records = map(_load, sorted(self.folder.glob(f"{self.experiment or '*'}/*.json")))
+        records = map(self._load, sorted(self.folder.glob(f"{self.experiment or '*'}/*.json")))
         return (record for record in records if record is not None)
+
+    def fingerprints(self) -> dict[str, dict[str, str]]:
+        """Of each experiment, the fingerprints of its data by their names; raises ValueError for a damaged file."""
+        try:
+            kept = json.loads((self.folder / DATA).read_text(encoding="utf-8"))
+            return {experiment: dict(own) for experiment, own in kept.items()}
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ValueError(f"{self.folder / DATA} must hold the fingerprints of data: {error}") from error
+
+    def other_data(self, data: Mapping[str, str], experiment: str | None = None) -> str | None:
+        """In one line how `data` (fingerprints by name) differ from those of the experiment; None: they do not."""
+        experiment = self.experiment or experiment
+        own = self.fingerprints().get(experiment or "", {})
+        for name, fingerprint in data.items():
+            if own.get(name, fingerprint) != fingerprint:
+                return f"{name} is other data ({fingerprint}) than those of the experiment {experiment} ({own[name]})"
+        return None
+
+    def _keep_fingerprints(self, experiment: str, data: Mapping[str, str]) -> None:
+        if data.items() <= self.fingerprints().get(experiment, {}).items():
+            return
+        with locked(self.folder / ".locks" / "data"):
+            if problem := self.other_data(data, experiment):
+                raise ValueError(f"record must be of the experiment's own data: {problem}")
+            kept = self.fingerprints()
+            kept[experiment] = {**kept.get(experiment, {}), **data}
+            with replacing(self.folder / DATA) as file:
+                file.write((json.dumps(kept, indent=1, sort_keys=True) + "\n").encode())
 
     def _found(self, name: str) -> dict[Path, dict | None]:
         """The files with the digits of an identity, and what each holds: None if that is no good record."""
         mark = f".{name[:DIGITS]}"
         names = ((folder, file) for folder, _, files in os.walk(self.folder) for file in files if mark in file)
-        return {Path(*found): _load(Path(*found)) for found in sorted(names) if found[1].endswith(".json")}
+        return {Path(*found): self._load(Path(*found)) for found in sorted(names) if found[1].endswith(".json")}
+
+    def _load(self, path: Path) -> dict | None:
+        """The record in a file; None, with a warning, where there is no good one."""
+        try:
+            text = path.read_text(encoding="utf-8")
+            record = check_record(json.loads(text, parse_constant=_finite, parse_float=_finite))
+            name, digits = identity(record["configuration"]), path.stem.rpartition(".")[2]
+            if digits not in (name[:DIGITS], name):
+                raise ValueError(f"its configuration has the name {name}")
+            if problem := self.other_data(record.get("data", {}), path.parent.name):
+                raise ValueError(problem)
+        except (OSError, ValueError, RecursionError) as error:  # damaged JSON and text are ValueErrors too
+            warnings.warn(f"skipped {path}: {error}", ResultWarning, stacklevel=3)
+            return None
+        return record
 
 
-def _load(path: Path) -> dict | None:
-    """The record in a file; None, with a warning, where there is no good one."""
+@cache
+def _schema() -> Any:
+    return fastjsonschema.compile(json.loads(Path(__file__).with_name("record.json").read_text(encoding="utf-8")))
+
+
+def check_record(record: Any) -> dict:
+    """`record` where it is one, by the schema in ``record.json``; raises ValueError, in one line, where it is none.
+
+    This alone decides what counts as stored, is read and is written.
+    """
     try:
-        record = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-        if not isinstance(record, dict) or not isinstance(record.get("configuration"), dict):
-            raise ValueError("is not the record of a trial")
-        name, digits = identity(record["configuration"]), path.stem.rpartition(".")[2]
-        if digits not in (name[:DIGITS], name):
-            raise ValueError(f"its configuration has the name {name}")
-    except (OSError, ValueError) as error:  # damaged JSON and text are ValueErrors too
-        warnings.warn(f"skipped {path}: {error}", ResultWarning, stacklevel=3)
-        return None
+        _schema()(record)
+    except fastjsonschema.JsonSchemaException as error:
+        raise ValueError(f"is no record of a trial: {str(error).removeprefix('data.')[:200]}") from error
+    shape = record["configuration"].get("settings"), record["configuration"].get("seeds")
+    grids = dict(record["metrics"] or {}) if shape[0] is not None else {}
+    for part in [*grids.pop("wrong", {}).values(), grids]:
+        for name, rows in part.items():
+            if len(rows) != len(shape[0]) or any(row is not None and len(row) != shape[1] for row in rows):
+                raise ValueError(f"is no record of a trial: {name} must have a value for every setting and seed")
     return record
 
 
@@ -110,5 +175,8 @@ def _json(value: object, **options: bool) -> str:
         raise ValueError(f"a stored value must be plain JSON without NaN or infinity: {error}") from error
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"holds {name}, which is no number")
+def _finite(text: str) -> float:
+    """A number that JSON's text stands for; raises ValueError for NaN, infinity, and what a float cannot hold."""
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"holds {text}, which is no finite number")
+    return value

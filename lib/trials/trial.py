@@ -7,9 +7,12 @@ import re
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from lib.trials.store import ROOT, identity
+
+if TYPE_CHECKING:
+    from lib.data.dataset import Source
 
 CHECKPOINTS = ROOT / "checkpoints"
 PACKAGES = ("torch", "numpy", "scikit-learn")
@@ -53,6 +56,11 @@ class Trial(Protocol):
     def cost(self) -> tuple[str, float]:
         """A kind of computation, and how much of it this is: one kind's seconds grow in proportion."""
 
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The data that the trial reads; none where they are drawn."""
+        return ()
+
     def lacks(self, place: Place) -> str | None:
         """In one line what this trial lacks at `place`, and how to get it; None: nothing, as where data are drawn."""
         return None
@@ -61,8 +69,13 @@ class Trial(Protocol):
         """Compute the record: see `record`."""
 
 
+def fingerprints(trial: Trial, place: Place) -> dict[str, str]:
+    """The fingerprint of each set of data that the trial reads at `place`, by its name."""
+    return {source.name: source.fingerprint(place.root) for source in trial.sources}
+
+
 class MissingTrials(RuntimeError):
-    """Trials that are neither stored nor to be had here; shown in a notebook as one line."""
+    """Trials that are neither stored nor can be computed here; shown in a notebook as one line."""
 
     def _render_traceback_(self) -> list[str]:  # IPython asks for this name
         return [f"MissingTrials: {self}"]

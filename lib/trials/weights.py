@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from lib import check, measure, training
 from lib import device as devices
+from lib.data.dataset import Source
 from lib.optim import SAM
 from lib.optim.variants import WITHOUT_RADIUS
 from lib.trials import trial as trials
@@ -75,6 +76,11 @@ class WeightTrial(Trial):
         is trained only where its checkpoint is gone."""
         passes = 1 if self.of.method in (*WITHOUT_RADIUS, "lsam") else 2
         return f"weights {self.of.data.name} {self.of.size}", 1.5 + passes * (self.epoch or 0)
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The net's data set."""
+        return self.of.sources
 
     def lacks(self, place: Place) -> str | None:
         """What the net's own trial lacks."""
