@@ -201,29 +201,40 @@ HEADS = {
 }
 
 
-def by_autodiff(given: dict, s: dict) -> np.ndarray:
-    """The head after training, in double precision, with gradients by automatic differentiation."""
-    nets = torch.tensor(given["nets"], dtype=torch.float64, requires_grad=True)
-    head = torch.ones(2, dtype=torch.float64, requires_grad=True)
+def features_of(nets: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """phi (n, 2) of flat nets (2, size) on x (n, 2, 2)."""
+    part = unpack(nets)
+    hidden = (torch.einsum("nfi,fij->nfj", x, part["W1"]) + part["b1"]).relu()
+    hidden = (torch.einsum("nfi,fij->nfj", hidden, part["W2"]) + part["b2"]).relu()
+    return (hidden * part["w3"]).sum(-1) + part["b3"]
+
+
+def start_of(given: dict) -> tuple[torch.Tensor, ...]:
+    """Nets, head, x (n, 2, 2) and y (n,) in double precision."""
     x, y = (torch.tensor(given["training"][name], dtype=torch.float64) for name in "xy")
-    x, n = x.view(-1, 2, 2), len(y)
+    nets = torch.tensor(given["nets"], dtype=torch.float64, requires_grad=True)
+    return nets, torch.ones(2, dtype=torch.float64, requires_grad=True), x.view(-1, 2, 2), y
 
-    def features(nets: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        part = unpack(nets)
-        hidden = (torch.einsum("nfi,fij->nfj", x, part["W1"]) + part["b1"]).relu()
-        hidden = (torch.einsum("nfi,fij->nfj", hidden, part["W2"]) + part["b2"]).relu()
-        return (hidden * part["w3"]).sum(-1) + part["b3"]
 
+def phantom_of(moved: tuple[torch.Tensor, ...], loss: torch.Tensor, rho: float) -> list[torch.Tensor]:
+    """What is moved, rho further along the gradient of the loss in all of it."""
+    ascent = torch.autograd.grad(loss, moved, retain_graph=True)
+    length = torch.cat([part.flatten() for part in ascent]).norm()
+    return [point + rho * part / length for point, part in zip(moved, ascent)]
+
+
+def by_autodiff(given: dict, s: dict) -> np.ndarray:
+    """The head after training, with gradients by automatic differentiation."""
+    nets, head, x, y = start_of(given)
+    n = len(y)
     for epoch, start in itertools.product(range(s["epochs"]), range(0, n, s["batch"])):
         chosen = given["order"][epoch * n + start : epoch * n + min(start + s["batch"], n)]
         signs, acts = y[chosen], s["from"] <= epoch < s["to"]
-        phi = features(nets, x[chosen])
+        phi = features_of(nets, x[chosen])
         moved = (head, nets) if s["method"] == "sam" else (head,)
-        ascent = torch.autograd.grad(softplus(-signs * (phi @ head)).mean(), moved, retain_graph=True)
-        length = torch.cat([part.flatten() for part in ascent]).norm()
-        phantom = [point + s["rho"] * part / length for point, part in zip(moved, ascent)]
+        phantom = phantom_of(moved, softplus(-signs * (phi @ head)).mean(), s["rho"])
         if acts and s["method"] == "sam":
-            loss = softplus(-signs * (features(phantom[1], x[chosen]) @ phantom[0])).mean()
+            loss = softplus(-signs * (features_of(phantom[1], x[chosen]) @ phantom[0])).mean()
         else:
             heads = HEADS[s["method"] if acts else "sgd"](head, phantom[0], s["ratio"])
             u, g = (one.detach() for one in heads)
@@ -243,12 +254,22 @@ def test_every_method_follows_its_gradient(engine, method, epochs):
     np.testing.assert_allclose(found["head"], by_autodiff(given, one), rtol=1e-9)
 
 
-@pytest.mark.parametrize("method", ["lsam", "sam"])
-def test_weights_and_contributions_are_those_of_the_decomposition(engine, browser, address, method):
-    rho, seed = (1.4 if method == "lsam" else 0.0), 2  # at rho = 0 full SAM is SGD
+def test_phantom_weights_of_full_sam_are_those_of_moved_layers(engine):
+    given = exported(6, 1, ToyConstants(training_points=60, test_points=10), width=11)
+    [[found]] = engine({"ask": "start", "settings": [settings(method="sam", width=11, batch=8)], "given": [given]})
+    nets, head, x, y = start_of(given)
+    for chosen in torch.tensor(given["order"]).split(8):
+        loss = softplus(-y[chosen] * (features_of(nets, x[chosen]) @ head)).mean()
+        there, layers = phantom_of((head, nets), loss, 1.4)
+        weights = torch.sigmoid(-y[chosen] * (features_of(layers, x[chosen]) @ there)).detach().numpy()
+        np.testing.assert_allclose(np.array(found["picture"]["phantom"])[chosen], weights, rtol=1e-9)
+
+
+def test_weights_and_contributions_are_those_of_the_decomposition(engine, browser, address):
+    rho, seed = 1.4, 2
     result = train([lsam(rho, epochs=5)], [seed], keep_nets=True)
     expected = decompose(result, 0, 0, rho)
-    begin = {"ask": "start", "settings": [settings(method=method, rho=rho)], "given": [exported(seed, 5)]}
+    begin = {"ask": "start", "settings": [settings(method="lsam", rho=rho)], "given": [exported(seed, 5)]}
     _, [found] = engine(begin, {"ask": "advance", "steps": 300, "picture": True})
     picture = {name: np.array(found["picture"][name]) for name in ("margins", "real", "phantom")}
     np.testing.assert_allclose(picture["margins"], np.concatenate([expected.easy[0], expected.hard[0]]), atol=1e-4)
@@ -308,6 +329,18 @@ def test_noise_falls_on_the_points_as_in_the_library(engine, noise):
         assert ours.std() == pytest.approx(theirs.std(), rel=0.2)
     if noise == "uniform":
         assert np.abs(found).max() <= level
+
+
+@pytest.mark.parametrize("noise", NOISES)
+def test_probing_errors_are_measured_on_clean_points(engine, noise):
+    nets = np.zeros((2, 8 * 13 + 1))
+    for part in map(unpack, nets):  # f(x) is the first coordinate
+        part["W1"][0, :2], part["W2"][[0, 1], [0, 1]], part["w3"][:2] = (1, -1), 1, (1, -1)
+    one = settings(noise=noise, level=1, complexity=15, width=8)
+    [[found]] = engine({"ask": "start", "settings": [one], "given": [{"nets": nets.tolist()}]})
+    assert found["easy"] == 0
+    assert (found["hard"] > 0) == (noise == "uniform")  # as in the library, it belongs to the spiral
+    assert found["training"] > 0
 
 
 def test_nets_start_as_in_the_library(engine):

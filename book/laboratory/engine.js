@@ -342,7 +342,7 @@ class Run {
   picture() {
     const { n, training } = this, { x, y } = training, margins = this.contributions(training);
     for (let k = 0; k < 2 * n; k++) margins[k] *= y[k % n];
-    const real = new Float64Array(n), phantom = new Float64Array(n), kept = [...this.tilde];
+    const real = new Float64Array(n), phantom = new Float64Array(n);
     for (let k = 0; k < n; k++) real[k] = sigmoid(-(margins[k] + margins[n + k]));
     for (let start = 0; start < n; start += this.batch) {
       const rows = Math.min(this.batch, n - start);
@@ -354,7 +354,6 @@ class Run {
         phantom[this.order[start + b]] = sigmoid(-this.y[b] * F);
       }
     }
-    [this.tilde[0], this.tilde[1]] = kept;
     const limits = [0, 0];
     for (let k = 0; k < 4 * n; k++) limits[k % 4 < 2 ? 0 : 1] = Math.max(limits[k % 4 < 2 ? 0 : 1], Math.abs(x[k]));
     const surfaces = limits.map((limit, i) => {
