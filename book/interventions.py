@@ -127,11 +127,11 @@ def reasons(
     """Why a constant ratio is not LSAM.
 
     Left: hard probing error of LSAM and of each of its effects alone, name -> (rho, seed). Centre:
-    `rates_by_fit`, (rho, 3, seed). Right: hard probing error, name -> (memory, seed), with phantoms averaged
+    `rates_by_fit`, (rho, 3, seed). Right: hard probing error, name -> (memory, seed), with ascents averaged
     over `memories` batches.
     """
     fig, (effects, points, blur) = plt.subplots(1, 3, figsize=(style.PAGE_WIDTH, 3.2))
-    shades = {"SGD": (style.SGD, "v"), "both (LSAM)": (style.LSAM, "D")}
+    shades = {"SGD": (style.SGD, "v"), "both (LSAM)": (style.LSAM, "D"), "mean made ρ long": (style.SAM, "s")}
     shades |= {NAMES[effect]: (COLOURS[effect], MARKERS[effect]) for effect in NAMES}
     for panel, places, errors in ((effects, rhos, isolated), (blur, memories, averaged)):
         for name, values in errors.items():
@@ -146,10 +146,10 @@ def reasons(
     points.set(xlabel=r"radius $\rho$", ylabel=r"$\tilde w_h\, /\, w_h$", title="hard rate, by point")
     points.legend(title="hard feature is", loc="lower left", fontsize=8.5, title_fontsize=8.5)
 
-    blur.set(xscale="log", xlabel="batches averaged over", title="averaged phantom", ylim=ERROR)
+    blur.set(xscale="log", xlabel="batches averaged over", title="averaged ascent", ylim=(ERROR[0], 0.7))
     blur.set_xticks(memories, [f"{memory}" for memory in memories])
     blur.xaxis.set_minor_locator(NullLocator())
-    blur.legend(loc="lower right", fontsize=8.5)
+    blur.legend(loc="upper left", fontsize=8.5)
     return fig
 
 

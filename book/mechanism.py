@@ -7,12 +7,10 @@ from typing import NamedTuple, Self
 
 import matplotlib.pyplot as plt
 import numpy as np
-import plotly.graph_objects as go
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
-from plotly.subplots import make_subplots
 from scipy.special import expit
 
 from book import style
@@ -24,6 +22,7 @@ from lib.toy.ensemble import ToyResult
 PARTS = tuple(field.name for field in fields(Decomposition))
 NETS = {"SGD": (style.SGD, "o"), "LSAM": (style.LSAM, "^")}  # the two nets that are compared
 FEATURES = {"easy": style.EASY, "hard": style.HARD}
+GROUPS = {"easy": "worst by easy", "hard": "worst by hard", "carried": "well by easy only"}  # of C4
 KINDS = {"real": (0, (3, 1.5)), "phantom": "-"}  # weights, and how they are drawn
 EVEN = 2 * MARGIN  # margin of a Gini coefficient, which is twice the mean distance between Lorenz curves
 WHICH = {  # what the phantom changes: the check, its sign and the margin within which it is too small to matter
@@ -323,19 +322,21 @@ def maps_through_training(parts: Decomposition, epochs: Sequence[int], bins: int
 
 
 def effects_through_training(found: Effects, epochs: Sequence[int]) -> Figure:
-    """Gini coefficients, what the worst-fitted quarters gain, and slopes, at each checkpoint. Slopes begin after
-    the start, where both contributions are near zero."""
+    """Gini coefficients, what share the groups of C4 gain, and slopes, at each checkpoint. Slopes begin after the
+    start, where both contributions are near zero."""
     fig, axes = plt.subplots(1, 3, figsize=(style.PAGE_WIDTH, 3.4))
     began = int(epochs[0] == 0)
     for net, (name, (colour, marker)) in enumerate(NETS.items()):
         for values, (kind, line) in zip(found.even, KINDS.items()):
             style.line(axes[0], epochs, values[net], colour, marker, linestyle=line, label=f"{name}, {kind}", **LINE)
-        for i, (feature, colour) in enumerate(FEATURES.items()):
-            look = {"label": f"{feature}, {name}", "markerfacecolor": colour if net else "white", **LINE}
-            real, phantom = getattr(found, feature)[:, net]
-            style.line(axes[1], epochs, phantom - real, colour, marker, **look)
-            style.line(axes[2], epochs[began:], found.slopes[net, began:, :, i], colour, marker, **look)
-    titles = "Gini coefficient", "share gained by the worst fit", "slope of the log ratio"
+        for group, colour in (FEATURES | {"carried": style.GREY}).items():
+            label = f"{GROUPS[group]}, {name}"
+            look = {"label": label, "markerfacecolor": colour if net else "white", **LINE}
+            style.line(axes[1], epochs, found.changes[f"share {group}"][net], colour, marker, **look)
+            if group in FEATURES:
+                slope = found.changes[f"slope {group}"][net, began:]
+                style.line(axes[2], epochs[began:], slope, colour, marker, **look)
+    titles = "Gini coefficient", "share gained by a group", "slope of the log ratio"
     for panel, title in zip(axes, titles):
         panel.set_title(title, fontsize=9)
         panel.set_xscale("symlog", linthresh=1, linscale=0.4)
@@ -343,6 +344,7 @@ def effects_through_training(found: Effects, epochs: Sequence[int]) -> Figure:
         style.plain(panel.xaxis, ticks=[0, 1, 10, 100])
     for panel in axes[1:]:
         panel.axhline(0, color=style.GREY, linewidth=0.7)
+    axes[1].set_ylim(bottom=1.8 * axes[1].get_ylim()[0])  # room for the legend
     for panel in axes[:2]:
         panel.legend(loc="lower right", **SMALL)
     return fig
@@ -373,49 +375,3 @@ def explanations(
         panel.axhline(0, color=style.GREY, linewidth=0.7)
         panel.set_xlabel(r"LSAM radius $\rho$")
     return fig
-
-
-def training_slider(parts: Decomposition, epochs: Sequence[int], bins: int = 12) -> go.Figure:
-    """Lorenz curves of both nets and the second net's map of ratios, with a slider for the epoch; `parts`
-    (net, checkpoint, seed, n)."""
-    titles = "Lorenz curves", f"phantom over real weight, {list(NETS)[1]}"
-    fig = make_subplots(1, 2, horizontal_spacing=0.14, subplot_titles=titles)
-    left, right = {"row": 1, "col": 1}, {"row": 1, "col": 2}
-    told = "%{y:.0f} % of the importance in %{x:.0f} % of the points<extra></extra>"
-    percent = np.linspace(0, 100, 101)
-    for c in range(len(epochs)):
-        for net, (name, (colour, _)) in enumerate(NETS.items()):
-            for kind, dash in zip(KINDS, ("dash", "solid")):
-                x, shares = lorenz_curve(getattr(parts, kind)[net, c])
-                y = (100 * np.interp(percent / 100, x, shares.mean(axis=0))).round(1).tolist()
-                line = {"color": colour, "dash": dash, "width": 2.2}
-                look = {"mode": "lines", "line": line, "name": f"{name}, {kind}", "hovertemplate": told}
-                fig.add_scatter(x=percent.tolist(), y=y, visible=c == 0, **look, **left)
-        fig.add_trace(_heatmap(*pooled_maps(at(parts, 1, c), bins), visible=c == 0), **right)
-    dotted = {"color": style.GREY, "dash": "dot", "width": 1}
-    fig.add_scatter(x=[0, 100], y=[0, 100], mode="lines", hoverinfo="skip", showlegend=False, line=dotted, **left)
-    style.slider(fig, [f"{epoch:g}" for epoch in epochs], "epoch ", pad=70)
-    legend = {"orientation": "h", "x": 0, "y": -0.17, "yanchor": "top", "font": {"size": 11}}
-    fig.update_layout(height=460, margin={"t": 40}, legend=legend)
-    fig.update_annotations(font_size=14)
-    fig.update_xaxes(title={"text": "% of points, heaviest first", "standoff": 4}, range=[0, 100], **left)
-    fig.update_yaxes(title="% of all importance", range=[0, 101], **left)
-    easy = {"text": "easy, y w<sub>e</sub> f<sub>e</sub>", "standoff": 4}
-    fig.update_xaxes(title=easy, showgrid=False, zeroline=False, **right)
-    fig.update_yaxes(title="hard, y w<sub>h</sub> f<sub>h</sub>", showgrid=False, **right)
-    return fig
-
-
-def _heatmap(real: WeightMap, phantom: WeightMap, ratio: WeightMap, visible: bool) -> go.Heatmap:
-    """A map of ratios whose bins tell their medians and counts."""
-    values, bound = style.decades(ratio)
-    x, y = (((edges[1:] + edges[:-1]) / 2).round(3).tolist() for edges in (ratio.easy_edges, ratio.hard_edges))
-    texts = [
-        [f"real {a:.1e}<br>phantom {b:.1e}<br>{n} points" for a, b, n in zip(*row)]
-        for row in zip(real.median.T, phantom.median.T, ratio.count.T)
-    ]
-    cells = [[None if np.isnan(value) else round(float(value), 3) for value in row] for row in values.T]
-    scale = {"colorscale": style.PLOTLY_DIVERGING, "zmin": -bound, "zmax": bound}
-    bar = {"title": "log<sub>10</sub>", "thickness": 10, "len": 0.85}
-    told = {"text": texts, "hovertemplate": "%{text}<extra></extra>"}
-    return go.Heatmap(x=x, y=y, z=cells, visible=visible, colorbar=bar, **scale, **told)

@@ -1,7 +1,7 @@
 """Chapter 13: every constant of the toy that the text lost, one at a time and all at once: the design, at which of its
 points C1, C2, C5 and C6 hold by the rules of chapters 03, 04 and 06, in what share of them, and figures."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import matplotlib.pyplot as plt
@@ -17,12 +17,12 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.tree import DecisionTreeClassifier
 
 from book import interventions, rebalancing, style, toy
-from book.claims import MARGIN, Outcome
+from book.claims import Check, Outcome, Verdict, verdict_of
 from lib import check
 from lib.data.toy import ToyConstants
 from lib.probes import wilson_interval
 from lib.selection import at_choice, choose
-from lib.stats import FEW, Estimate, mean_interval, rank_correlation, spread
+from lib.stats import FEW, Estimate, mean_interval, spread
 from lib.toy.ensemble import ToySetting, intervention, lsam
 from lib.trials.plan import Plan
 from lib.trials.store import Store
@@ -34,6 +34,12 @@ EFFECTS = tuple(interventions.NAMES)
 POINTS, SEEDS, FIRST_SEED = 200, 10, 100
 TRACE_EVERY = 10  # steps between two records of the head
 NAME = "open-choices"
+PARTS = {  # of each claim, in the order of its checks; the first is the main one
+    "C1": ("LSAM lowers the hard error", "it falls as ρ grows", "both fit the labels"),
+    "C2": ("the phantom ratio grows with ρ", "it is larger", "the real ratio hardly moves"),
+    "C5": ("hard rate above 1", "easy rate below 1"),
+    "C6": ("both match LSAM", "importance weighting alone", "learning rate alone", "comparable gains"),
+}
 TO_GAIN = 0.05  # hard probing error of SGD from which there is something to gain
 LEAF, DEPTH = 10, 3  # settings in a leaf of the tree that explains, and questions asked in a row
 
@@ -225,43 +231,39 @@ def gain(points: Points, compared: np.ndarray) -> np.ndarray:
 
 def raises(points: Points, compared: np.ndarray) -> np.ndarray:
     """Where LSAM raises the hard probing error, beyond the interval, (n,)."""
-    return _above(-gain(points, compared))
+    return mean_interval(gain(points, compared))[2] < 0
 
 
 def claims(points: Points, compared: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
-    """For C1, C2, C5 and C6, part by part, at which points it holds, each (n,); LSAM is compared at the radii
-    of index `compared` (n, seed). A net that diverged makes the parts that need it fail."""
-    fit = toy.fits(points.training[:, 0]) & toy.fits(at_choice(points.training, compared))
-    phantom, real = (points.change(kind, compared) for kind in ("phantom", "w"))
-    easy, hard = (at_choice(points.mean(name), compared) for name in ("rate_easy", "rate_hard"))
-    return {
-        "C1": {
-            "LSAM lowers the hard error": _above(gain(points, compared), MARGIN),
-            "it falls as ρ grows": _above(-_trend(points.rhos, points.hard)),
-            "both fit the labels": fit,
-        },
-        "C2": {
-            "the phantom ratio grows with ρ": _above(_trend(points.rhos, points.ratio("phantom"))),
-            "it is larger": _above(phantom),
-            "the real ratio hardly moves": _above(rebalancing.steadiness(phantom, real)).all(axis=0),
-        },
-        "C5": {"hard rate above 1": _above(hard - 1), "easy rate below 1": _above(1 - easy)},
-        "C6": _c6(points),
-    }
+    """For each claim of `PARTS` at which points it is reproduced, under its own name, and at which each of its parts
+    holds, all (n,), by the rules of chapters 03, 04 and 06; LSAM is compared at the radii of index `compared` (n,
+    seed). A net that diverged makes the parts that need it fail."""
+    ratios = points.ratio("phantom"), points.ratio("w")
+    rates = points.mean("rate_easy"), points.mean("rate_hard")
+    errors = points.hard, points.easy, points.training
+    matched = {n: interventions.checks(RATIOS, curves, *of_lsam) for n, curves, *of_lsam in comparable(points)}
+    held = {claim: np.zeros((1 + len(parts), len(points.hard)), dtype=bool) for claim, parts in PARTS.items()}
+    for n in range(len(points.hard)):
+
+        def of(rule: Callable[..., list[Check]], measured: Iterable[np.ndarray], n: int = n) -> list[Check]:
+            return rule(points.rhos, compared[n : n + 1], *(one[n : n + 1] for one in measured))
+
+        judged = {
+            "C1": of(toy.checks, errors)[:3],  # the fourth is a premise
+            "C2": of(rebalancing.checks_c2, ratios),
+            "C5": of(rebalancing.checks_c5, rates),
+            "C6": matched.get(n, []),
+        }
+        for claim, checks in judged.items():
+            if checks:
+                parts = [check.outcome is Outcome.HOLDS for check in checks]
+                held[claim][:, n] = [verdict_of(checks) is Verdict.REPRODUCED, *parts]
+    return {claim: dict(zip((claim, *PARTS[claim]), rows)) for claim, rows in held.items()}
 
 
-def _c6(points: Points) -> dict[str, np.ndarray]:
-    """The four parts of C6, in the order of chapter 06; where it cannot be judged they fail."""
-    parts = "both match LSAM", "importance weighting alone", "learning rate alone", "comparable gains"
-    held = np.zeros((len(parts), len(points.hard)), dtype=bool)
-    for n, swept, curves, places in comparable(points):
-        held[:, n] = [part.outcome is Outcome.HOLDS for part in interventions.checks(RATIOS, curves, swept, places)]
-    return dict(zip(parts, held))
-
-
-def comparable(points: Points) -> Iterator[tuple[int, np.ndarray, dict[str, np.ndarray], np.ndarray]]:
-    """The points at which interventions can be compared with LSAM: index, hard probing errors of LSAM
-    (rho, seed) and of the interventions, effect -> (ratio, seed), and LSAM's mean ratios (rho,).
+def comparable(points: Points) -> Iterator[tuple[int, dict[str, np.ndarray], np.ndarray, np.ndarray]]:
+    """The points at which interventions can be compared with LSAM: index, hard probing errors of the interventions,
+    effect -> (ratio, seed), and of LSAM (rho, seed), and LSAM's mean ratios (rho,).
 
     A seed in which any net diverged is left out, as in chapter 06; at least FEW must remain, and
     the ratios must be positive, that of SGD below the largest c.
@@ -271,26 +273,14 @@ def comparable(points: Points) -> Iterator[tuple[int, np.ndarray, dict[str, np.n
         if kept.sum() >= FEW:
             places = ratios[:, kept].mean(axis=1)
             if np.all(places > 0) and places[0] < RATIOS[-1]:
-                yield n, swept[:, kept], dict(zip(EFFECTS, curves[..., kept])), places
-
-
-def _above(values: np.ndarray, margin: float = 0.0) -> np.ndarray:
-    """Where `book.claims.weakest` holds: the 95 % interval of the mean over seeds of `values` (..., seed), FEW or more,
-    lies above 0 and not within `margin`."""
-    _, low, high = mean_interval(values)
-    return (low > 0) & (high > margin) & (values.shape[-1] >= FEW)
-
-
-def _trend(rhos: Sequence[float], values: np.ndarray) -> np.ndarray:
-    """Rank correlation of rho with each seed's `values` (n, rho, seed): (n, seed)."""
-    return np.stack([rank_correlation(rhos, one) for one in values])
+                yield n, dict(zip(EFFECTS, curves[..., kept])), swept[:, kept], places
 
 
 def effects(points: Points, compared: np.ndarray) -> pd.DataFrame:
     """The means over seeds behind the claims, one row a point: what each constant may change. The gain of an
     intervention is NaN where C6 cannot be judged."""
     alone = np.full((len(EFFECTS), len(points.hard)), np.nan)
-    for n, swept, curves, places in comparable(points):
+    for n, curves, swept, places in comparable(points):
         gains = interventions.gains(RATIOS, curves, swept[0], places[0])
         alone[:, n] = [gains[effect].mean() for effect in EFFECTS]
     over_seeds = {
@@ -311,11 +301,6 @@ def sensitivity(values: pd.DataFrame, effects: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({name: effects.corrwith(column, method="spearman") for name, column in values.items()})
 
 
-def whole(parts: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Where all parts of a claim, each (n,), hold."""
-    return np.logical_and.reduce(list(parts.values()))
-
-
 def share(held: np.ndarray, among: np.ndarray) -> Estimate:
     """In what share of the settings `among` (n,) something is `held` (n,), both boolean, with Wilson's 95 % interval;
     NaN where there is no such setting."""
@@ -334,13 +319,11 @@ Shares = dict[str, dict[str, Estimate]]  # part of a claim -> stratum -> share
 
 
 def shares(claims: Mapping[str, Mapping[str, np.ndarray]], strata: Mapping[str, np.ndarray]) -> dict[str, Shares]:
-    """Of every claim the shares of the whole, under its own name, and of its parts."""
-    found = {claim: {claim: whole(parts)} | dict(parts) for claim, parts in claims.items()}
-
-    def by_stratum(held: np.ndarray) -> dict[str, Estimate]:
-        return {stratum: share(held, among) for stratum, among in strata.items()}
-
-    return {claim: {part: by_stratum(held) for part, held in parts.items()} for claim, parts in found.items()}
+    """Of every claim and of each of its parts the share that it holds in of each stratum."""
+    return {
+        claim: {part: {name: share(held, among) for name, among in strata.items()} for part, held in parts.items()}
+        for claim, parts in claims.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -415,7 +398,7 @@ def figure_alone(
     names: Sequence[str], gains: Sequence[Estimate], premise: np.ndarray, claims: Mapping[str, Mapping[str, np.ndarray]]
 ) -> Figure:
     """One row a point, the first our choice: LSAM's gain over SGD, grey where the premise (n,) fails, and how many
-    parts of each claim hold (claim -> part -> (n,))."""
+    parts of each claim hold, of `claims`."""
     size = style.PAGE_WIDTH, 0.9 + 0.25 * len(names)
     fig, (left, right) = plt.subplots(1, 2, figsize=size, sharey=True, width_ratios=[1.7, 1])
     rows = np.arange(len(names))
@@ -425,11 +408,10 @@ def figure_alone(
             style.whiskers(left, [gains[row] for row in rows[chosen]], rows[chosen], colour, marker, **FINE)
     left.axvline(0, color="black", linewidth=0.6)
     for column, parts in enumerate(claims.values()):
-        held = np.stack(list(parts.values()))
-        for row, count in enumerate(held.sum(axis=0)):
-            colour = style.LSAM if count == len(held) else "black" if premise[row] else style.GREY
-            weight = "bold" if count == len(held) else "normal"
-            look = {"ha": "center", "va": "center", "fontsize": 8, "fontweight": weight}
+        whole, *held = parts.values()
+        for row, count in enumerate(np.sum(held, axis=0)):
+            colour = style.LSAM if whole[row] else "black" if premise[row] else style.GREY
+            look = {"ha": "center", "va": "center", "fontsize": 8, "fontweight": "bold" if whole[row] else "normal"}
             right.text(column, row, f"{count}/{len(held)}", color=colour, **look)
     style.rows(left, names)
     for row in rows[::2]:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from book import style
+from book import style, toy
 from book.claims import Check, Outcome, compared, weakest
 from lib.stats import estimate, rank_correlation
 
@@ -32,16 +32,16 @@ def allowance_used(phantom: np.ndarray, real: np.ndarray) -> np.ndarray:
     return np.abs(real.mean(axis=-1)) / (HARDLY * phantom.mean(axis=-1))
 
 
-def checks_c2(rhos: Sequence[float], rho: float, phantom: np.ndarray, real: np.ndarray) -> list[Check]:
+def checks_c2(rhos: Sequence[float], chosen: int | np.ndarray, phantom: np.ndarray, real: np.ndarray) -> list[Check]:
     """C2 from the phantom and the real ratio of mean weights, (complexity, rho, seed), the first radius 0; the
-    complexities are those where the spiral is the hard feature."""
+    complexities are those where the spiral is the hard feature, `chosen` as for `toy.at_radius`."""
     if not len(phantom):
         return []
-    changes = [ratio[:, list(rhos).index(rho)] - ratio[:, 0] for ratio in (phantom, real)]
+    changes = [toy.at_radius(ratio, chosen) - ratio[:, 0] for ratio in (phantom, real)]
     trends = np.stack([rank_correlation(rhos, ratio) for ratio in phantom])
     return [
         weakest("rank correlation of ρ with the phantom ratio above 0", trends, +1, main=True),
-        weakest(f"phantom ratio at ρ = {rho:g} minus that of SGD above 0", changes[0], +1),
+        weakest(f"phantom ratio at {toy.radius(rhos, chosen)} minus that of SGD above 0", changes[0], +1),
         weakest("a third of the phantom ratio's change minus the real ratio's above 0", steadiness(*changes), +1),
     ]
 
@@ -65,17 +65,18 @@ def readings(head: np.ndarray, sgd: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def checks_c5(rho: float, easy: np.ndarray, hard: np.ndarray) -> list[Check]:
-    """C5 from the means over training of w~_e / w_e and w~_h / w_h at `rho`, each (complexity, seed), of the
-    complexities where the spiral is the hard feature. The easy half counts only where it does not hold:
-    it holds whatever the constants (chapter 13)."""
+def checks_c5(rhos: Sequence[float], chosen: int | np.ndarray, easy: np.ndarray, hard: np.ndarray) -> list[Check]:
+    """C5 from the means over training of w~_e / w_e and w~_h / w_h, each (complexity, rho, seed), of the complexities
+    where the spiral is the hard feature; `chosen` as for `toy.at_radius`. The easy half holds whatever the constants
+    (chapter 13), and counts only where it does not."""
     if not len(easy):
         return []
-    rate = f"feature: mean of w̃/w at ρ = {rho:g}"
-    lowered = compared(f"easy {rate} below 1", [estimate(seeds) for seeds in easy], high=1)
+    rate = f"feature: mean of w̃/w at {toy.radius(rhos, chosen)}"
+    lowered, raised = (list(map(estimate, toy.at_radius(values, chosen))) for values in (easy, hard))
+    below = compared(f"easy {rate} below 1", lowered, high=1)
     return [
-        compared(f"hard {rate} above 1", [estimate(seeds) for seeds in hard], low=1, main=True),
-        replace(lowered, trivial=lowered.outcome is Outcome.HOLDS),
+        compared(f"hard {rate} above 1", raised, low=1, main=True),
+        replace(below, trivial=below.outcome is Outcome.HOLDS),
     ]
 
 

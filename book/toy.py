@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from book import style
 from book.claims import MARGIN, Check, exact, weakest
 from lib.data.toy import ToySample
+from lib.selection import at_choice
 from lib.stats import estimate, rank_correlation
 
 FIT = 0.005  # largest mean training error of a net that fits the labels
@@ -29,21 +30,36 @@ def spiral_is_hard(hard: np.ndarray, easy: np.ndarray) -> np.ndarray:
     return hard[..., 0, :].mean(axis=-1) > easy[..., 0, :].mean(axis=-1)
 
 
-def checks(rhos: Sequence[float], rho: float, hard: np.ndarray, easy: np.ndarray, training: np.ndarray) -> list[Check]:
+def at_radius(values: np.ndarray, chosen: int | np.ndarray) -> np.ndarray:
+    """`values` (complexity, rho, seed) at the radius of index `chosen`, one for all or for each complexity and seed,
+    (complexity, seed)."""
+    return at_choice(values, np.broadcast_to(chosen, values[:, 0].shape))
+
+
+def radius(rhos: Sequence[float], chosen: int | np.ndarray) -> str:
+    """The radius of index `chosen` in the words of a check."""
+    return "the chosen ρ" if np.ndim(chosen) else f"ρ = {rhos[chosen]:g}"
+
+
+def checks(
+    rhos: Sequence[float], chosen: int | np.ndarray, hard: np.ndarray, easy: np.ndarray, training: np.ndarray
+) -> list[Check]:
     """C1 at the complexities where the spiral is the hard feature, none where it is nowhere. The fit counts only where
     it fails; that SGD's hard error is the higher one chose these complexities.
 
-    hard, easy, training: probing errors and training error, (complexity, rho, seed), the first radius 0.
+    hard, easy, training: probing errors and training error, (complexity, rho, seed), the first radius 0; chosen: see
+    `at_radius`.
     """
-    judged, compared = spiral_is_hard(hard, easy), list(rhos).index(rho)
+    judged = spiral_is_hard(hard, easy)
     if not judged.any():
         return []
-    sgd, lsam, trained = hard[judged, 0], hard[judged, compared], training[judged][:, [0, compared]]
+    sgd, lsam, at = hard[judged, 0], at_radius(hard, chosen)[judged], radius(rhos, chosen)
+    trained = np.stack([training[:, 0], at_radius(training, chosen)], axis=1)[judged]
     worst = trained.reshape(-1, trained.shape[-1])[trained.mean(axis=-1).argmax()]  # NaN is the largest
     trends = np.stack([rank_correlation(rhos, errors) for errors in hard[judged]])
-    fit, fitted = f"training error at most {100 * FIT:g} % for SGD and LSAM at ρ = {rho:g} (largest)", bool(fits(worst))
+    fit, fitted = f"training error at most {100 * FIT:g} % for SGD and LSAM at {at} (largest)", bool(fits(worst))
     chosen = weakest("SGD: hard minus easy probing error above 0", sgd - easy[judged, 0], +1)
-    gain = f"hard probing error of SGD minus LSAM at ρ = {rho:g} above 0"
+    gain = f"hard probing error of SGD minus LSAM at {at} above 0"
     return [
         weakest(gain, sgd - lsam, +1, MARGIN, main=True),
         weakest("rank correlation of ρ with the hard probing error below 0", trends, -1),

@@ -29,12 +29,12 @@ def mains(checks: list[Check]) -> list[int]:
     return [i for i, check in enumerate(checks) if check.main]
 
 
-def c1(hard=None, easy=None, training=None, rho: float = 1.4) -> list[Check]:
+def c1(hard=None, easy=None, training=None, chosen: int = 2) -> list[Check]:
     """C1 at two complexities; all of it holds unless told otherwise for the second one, (rho, seed)."""
     usual = {"hard": same(0.3, 0.2, 0.1), "easy": same(0.05, 0.05, 0.05), "training": same(0, 0, 0)}
     given = {"hard": hard, "easy": easy, "training": training}
     both = {name: np.stack([usual[name], usual[name] if one is None else one]) for name, one in given.items()}
-    return toy.checks(RHOS, rho, **both)
+    return toy.checks(RHOS, chosen, **both)
 
 
 def test_spread_has_a_mean_above_zero_and_an_interval_that_reaches_below():
@@ -81,14 +81,14 @@ def test_c1_by_the_whole_interval_of_gain_and_trend(hard, found):
 def test_c1_is_judged_where_the_spiral_is_the_hard_feature_only():
     equal = c1(hard=same(0.2, 0.3, 0.4), easy=same(0.2, 0.2, 0.2), training=same(1, 1, 1))
     assert outcomes(equal) == "hh(h)(h)" and "(1 of 1)" not in equal[1].what
-    assert toy.checks(RHOS, 1.4, *(same(0.1, 0.1, 0.1)[None] for _ in range(3))) == []
+    assert toy.checks(RHOS, 2, *(same(0.1, 0.1, 0.1)[None] for _ in range(3))) == []
 
 
-def c2(phantom: np.ndarray, real: np.ndarray, rho: float = 1.4) -> list[Check]:
+def c2(phantom: np.ndarray, real: np.ndarray) -> list[Check]:
     """C2 by what the ratios change by at rho, (complexity, seed) or (seed,)."""
     phantom, real = np.atleast_2d(phantom), np.atleast_2d(real)
     ratios = [np.stack([np.ones_like(change), 1 + change / 2, 1 + change], axis=1) for change in (phantom, real)]
-    return rebalancing.checks_c2(RHOS, rho, *ratios)
+    return rebalancing.checks_c2(RHOS, 2, *ratios)
 
 
 @pytest.mark.parametrize(("change", "found"), [(0, "h"), (0.999, "h"), (1.001, "c"), (0.7 + SPREAD, "u")])
@@ -109,8 +109,10 @@ def test_c2_phantom_ratio_grows_beyond_its_interval_at_every_complexity(phantom,
 
 def test_c2_compares_with_the_radius_that_is_asked_for():
     phantom = np.stack([same(1, 2, 0.9)])
-    found = [outcomes(rebalancing.checks_c2(RHOS, rho, phantom, np.ones_like(phantom)))[1] for rho in RHOS[1:]]
-    assert found == ["h", "c"]
+    each = np.array([[1] * 4 + [2] * 4])  # a radius for each seed: half of them gain
+    found = [rebalancing.checks_c2(RHOS, chosen, phantom, np.ones_like(phantom))[1] for chosen in (1, 2, each)]
+    assert outcomes(found) == "hcu" and found[2].effect.mean == pytest.approx(0.45)
+    assert "ρ = 0.7" in found[0].what and "the chosen ρ" in found[2].what
 
 
 @pytest.mark.parametrize(
@@ -125,13 +127,14 @@ def test_c2_compares_with_the_radius_that_is_asked_for():
 )
 def test_c5_hard_rate_is_above_one_and_the_easy_one_counts_only_where_it_is_not_below(easy, hard, found):
     for order in (1, -1):
-        checks = rebalancing.checks_c5(1.4, easy[::order], hard[::order])
+        rates = (np.stack([0 * one, 0 * one, one], axis=1)[::order] for one in (easy, hard))
+        checks = rebalancing.checks_c5(RHOS, 2, *rates)
         assert outcomes(checks) == found and mains(checks) == [0]
 
 
 def test_c2_and_c5_without_a_complexity_to_judge_are_not_run():
-    assert rebalancing.checks_c2(RHOS, 1.4, np.ones((0, 3, SEEDS)), np.ones((0, 3, SEEDS))) == []
-    assert rebalancing.checks_c5(1.4, np.ones((0, SEEDS)), np.ones((0, SEEDS))) == []
+    assert rebalancing.checks_c2(RHOS, 2, *np.ones((2, 0, 3, SEEDS))) == []
+    assert rebalancing.checks_c5(RHOS, 2, *np.ones((2, 0, 3, SEEDS))) == []
 
 
 def test_readings_of_an_effective_rate_differ_by_what_it_is_measured_against():
