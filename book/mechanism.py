@@ -183,11 +183,11 @@ def _lorenz(axes: Axes, real: np.ndarray, phantom: np.ndarray, colour: str) -> N
 
 
 def lorenz(parts: Decomposition, names: Sequence[str], zoom: float = 0.1) -> Figure:
-    """Figure 3: Lorenz curves of two nets (net, seed, n), and their Gini coefficients seed by seed.
+    """Figure 3: Lorenz curves of two nets (net, seed, n).
 
     Insets enlarge the first `zoom` of the points; the second net's also shows the first net's real weights.
     """
-    fig, axes = plt.subplots(1, 3, figsize=(style.PAGE_WIDTH, 3.0), width_ratios=[1, 1, 0.95])
+    fig, axes = plt.subplots(1, 2, figsize=(style.PAGE_WIDTH, 3.3))
     dashed = KINDS["real"]
     for net, (panel, name, (colour, _)) in enumerate(zip(axes, names, NETS.values())):
         inset = panel.inset_axes([0.42, 0.14, 0.55, 0.56])
@@ -206,20 +206,7 @@ def lorenz(parts: Decomposition, names: Sequence[str], zoom: float = 0.1) -> Fig
         axes[0].plot([], [], color=style.GREY, linestyle=line, label=label)
     box = {**SMALL, "fontsize": 7.5, "borderpad": 0.2, "frameon": True, "edgecolor": "none", "framealpha": 1}
     axes[0].legend(loc="upper right", bbox_to_anchor=(1, 0.97), **box)
-    _gini_by_seed(axes[2], gini(np.stack([parts.real, parts.phantom], axis=1)))
     return fig
-
-
-def _gini_by_seed(axes: Axes, values: np.ndarray) -> None:
-    """Coefficients (net, real or phantom, seed): a line joins what belongs to one net."""
-    for net, (colour, _) in enumerate(NETS.values()):
-        axes.plot([2 * net, 2 * net + 1], values[net], color="#CFCFCF", linewidth=0.6, zorder=1)
-        for place, seeds, inside in zip((2 * net, 2 * net + 1), values[net], ("white", colour)):
-            dots = {"facecolors": inside, "edgecolors": colour, "linewidths": 0.8}
-            axes.scatter(np.full(seeds.size, place), seeds, s=13, zorder=2, **dots)
-            axes.hlines(seeds.mean(), place - 0.3, place + 0.3, color="black", linewidth=1.6, zorder=3)
-    axes.set(title="Gini coefficient", xlim=(-0.5, 3.5), xticks=range(4), xticklabels=[*KINDS, *KINDS])
-    axes.tick_params(axis="x", length=0, labelsize=7.5)
 
 
 def lorenz_through_training(parts: Decomposition, epochs: Sequence[int], names: Sequence[str]) -> Figure:

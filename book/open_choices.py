@@ -296,11 +296,6 @@ def effects(points: Points, compared: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame({name: values.mean(axis=-1) for name, values in over_seeds.items()} | of_alone)
 
 
-def sensitivity(values: pd.DataFrame, effects: pd.DataFrame) -> pd.DataFrame:
-    """Spearman's correlation over points of every effect (rows) with every choice (columns), less NaN."""
-    return pd.DataFrame({name: effects.corrwith(column, method="spearman") for name, column in values.items()})
-
-
 def share(held: np.ndarray, among: np.ndarray) -> Estimate:
     """In what share of the settings `among` (n,) something is `held` (n,), both boolean, with Wilson's 95 % interval;
     NaN where there is no such setting."""
@@ -452,21 +447,3 @@ def _choice_axis(axis: Axis, name: str) -> None:
     if choice.scale != "linear":
         axis.axes.set(**{f"{axis.axis_name}scale": "log"})
         style.plain(axis, ticks=sorted({choice.low, choice.ours, choice.high}))
-
-
-def figure_sensitivity(correlations: pd.DataFrame) -> Figure:
-    """Rank correlations (effect, constant) as a table of colours."""
-    fig, axes = plt.subplots(figsize=(style.PAGE_WIDTH, 0.9 + 0.36 * len(correlations)))
-    symbols = {choice.name: choice.symbol for choice in CHOICES}
-    table = correlations.to_numpy()
-    axes.imshow(table, cmap=style.DIVERGING, vmin=-1, vmax=1, aspect="auto")
-    for (row, column), value in np.ndenumerate(table):
-        look = {"ha": "center", "va": "center", "fontsize": 8, "color": "white" if abs(value) > 0.7 else "black"}
-        axes.text(column, row, f"{value:.1f}".replace("-0.0", "0.0"), **look)
-    axes.set_xticks(range(table.shape[1]), [symbols[name] for name in correlations.columns])
-    axes.set_yticks(range(len(table)), correlations.index)
-    axes.xaxis.tick_top()
-    axes.tick_params(length=0)
-    axes.tick_params(axis="x", labelsize=8)
-    axes.spines[:].set_visible(False)
-    return fig

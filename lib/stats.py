@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from scipy.stats import rankdata
@@ -39,8 +40,13 @@ def bootstrap_means(values: np.ndarray, seed: int = 0, resamples: int = RESAMPLE
     if values.ndim == 0 or values.shape[-1] == 0:
         raise ValueError(f"values must have at least one seed along the last axis, not shape {values.shape}")
     n = values.shape[-1]
-    draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
-    return values @ draws.T / n
+    return values @ _draws(n, seed, resamples).T / n
+
+
+@cache
+def _draws(n: int, seed: int, resamples: int) -> np.ndarray:
+    """How often each of n seeds is drawn in each resample, (resamples, n)."""
+    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
 
 
 def mean_interval(values: np.ndarray, seed: int = 0, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
