@@ -5,11 +5,13 @@ import stat
 import tarfile
 import threading
 import zipfile
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePosixPath
+from urllib.request import Request
 
 import numpy as np
 import pytest
-from image_trees import snapshot
+from image_trees import snapshot as everything
 
 from lib.data import archives
 from lib.data.archives import Archive
@@ -18,6 +20,11 @@ from lib.data.root import DataError
 CONTENT = np.random.default_rng(0).integers(0, 256, 5000, dtype=np.uint8).tobytes()
 FILES = {"set/a/1.jpg": CONTENT, "set/with blank/é.JPG": b"two", "set/table.csv": b"three"}
 UNPACKED = {name.replace("set/", "target/", 1): content for name, content in FILES.items()}
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    """The files of a folder, but for the hashes that are kept."""
+    return {name: content for name, content in everything(folder).items() if name != archives.KEPT}
 
 
 class Server(http.server.BaseHTTPRequestHandler):
@@ -69,8 +76,8 @@ def root(tmp_path) -> Path:
 def archive(monkeypatch):
     """Calling it makes `address` that of the set called "set"."""
 
-    def call(address: str, direct: bool = True, checksum: str | None = None) -> None:
-        known = Archive("set.tar.gz", "set", "target", address, direct, checksum)
+    def call(address: str, direct: bool = True, checksum: str | None = None, size: float = 1e6) -> None:
+        known = Archive("set.tar.gz", "set", "target", address, size, direct, checksum)
         monkeypatch.setitem(archives.ARCHIVES, "set", known)
 
     return call
@@ -104,6 +111,18 @@ def link(to: str, kind: bytes = tarfile.SYMTYPE) -> tarfile.TarInfo:
     return member
 
 
+def chain() -> list[tarfile.TarInfo]:
+    """Links through folders of long names, which lead out where an extractor's check gives up at the longest path."""
+    members, deep = [], "set"
+    for letter in "abcdefghijklmnop":
+        folder, to = tarfile.TarInfo(f"{deep}/{letter * 247}"), tarfile.TarInfo(f"{deep}/{letter}")
+        folder.type, to.type, to.linkname = tarfile.DIRTYPE, tarfile.SYMTYPE, letter * 247
+        members, deep = [*members, folder, to], folder.name
+    last = tarfile.TarInfo("set/escape")
+    last.type, last.linkname = tarfile.SYMTYPE, "/".join("abcdefghijklmnop") + "/.." * 18
+    return [*members, last]
+
+
 def zip_link() -> zipfile.ZipInfo:
     member = zipfile.ZipInfo("set/out")
     member.external_attr = (stat.S_IFLNK | 0o777) << 16
@@ -114,7 +133,7 @@ def test_download_is_unpacked_into_place_and_leaves_nothing_else(server, archive
     monkeypatch.setattr(Server, "content", tar(FILES))
     archive(server)
     archives.get("set", root)
-    assert snapshot(root) == UNPACKED and [path.name for path in root.iterdir()] == ["target"]
+    assert snapshot(root) == UNPACKED and {path.name for path in root.iterdir()} == {"target", archives.KEPT}
 
 
 def test_fetch_goes_on_where_it_broke_off(server, root, monkeypatch):
@@ -203,6 +222,7 @@ def test_archive_fetched_by_hand_is_unpacked_and_kept(archive, root, refuses):
         archives.get("set", root)
         assert snapshot(root) == UNPACKED | {"set.tar.gz": content}
         (root / "target").rename(root.parent / f"moved {len(content)}")
+        (root / archives.KEPT).unlink()
 
 
 @pytest.mark.parametrize("checksum, problem", [(None, "unpack"), ("0" * 32, "checksum")])
@@ -229,6 +249,7 @@ REFUSED = {
     "absolute link": (tar(FILES, link("/etc")), LINK),
     "link inside": (tar(FILES, link("a")), LINK),
     "hard link out": (tar(FILES, link("../../etc/passwd", tarfile.LNKTYPE)), LINK),
+    "chain of links": (tar({}, *chain()), LINK),
     "device": (tar(FILES, link("", tarfile.CHRTYPE)), LINK),
     "zip parent": (pack_zip(FILES | {"set/../../out.txt": b"x"}), OUT),
     "zip absolute": (pack_zip(FILES | {"/tmp-out/out.txt": b"x"}), OUT),
@@ -247,3 +268,60 @@ def test_unsafe_archive_or_one_of_another_set_is_refused_and_leaves_nothing_behi
     before = snapshot(root.parent)
     refuses(DataError, archives.unpack, root / "file", "set", root / "target", match=problem, words=[root / "file"])
     assert snapshot(root.parent) == before and [path.name for path in root.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("pack", [tar, pack_zip])
+@pytest.mark.parametrize("room, refused", [(0, False), (-1, True)])
+def test_archive_of_more_than_twice_the_size_of_its_set_is_refused(pack, room, refused, archive, root, refuses):
+    archive("https://nowhere.invalid", size=(sum(map(len, FILES.values())) + room) / 2)
+    (root / "set.tar.gz").write_bytes(content := pack(FILES))
+    if refused:
+        refuses(DataError, archives.get, "set", root, match="more than 5.01e\\+03 bytes")
+        assert snapshot(root) == {"set.tar.gz": content}
+    else:
+        archives.get("set", root)
+
+
+def test_an_extractor_that_makes_a_link_is_found_out_before_anything_is_moved(root, monkeypatch, refuses):
+    (root / "file").write_bytes(tar(FILES))
+    monkeypatch.setattr(tarfile.TarFile, "extract", lambda self, member, to: (Path(to) / "set").symlink_to("/etc"))
+    monkeypatch.setattr(archives, "_members", lambda archive: [("set", PurePosixPath("set"), True, 1)])
+    refuses(DataError, archives.unpack, root / "file", "set", root / "target", match="'set' is a link")
+    assert [path.name for path in root.iterdir()] == ["file"]
+
+
+def test_first_archive_of_a_set_is_told_by_its_hash_and_another_is_refused(archive, root, refuses, capsys):
+    archive("https://nowhere.invalid")
+    (root / "set.tar.gz").write_bytes(tar(FILES))
+    digest = hashlib.sha256(tar(FILES)).hexdigest()
+    archives.get("set", root)
+    assert capsys.readouterr().out == (
+        f"set: no SHA-256 is published; {digest} is kept in {root / 'archives.json'} to compare with\n"
+    )
+    (root / "target").rename(root.parent / "first")
+    archives.get("set", root)
+    assert not capsys.readouterr().out
+    (root / "target").rename(root.parent / "second")
+    (root / "set.tar.gz").write_bytes(tar(FILES | {"set/more.txt": b"x"}))
+    refuses(DataError, archives.get, "set", root, match=f"not {digest} as at first")
+    assert not (root / "target").exists()
+    (root / "archives.json").write_text("{")
+    refuses(DataError, archives.get, "set", root, match="archives.json must hold the SHA-256 of each archive")
+
+
+@pytest.mark.parametrize(
+    "asked, sent, allowed",
+    [
+        ("https://a.org/x", "http://a.org/x", False),
+        ("https://a.org/x", "ftp://a.org/x", False),
+        ("https://a.org/x", "https://b.org/x", True),
+        ("http://a.org/x", "http://b.org/x", True),
+    ],
+)
+def test_no_redirect_leads_from_https_to_anything_else(asked, sent, allowed):
+    follow = partial(archives._Secure().redirect_request, Request(asked), None, 302, "Found", {}, sent)
+    if allowed:
+        assert follow().full_url == sent
+    else:
+        with pytest.raises(OSError, match=f"a.org sends to {sent}, which is not https"):
+            follow()

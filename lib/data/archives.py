@@ -1,10 +1,16 @@
 """Data sets that come as one archive: fetched with resume, unpacked safely, in place only when whole.
 
+The SHA-256 of an archive is published for none of them: that of the first one is kept in ``archives.json`` of the data
+root, said, and compared with every later one.
+
 A download that breaks off leaves a hidden ``.part`` file, which the next one goes on with. An archive is
 unpacked in a temporary folder of the data root, and its folder moved under the final name at the end. What is
 already there under that name is never touched.
 """
 
+import hashlib
+import json
+import math
 import os
 import stat
 import tarfile
@@ -16,15 +22,17 @@ from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.error import HTTPError
-from urllib.request import Request, urlopen
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from torchvision.datasets.utils import check_integrity
 from tqdm import tqdm
 
 from lib.data.root import NO_ARCHIVE, TIMEOUT, DataError, Root, command, data_root
 from lib.data.tables import CELEBA_CHECKSUMS
+from lib.files import replacing
 
 CHUNK = 1 << 20  # bytes
+KEPT = "archives.json"
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,7 @@ class Archive:
     inner: str  # the folder in it that is the data set
     target: str  # where that folder belongs
     address: str
+    size: float  # bytes, unpacked, about; an archive with more than twice that is refused
     direct: bool = False  # whether `address` gives the file to a program, and not only to a browser
     checksum: str | None = None  # MD5, where one is published
     also: tuple[str, ...] = ()  # files that have to be fetched besides
@@ -44,20 +53,25 @@ BIRDS = "waterbird_complete95_forest2water2"
 DRIVE = "https://drive.google.com/uc?id="  # with the file numbers of DomainBed's download script
 ARCHIVES = {
     "waterbirds": Archive(
-        f"{BIRDS}.tar.gz", BIRDS, BIRDS, f"https://nlp.stanford.edu/data/dro/{BIRDS}.tar.gz", direct=True
+        f"{BIRDS}.tar.gz", BIRDS, BIRDS, f"https://nlp.stanford.edu/data/dro/{BIRDS}.tar.gz", 0.6e9, direct=True
     ),
     "celeba": Archive(
         "celeba/img_align_celeba.zip",
         "img_align_celeba",
         "celeba/img_align_celeba",
         "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
+        1.5e9,
         checksum=CELEBA_CHECKSUMS["img_align_celeba.zip"],
         also=("list_attr_celeba.txt", "list_eval_partition.txt"),
     ),
-    "pacs": Archive("PACS.zip", "kfold", "PACS", f"{DRIVE}1JFr8f805nMUelQWWmfnJR3y4_SYoN5Pd"),
-    "vlcs": Archive("VLCS.tar.gz", "VLCS", "VLCS", f"{DRIVE}1skwblH1_okBwxWxmRsp9_qi15hyPpxg8"),
+    "pacs": Archive("PACS.zip", "kfold", "PACS", f"{DRIVE}1JFr8f805nMUelQWWmfnJR3y4_SYoN5Pd", 0.2e9),
+    "vlcs": Archive("VLCS.tar.gz", "VLCS", "VLCS", f"{DRIVE}1skwblH1_okBwxWxmRsp9_qi15hyPpxg8", 4e9),
     "office_home": Archive(
-        "office_home.zip", "OfficeHomeDataset_10072016", "office_home", f"{DRIVE}1uY0pj7oFsjMxRwaD3Sxy0jgel0fsYXLC"
+        "office_home.zip",
+        "OfficeHomeDataset_10072016",
+        "office_home",
+        f"{DRIVE}1uY0pj7oFsjMxRwaD3Sxy0jgel0fsYXLC",
+        1.2e9,
     ),
 }
 
@@ -88,7 +102,16 @@ def get(name: str, root: Root = None) -> None:
             fetch(archive.address, file)
         if not check_integrity(file, archive.checksum):
             raise DataError(f"{file} has the wrong content (checksum); get it anew")
-        unpack(file, archive.inner, target)
+        digest, known = sha256(file), _known(root)
+        if known.setdefault(name, digest) != digest:
+            raise DataError(
+                f"{file} has the wrong content (SHA-256 {digest}, not {known[name]} as at first); get it anew"
+            )
+        unpack(file, archive.inner, target, 2 * archive.size)
+        if known != _known(root):
+            print(f"{name}: no SHA-256 is published; {digest} is kept in {root / KEPT} to compare with")
+            with replacing(root / KEPT) as kept:
+                kept.write(json.dumps(known, indent=1).encode())
     except (OSError, HTTPException) as error:  # URLError is an OSError
         reason = " ".join(str(error).split())
         raise DataError(
@@ -98,6 +121,31 @@ def get(name: str, root: Root = None) -> None:
     finally:
         if not by_hand:
             file.unlink(missing_ok=True)
+
+
+def sha256(file: Path) -> str:
+    """The SHA-256 of a file's content."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _known(root: Path) -> dict[str, str]:
+    """The SHA-256 of the archives that were unpacked under this root, by their names."""
+    try:
+        return dict(json.loads((root / KEPT).read_text()))
+    except FileNotFoundError:
+        return {}
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{root / KEPT} must hold the SHA-256 of each archive; correct or remove it") from error
+
+
+class _Secure(HTTPRedirectHandler):
+    """Follows no redirect from https to anything else."""
+
+    def redirect_request(self, req: Request, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Request | None:
+        if req.type == "https" and not newurl.lower().startswith("https:"):
+            raise OSError(f"{req.host} sends to {newurl}, which is not https")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def fetch(address: str, path: Path) -> None:
@@ -111,7 +159,7 @@ def fetch(address: str, path: Path) -> None:
     begin = max(have - 1, 0)
     request = Request(address, headers={"Range": f"bytes={begin}-"} if have else {})
     try:
-        with urlopen(request, timeout=TIMEOUT) as reply, part.open("r+b" if have else "wb") as file:
+        with build_opener(_Secure).open(request, timeout=TIMEOUT) as reply, part.open("r+b" if have else "wb") as file:
             if not reply.headers.get("Content-Range", "").startswith(f"bytes {begin}-"):
                 begin = 0  # the whole file comes, from a server that knows no ranges
             file.truncate(file.seek(begin))
@@ -132,21 +180,29 @@ def fetch(address: str, path: Path) -> None:
     os.replace(part, path)
 
 
-def unpack(file: Path, inner: str, target: Path) -> None:
+def unpack(file: Path, inner: str, target: Path, limit: float = math.inf) -> None:
     """Unpack a tar or zip archive and move its folder `inner` to `target`, which must not exist.
 
     Nothing is written outside the temporary folder: an archive that holds anything but files and folders (links,
-    devices), an absolute path or one through ``..`` is refused. Raises DataError in one line; then nothing is left
-    behind.
+    devices), an absolute path, one through ``..``, or more than `limit` bytes is refused. Raises DataError in one line;
+    then nothing is left behind.
     """
     try:
         with tempfile.TemporaryDirectory(prefix=".unpack-", dir=target.parent) as temporary:
             with zipfile.ZipFile(file) if zipfile.is_zipfile(file) else tarfile.open(file) as archive:
-                for member, path, plain in tqdm(_members(archive), f"unpacking {file.name}", leave=False, disable=None):
+                room = limit
+                for member, path, plain, size in tqdm(
+                    _members(archive), f"unpacking {file.name}", leave=False, disable=None
+                ):
                     if not plain or path.is_absolute() or ".." in path.parts:
                         what = "leads out of its folder" if plain else "is a link or a device"
                         raise DataError(f"{file} is not safe to unpack: {str(path)!r} {what}")
+                    if (room := room - size) < 0:
+                        raise DataError(f"{file} is not safe to unpack: it holds more than {limit:.3g} bytes")
                     archive.extract(member, temporary)
+            unpacked = Path(temporary).resolve()
+            if outside := [path for path in unpacked.rglob("*") if path.resolve() != path]:  # an extractor that errs
+                raise DataError(f"{file} is not safe to unpack: {outside[0].name!r} is a link or a device")
             if not (Path(temporary) / inner).is_dir():
                 raise DataError(f"{file} has no folder {inner}")
             os.replace(Path(temporary) / inner, target)
@@ -157,15 +213,15 @@ def unpack(file: Path, inner: str, target: Path) -> None:
         raise DataError(f"{file} could not be unpacked: {reason}") from error
 
 
-def _members(archive: Any) -> Iterator[tuple[Any, PurePosixPath, bool]]:
-    """Every member of an archive, its path, and whether it is a file or a folder."""
+def _members(archive: Any) -> Iterator[tuple[Any, PurePosixPath, bool, int]]:
+    """Every member of an archive, its path, whether it is a file or a folder, and its size in bytes."""
     if isinstance(archive, zipfile.ZipFile):
         for member in archive.infolist():
             path = PurePosixPath(member.filename.replace("\\", "/"))
-            yield member, path, not stat.S_ISLNK(member.external_attr >> 16)
+            yield member, path, not stat.S_ISLNK(member.external_attr >> 16), member.file_size
         return
     archive.extraction_filter = getattr(tarfile, "data_filter", None)  # modes and owners are not taken over
     for member in archive:
-        yield member, PurePosixPath(member.name), member.isreg() or member.isdir()
+        yield member, PurePosixPath(member.name), member.isreg() or member.isdir(), member.size
     while archive.fileobj.read(CHUNK):  # a packed file's checksum stands after the last member
         pass
