@@ -27,7 +27,7 @@ from lib.toy.variants import WITHOUT_RADIUS, VariantSetting
 from lib.trials.images import ImageTrial
 from lib.trials.plan import Plan
 from lib.trials.store import Store
-from lib.trials.toy import FIRST_SEED, SEEDS, VariantTrial, ascents, errors
+from lib.trials.toy import FIRST_SEED, SEEDS, ToyTrial, ascents, errors
 
 STEP_SIZES = (0.01, 0.1, 1.0, 10.0, 100.0)  # of GroupDRO (its paper's: 0.01)
 DECAY = 5e-4  # weight decay, where there is any (ours: the usual one)
@@ -109,17 +109,15 @@ MINORITY_ROWS: dict[str, tuple[VariantSetting, ...]] = {
 
 def toy_plan(
     rows: Mapping[str, Sequence[VariantSetting]] = ROWS, seeds: int = SEEDS, first_seed: int = FIRST_SEED
-) -> list[VariantTrial]:
+) -> list[ToyTrial]:
     """One trial for every row."""
-    return [VariantTrial(tuple(settings), seeds, first_seed, name) for name, settings in rows.items()]
+    return [ToyTrial(tuple(settings), seeds, first_seed, name) for name, settings in rows.items()]
 
 
-def live_plan(methods: Sequence[str], rho: float, seeds: int, epochs: int) -> list[VariantTrial]:
+def live_plan(methods: Sequence[str], rho: float, seeds: int, epochs: int) -> list[ToyTrial]:
     """A small comparison of `methods` (names of the toy) at one radius; those that have none go without."""
     return [
-        VariantTrial(
-            (VariantSetting(method, 0.0 if method in WITHOUT_RADIUS else rho, epochs=epochs),), seeds, name=method
-        )
+        ToyTrial((VariantSetting(method, 0.0 if method in WITHOUT_RADIUS else rho, epochs=epochs),), seeds, name=method)
         for method in methods
     ]
 

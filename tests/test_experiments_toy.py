@@ -12,7 +12,7 @@ from lib.data.toy import ToyConstants
 from lib.toy.ensemble import intervention, lsam, sgd, train
 from lib.toy.variants import VariantSetting
 from lib.trials.store import RESULTS, Store, identity
-from lib.trials.toy import MEANS, ToyTrial, VariantTrial, errors, heads, means
+from lib.trials.toy import KINDS, MEANS, ToyTrial, errors, heads, means
 from lib.trials.trial import Place
 
 DATA = ToyConstants(training_points=40, test_points=60, complexity=200.0)
@@ -20,7 +20,6 @@ SHARED = {"data": DATA, "width": 8, "epochs": 4}
 SETTINGS = (sgd(**SHARED), lsam(0.5, **SHARED), intervention("both", 2.0, **SHARED))
 TRIAL = ToyTrial(SETTINGS, 3, 5, trace_every=4)
 PLACE = Place(device="cpu", checkpoints=None)
-KINDS = {"toy": ToyTrial, "toy_variants": VariantTrial}
 EXPLODES = lsam(0.5, **SHARED | {"learning_rate": 1e6})
 
 
@@ -56,7 +55,7 @@ STORED = [
 def test_every_stored_result_gives_its_trial_back():
     assert {configuration["experiment"] for _, configuration in STORED} == KINDS.keys()
     for stem, configuration in STORED:
-        trial = KINDS[configuration["experiment"]].from_configuration(configuration)
+        trial = ToyTrial.from_configuration(configuration)
         assert trial.identity == identity(configuration) and trial.identity.startswith(stem.split(".")[-1])
 
 
@@ -86,11 +85,11 @@ def test_identity_is_what_is_computed_and_not_what_it_is_called():
 
 
 def test_settings_round_trip_as_a_variant_too():
-    trial = VariantTrial((VariantSetting("sam", 1, epochs=2), VariantSetting("sam", 0.5, epochs=2)), 3, name="ranking")
-    again = VariantTrial.from_configuration(json.loads(json.dumps(trial.configuration)), name="ranking")
+    trial = ToyTrial((VariantSetting("sam", 1, epochs=2), VariantSetting("sam", 0.5, epochs=2)), 3, name="ranking")
+    again = ToyTrial.from_configuration(json.loads(json.dumps(trial.configuration)), name="ranking")
     assert again == trial and again.label == trial.label == "ranking (2 settings, 3 seeds)"
     with pytest.raises(ValueError, match="configuration must be of a toy trial"):
-        VariantTrial.from_configuration(trial.configuration | {"constants": {}})
+        ToyTrial.from_configuration(trial.configuration | {"constants": {}})
 
 
 @pytest.mark.parametrize(

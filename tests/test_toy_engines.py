@@ -28,6 +28,7 @@ from lib.toy.ensemble import (
     train,
     unpack,
 )
+from lib.toy.nets import Model
 from lib.toy.stack import initial, module
 
 SMALL = ToyConstants(training_points=60, test_points=100)
@@ -115,7 +116,7 @@ def test_engines_agree_in_distribution_over_a_long_run():
 @pytest.mark.parametrize("rho", [0.0, 0.7])
 def test_an_ensemble_member_is_the_toy_net_trained_with_the_optimizer(rho, others):
     setting = lsam(rho, data=SMALL, epochs=2, gain=1.5, **others)
-    net = module(initial([5], setting)[0])
+    net = module(initial([Model(setting, 5)])[0])
     optimizer = LSAM(net, base=torch.optim.SGD, rho=rho, lr=setting.learning_rate)
     points = sample(SMALL, 5)
     x, y = torch.from_numpy(points.x), torch.from_numpy(points.y)

@@ -15,12 +15,12 @@ from lib.models import ToyNet
 from lib.optim import ESAM, VARIANTS
 from lib.optim.constants import CONSTANTS
 from lib.toy import rules, variants
-from lib.toy.ensemble import lsam, sgd
-from lib.toy.ensemble import train as train_ensemble
-from lib.toy.nets import batch_order
+from lib.toy.ensemble import lsam, sgd, train
+from lib.toy.nets import Model, batch_order
+from lib.toy.nets import points as points_of
 from lib.toy.reweighting import BINS, GroupDRO, balanced, group, upsampled
 from lib.toy.stack import errors, evaluate, initial, margins, mistakes, module, orthogonal, unit
-from lib.toy.variants import METHODS, Net, VariantSetting, train, trained
+from lib.toy.variants import METHODS, StackEngine, VariantSetting, trained
 
 SMALL = ToyConstants(training_points=60, test_points=100)
 RATES = {"adam": 0.003, "sam_adam": 0.003}
@@ -40,7 +40,7 @@ def setting(method: str, **others) -> VariantSetting:
 
 def trained_alone(method: str, chosen: VariantSetting, seed: int) -> ToyNet:
     """The toy net trained with the optimizer of `lib.optim`."""
-    net = module(initial([seed], chosen)[0])
+    net = module(initial([Model(chosen, seed)])[0])
     settings = {"lr": chosen.learning_rate, "weight_decay": chosen.weight_decay}
     optimizer = VARIANTS[method](net, chosen.rho, settings)
     if isinstance(optimizer, ESAM):
@@ -84,37 +84,39 @@ def test_net_of_a_stack_is_the_toy_net_trained_with_the_optimizer(method, others
     # ESAM's masks are drawn in another order there: all weights are perturbed, half of the batch selected.
     monkeypatch.setattr(rules, "C", replace(CONSTANTS, esam_beta=1.0))
     chosen = setting(method, **others)
-    theta, _ = trained([Net(replace(chosen, rho=chosen.rho / 2), 3), Net(chosen, 3), Net(chosen, 4)])
+    theta = trained([Model(replace(chosen, rho=chosen.rho / 2), 3), Model(chosen, 3), Model(chosen, 4)])
     net = trained_alone(method, chosen, 3)
     points = sample(SMALL, 3, "test")
     with torch.no_grad():
         expected = net(torch.from_numpy(points.x))
-    ((easy, hard),) = margins(theta[1:2], [points])
+    ((easy, hard),) = margins(theta[1:2], points_of([Model(chosen, 3)])[1][:, 1])
     torch.testing.assert_close(torch.from_numpy(points.y * (easy + hard)), expected, rtol=2e-3, atol=2e-4)
-    start = initial([3], chosen)
+    start = initial([Model(chosen, 3)])
     assert (theta[1] - start[0]).norm() > 0.1  # they have gone somewhere
 
 
 @pytest.mark.parametrize("method", ["sam", "asam", "sam_decay_inside", "lsam", "adam", "sam_adam"])
-def test_optimizer_without_a_rule_takes_the_same_steps_alone(method) -> None:
-    nets = [Net(setting(method, weight_decay=0.01), 3), Net(setting(method, learning_rate=0.01, weight_decay=0.01), 4)]
-    rows = np.stack([batch_order(net.seed, 60, 3).ravel() for net in nets])
-    start = initial([3, 4], VariantSetting("sgd", width=16))
-    (ours, seen), (alone, seen_alone) = trained(nets), variants.run_alone(start.clone(), method, nets, rows)
-    torch.testing.assert_close(alone, ours, rtol=0, atol=1e-5)
-    assert (alone - start).flatten(1).norm(dim=1).min() > 0.05
+def test_optimizer_without_a_rule_takes_the_same_steps_alone(method, monkeypatch) -> None:
+    models = [Model(setting(method, weight_decay=0.01), 3), Model(setting(method, weight_decay=0.01, head=(2, 1)), 4)]
+    ours = StackEngine().run(models, (0, 0.5, 1), 60, True)
+    monkeypatch.delitem(rules.RULES, method)
+    alone = StackEngine().run(models, (0, 0.5, 1), 60, True)
+    np.testing.assert_allclose(alone.nets, ours.nets, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(alone.heads, ours.heads, atol=1e-5)
+    np.testing.assert_allclose(alone.errors, ours.errors, atol=0.011)
+    assert np.linalg.norm(alone.nets[:, 2] - alone.nets[:, 0], axis=-1).min() > 0.01
     if method == "lsam":  # its one pass is taken at the phantom of the head alone, which no forward pass shows
-        assert np.isnan(seen_alone.means()).any() and np.isfinite(seen.means()).all()
+        assert np.isnan(alone.traces).any() and np.isfinite(ours.traces).all()
     else:
-        np.testing.assert_allclose(seen_alone.means(), seen.means(), atol=1e-5)
+        np.testing.assert_allclose(alone.traces, ours.traces, atol=1e-5)
 
 
 def test_method_that_only_the_table_of_optimizers_has_is_trained_in_the_toy(monkeypatch) -> None:
     monkeypatch.delitem(rules.RULES, "asam")
     assert variants.RULES is rules.RULES and "asam" in METHODS
-    result = train([setting("asam")], range(2), progress=False)
+    result = train([setting("asam")], range(2))
     monkeypatch.undo()
-    np.testing.assert_allclose(result.heads, train([setting("asam")], range(2), progress=False).heads, atol=1e-5)
+    np.testing.assert_allclose(result.heads, train([setting("asam")], range(2)).heads, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -126,10 +128,11 @@ def test_method_that_only_the_table_of_optimizers_has_is_trained_in_the_toy(monk
     ],
 )
 def test_stack_agrees_with_the_ensembles_engine(ours, theirs) -> None:
-    stack = train([ours], range(3), progress=False)
-    ensemble = train_ensemble([theirs], range(3), engine="torch")
-    np.testing.assert_allclose(stack.heads, ensemble.heads[:, :, 0], atol=1e-5)
-    np.testing.assert_allclose(stack.errors, ensemble.errors[:, :, 0], atol=0.011)
+    stack = train([ours], range(3), (0, 0.5, 1), keep_nets=True)
+    ensemble = train([theirs], range(3), (0, 0.5, 1), keep_nets=True, engine="torch")
+    np.testing.assert_allclose(stack.nets, ensemble.nets, atol=1e-5)
+    np.testing.assert_allclose(stack.heads, ensemble.heads, atol=1e-5)
+    np.testing.assert_allclose(stack.errors, ensemble.errors, atol=0.011)
     assert not stack.diverged.any()
 
 
@@ -137,16 +140,16 @@ def test_stack_agrees_with_the_ensembles_engine(ours, theirs) -> None:
 def test_result_does_not_depend_on_what_else_is_trained(method) -> None:
     radius = {"step_size": 0.5} if method == "group_dro" else {"rho": 0.5}
     chosen = [setting(method), setting(method, **radius), setting("lsam")]
-    together, alone = train(chosen, range(3), progress=False), train(chosen[1:2], [1], progress=False)
+    together, alone = (train(some, seeds, trace_every=6) for some, seeds in ((chosen, range(3)), (chosen[1:2], [1])))
     np.testing.assert_array_equal(together.heads[1, 1], alone.heads[0, 0])
     np.testing.assert_array_equal(together.errors[1, 1], alone.errors[0, 0])
-    np.testing.assert_array_equal(together.ascents[1, 1], alone.ascents[0, 0])
+    np.testing.assert_array_equal(together.traces[1][1], alone.traces[0][0])
 
 
 @pytest.mark.parametrize("method", [m for m in METHODS if m not in (*rules.WITHOUT_RADIUS, "sam_adam")])
 def test_rho_zero_is_sgd(method) -> None:
-    plain = train([setting("sgd")], range(2), progress=False)
-    ours = train([setting(method, rho=0.0)], range(2), progress=False)
+    plain = train([setting("sgd")], range(2))
+    ours = train([setting(method, rho=0.0)], range(2))
     if method == "esam":  # its selection of examples is left: the definition has no rho there
         assert not np.array_equal(ours.heads, plain.heads)
     else:
@@ -155,7 +158,7 @@ def test_rho_zero_is_sgd(method) -> None:
 
 def test_gradient_is_that_of_the_weighted_loss() -> None:
     torch.manual_seed(0)
-    theta = initial([5], VariantSetting("sgd", width=16))
+    theta = initial([Model(setting("sgd"), 5)])
     net = module(theta.clone()[0])
     x, y, weights = torch.randn(1, 7, 4), torch.randn(1, 7).sign(), torch.rand(1, 7)
     losses, gradient = evaluate(theta, x, y, weights)
@@ -168,7 +171,7 @@ def test_gradient_is_that_of_the_weighted_loss() -> None:
 
 
 def test_gradient_of_a_point_that_fits_well_is_not_lost_before_float32_ends() -> None:
-    theta = initial([5], VariantSetting("sgd", width=16))
+    theta = initial([Model(setting("sgd"), 5)])
     net = module(theta.clone()[0])
     x = torch.tensor([[[0.0, 0.0, 1.0, 1.0]]])
     with torch.no_grad():
@@ -208,20 +211,20 @@ def test_orthogonal_part_has_no_component_left() -> None:
 
 @pytest.mark.parametrize("method, share", [("lsam", 1.0), ("sam", None)])
 def test_ascents_are_followed(method, share) -> None:
-    result = train([setting(method, rho=0.3), setting(method, rho=0.0)], range(2), progress=False)
-    w, phantom, on_head = result.ascents[..., :2], result.ascents[..., 2:4], result.ascents[..., 4]
-    assert np.isnan(on_head[1]).all()  # rho = 0 moves nothing
+    settings = [setting(method, rho=0.3), setting(method, rho=0.0), setting("sgd")]
+    moved, still, none = train(settings, range(2), trace_every=5).traces
+    assert moved.shape == (2, 8, 6) and np.isnan(still).all() and np.isnan(none).all()
+    w, phantom, on_head, length = moved[..., :2], moved[..., 2:4], moved[..., 4], moved[..., 5]
+    np.testing.assert_allclose(np.linalg.norm(phantom - w, axis=-1), length, rtol=1e-4)
     if share:
-        np.testing.assert_allclose(on_head[0], share)
-        np.testing.assert_allclose(result.ascents[0, :, 5], 0.3, rtol=1e-5)
-        assert (np.linalg.norm(phantom - w, axis=-1)[0] <= 0.3 + 1e-6).all()
+        np.testing.assert_allclose(on_head, share)
+        np.testing.assert_allclose(length, 0.3, rtol=1e-5)
     else:
-        assert ((on_head[0] > 0) & (on_head[0] < 1)).all() and (result.ascents[0, :, 5] < 0.3).all()
-    assert np.isnan(train([setting("sgd")], [0], progress=False).ascents).all()
+        np.testing.assert_allclose(length**2 / on_head, 0.3**2, rtol=1e-4)
 
 
 def test_esam_perturbs_its_share_of_the_weights() -> None:
-    theta = initial([0, 1], VariantSetting("sgd", width=16))
+    theta = initial([Model(setting("sgd"), 0), Model(setting("sgd"), 1)])
     seen = []
 
     def at(point: Tensor, weights: Tensor | None = None, gradient: bool = True) -> tuple[Tensor, Tensor]:
@@ -251,11 +254,11 @@ def test_jtt_draws_the_first_models_mistakes_as_often_as_asked() -> None:
 
 def test_jtt_without_upweighting_draws_every_point_alike_and_identifies_early_mistakes() -> None:
     chosen = setting("jtt", identification=2, upweight=5)
-    start = initial([0], chosen)
+    start = initial([Model(chosen, 0)])
     rows = batch_order(0, 60, 1).reshape(1, -1)[:, :10]
-    early, _ = variants.run(start, "sgd", [Net(chosen, 0)], rows)
-    (wrong,) = mistakes(early, [sample(SMALL, 0)])
-    (error,) = errors(early, [sample(SMALL, 0)])
+    early = variants.run(start, "sgd", [Model(chosen, 0)], rows)
+    training = points_of([Model(chosen, 0)])[0]
+    (wrong,), (error,) = mistakes(early, training), errors(early, training)
     assert 0 < wrong.sum() < 60 and error[2] == pytest.approx(wrong.mean())
     plain = upsampled([wrong], [1], [0], 120)
     assert (np.bincount(plain[0], minlength=60) == 2).all()
@@ -343,14 +346,13 @@ def test_bad_setting_is_one_line_that_names_it(arguments, name) -> None:
 
 
 @pytest.mark.parametrize(
-    "settings, seeds, name",
+    "settings, how, name",
     [
-        ([], [0], "settings"),
-        (["sam"], [0], "settings"),
-        ([setting("sgd")], [], "seeds"),
-        ([setting("sgd")], [-1], "seeds"),
+        ([setting("sgd"), sgd()], {}, "settings"),
+        ([setting("sgd")], {"engine": "torch"}, "engine"),
+        ([setting("sgd")], {"device": "cuda"}, "engine"),
     ],
 )
-def test_bad_ensemble_is_refused(settings, seeds, name) -> None:
+def test_bad_ensemble_is_refused(settings, how, name) -> None:
     with pytest.raises(ValueError, match=f"^{name} must"):
-        train(settings, seeds)
+        train(settings, [0], **how)

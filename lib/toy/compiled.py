@@ -9,7 +9,7 @@ import numpy as np
 
 from lib.device import threads as torch_threads
 from lib.toy import kernel
-from lib.toy.nets import Model, Record, batch_order, initial_nets, net_size, points, stops, unpack
+from lib.toy.nets import Model, Record, batch_order, net_size, points, stops, unpack
 from lib.toy.setting import CHOICES
 
 MODELS_PER_CALL = 32  # a compiled call cannot be interrupted: about a second of work
@@ -33,9 +33,7 @@ class CompiledEngine:
         training, evaluation, data_index = points(models)
         epochs = max(model.setting.epochs for model in models)
         orders = np.stack([batch_order(seed, training.shape[1], epochs) for seed in seeds])
-        nets = np.stack(
-            [_pad(initial_nets(model.seed, width, model.setting.gain, model.setting.bias), wide) for model in models]
-        )
+        nets = np.stack([_resized(model.start(), wide) for model in models])
         heads = np.array([model.setting.head for model in models], dtype=np.float64)
         at = np.stack([stops(model.setting, checkpoints) for model in models])
         configs = np.zeros(count, dtype=kernel.CONFIG)
@@ -56,24 +54,14 @@ class CompiledEngine:
         with torch_threads():  # Numba's threads are OpenMP's, whose number torch goes by too
             kernel.train(nets, wide, heads, configs, training, evaluation, orders, at, *out, trace_every)
         diverged = ~(np.isfinite(nets).all(axis=(1, 2)) & np.isfinite(heads).all(axis=1))
-        return record._replace(diverged=diverged, nets=_cut(record.nets, width))
+        return record._replace(diverged=diverged, nets=_resized(record.nets, width))
 
 
-def _pad(nets: np.ndarray, wide: int) -> np.ndarray:
-    """Flat weights (2, size) at the padded width: the added neurons have zero weights and keep them."""
-    out = np.zeros((len(nets), net_size(wide)), np.float32)
+def _resized(nets: np.ndarray, width: int) -> np.ndarray:
+    """Flat weights (..., size) at another width: neurons that are added have zero weights, and keep them."""
+    out = np.zeros((*nets.shape[:-1], net_size(width)), np.float32)
+    new = unpack(out)
     for name, part in unpack(nets).items():
-        unpack(out)[name][tuple(slice(0, length) for length in part.shape)] = part
-    return out
-
-
-def _cut(nets: np.ndarray, width: int) -> np.ndarray:
-    """Flat weights (..., size) at `width` from those at the padded width."""
-    if nets.shape[-1] == net_size(width):
-        return nets
-    out = np.empty((*nets.shape[:-1], net_size(width)), np.float32)
-    padded = unpack(nets)
-    for name, part in unpack(out).items():
-        kept = (slice(None),) * (nets.ndim - 1) + tuple(slice(0, length) for length in part.shape[nets.ndim - 1 :])
-        part[...] = padded[name][kept]
+        common = tuple(slice(0, min(lengths)) for lengths in zip(part.shape, new[name].shape))
+        new[name][common] = part[common]
     return out

@@ -5,14 +5,16 @@ intervention.
     result.error("hard")[:, :, -1]        # (settings, seeds), at the end of training
 
 Two engines agree behind it: ``lib.toy.kernel`` (compiled, the default on the CPU) and ``lib.toy.reference`` (torch, any
-device). All settings of one seed share their labels and latents, the nets' initial weights and the order of the
-batches.
+device). SAM's variants, which perturb every layer or none, have an engine of their own, ``lib.toy.variants``. All
+settings of one seed share their labels and latents, the nets' initial weights and the order of the batches.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -22,13 +24,16 @@ from lib.data.toy import SPLITS
 from lib.toy.compiled import CompiledEngine
 from lib.toy.nets import Model, batch_order, batches, features, initial_nets, net_size, stops, unpack
 from lib.toy.reference import TorchEngine
-from lib.toy.setting import CHOICES, ToySetting, check_trained, intervention, lsam, sgd
+from lib.toy.setting import ToySetting, check_settings, intervention, lsam, sgd
+from lib.toy.variants import StackEngine, VariantSetting
 
-__all__ = ["CHOICES", "FEATURES", "ToyResult", "ToySetting", "batch_order", "features", "initial_nets"]
+__all__ = ["FEATURES", "ToyResult", "ToySetting", "batch_order", "features", "initial_nets"]
 __all__ += ["intervention", "lsam", "net_size", "sgd", "stops", "train", "unpack"]
 
 FEATURES = ("easy", "hard", "model")
 ENGINES = ("auto", "compiled", "torch")
+KINDS = (ToySetting, VariantSetting)
+Engine = CompiledEngine | TorchEngine | StackEngine
 
 
 @dataclass(frozen=True)
@@ -40,11 +45,12 @@ class ToyResult:
         against the label for "model". NaN where diverged.
     heads: (setting, seed, checkpoint, 2), the real (w_e, w_h).
     diverged: (setting, seed), True where any weight is not finite at the last checkpoint.
-    traces: [setting] -> (seed, step / trace_every, 4): w_e, w_h and the phantom's, before the step's update; or None.
+    traces: [setting] -> (seed, step / trace_every, 4): w_e, w_h and the phantom's, before the step's update; of SAM's
+        variants (.., 6), `lib.toy.variants.ASCENTS`; or None.
     nets: [setting] -> (seed, checkpoint, 2, size), flat weights of f_e and f_h (layout: `unpack`); or None.
     """
 
-    settings: tuple[ToySetting, ...]
+    settings: tuple[Any, ...]
     seeds: tuple[int, ...]
     checkpoints: tuple[float, ...]
     errors: np.ndarray
@@ -59,7 +65,7 @@ class ToyResult:
 
 
 def train(
-    settings: Iterable[ToySetting],
+    settings: Iterable[Any],
     seeds: Iterable[int],
     checkpoints: Iterable[float] = (1.0,),
     *,
@@ -70,25 +76,29 @@ def train(
     threads: int | None = None,
     progress: bool = True,
 ) -> ToyResult:
-    """Train every setting from every seed.
+    """Train every setting from every seed; settings are all of one kind, `ToySetting` or `VariantSetting`.
 
     checkpoints: increasing fractions of training in [0, 1] (0: before the first step) at which errors and heads are
     recorded.
     trace_every: 0, or every how many steps the real and the phantom head are recorded. keep_nets: keep weights at
     checkpoints.
     engine: "compiled" (CPU), "torch" (`device`), or "auto": compiled on the CPU, torch on any other device.
-    threads: of the compiled engine (None: one a core); it changes no result. Raises ValueError for what is not allowed.
+    SAM's variants have one engine, on the CPU. threads: of the compiled engine (None: one a core); it changes no
+    result. Raises ValueError for what is not allowed.
     """
-    settings, seeds = check_trained(settings, ToySetting, seeds)
-    checkpoints = _increasing(checkpoints)
+    settings, seeds = tuple(settings), tuple(int(seed) for seed in seeds)
+    check_settings(settings, KINDS)
+    if not seeds or min(seeds) < 0:
+        raise ValueError(f"seeds must be one whole number or more, none negative, not {seeds!r}")
+    checkpoints = tuple(float(checkpoint) for checkpoint in checkpoints)
+    if list(checkpoints) != sorted(set(checkpoints)) or not checkpoints or checkpoints[0] < 0 or checkpoints[-1] > 1:
+        raise ValueError(f"checkpoints must be increasing fractions between 0 and 1, not {checkpoints!r}")
     check.whole("trace_every", trace_every)
-    runner = _engine(engine, device, threads)
+    runner = _engine(type(settings[0]), engine, device, threads)
     count = len(settings), len(seeds), len(checkpoints)
     errors, heads = np.full((*count, len(SPLITS), 3), np.nan), np.full((*count, 2), np.nan)
     diverged = np.zeros(count[:2], dtype=bool)
-    nets = [np.empty((*count[1:], 2, net_size(s.width)), np.float32) for s in settings] if keep_nets else None
-    rows = [-(-s.steps // trace_every) if trace_every else 0 for s in settings]
-    traces = [np.empty((count[1], length, 4), np.float32) for length in rows] if trace_every else None
+    traces, nets = ([[np.empty(0)] * len(seeds) for _ in settings] for _ in range(2))
     groups: dict[tuple, list[Model]] = {}  # models whose arrays an engine can stack
     for at, setting in enumerate(settings):
         models = [Model(setting, seed, at, number) for number, seed in enumerate(seeds)]
@@ -103,24 +113,21 @@ def train(
                 at, seed = model.setting_index, model.seed_index
                 errors[at, seed], heads[at, seed] = record.errors[m], record.heads[m]
                 diverged[at, seed] = record.diverged[m]
-                if traces is not None:
-                    traces[at][seed] = record.traces[m][: rows[at]]
-                if nets is not None:
-                    nets[at][seed] = record.nets[m]
+                rows = -(-model.setting.steps // (trace_every or math.inf))
+                traces[at][seed], nets[at][seed] = record.traces[m][: int(rows)], record.nets[m]
             bar.update(sum(model.setting.steps for model in batch))
     errors[diverged] = np.nan
-    return ToyResult(settings, seeds, checkpoints, errors, heads, diverged, traces, nets)
+    kept = ([np.stack(rows) for rows in of] if on else None for of, on in ((traces, trace_every), (nets, keep_nets)))
+    return ToyResult(settings, seeds, checkpoints, errors, heads, diverged, *kept)
 
 
-def _increasing(checkpoints: Iterable[float]) -> tuple[float, ...]:
-    found = tuple(float(checkpoint) for checkpoint in checkpoints)
-    if not found or list(found) != sorted(set(found)) or not 0 <= found[0] <= found[-1] <= 1:
-        raise ValueError(f"checkpoints must be increasing fractions between 0 and 1, not {found!r}")
-    return found
-
-
-def _engine(engine: str, device: str, threads: int | None) -> TorchEngine | CompiledEngine:
+def _engine(kind: type, engine: str, device: str, threads: int | None) -> Engine:
     on_cpu = device in ("cpu", "auto")
-    if check.choice("engine", engine, ENGINES) == "compiled" and not on_cpu:
+    check.choice("engine", engine, ENGINES)
+    if kind is VariantSetting:
+        if engine != "auto" or not on_cpu:
+            raise ValueError(f"engine must be auto on the CPU for SAM's variants, not {engine!r} on {device!r}")
+        return StackEngine()
+    if engine == "compiled" and not on_cpu:
         raise ValueError(f"the compiled engine runs on the CPU; device {device!r} needs engine='torch'")
     return TorchEngine(device) if engine == "torch" or not on_cpu else CompiledEngine(threads)

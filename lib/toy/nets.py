@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from lib.data.toy import SPLITS, ToyConstants, sample
-from lib.toy.setting import ToySetting
+from lib.toy.setting import Training
 
 
 def net_size(width: int) -> int:
@@ -29,6 +29,20 @@ def unpack(net: np.ndarray) -> dict[str, np.ndarray]:
         parts[name] = net[..., start:stop].reshape((*net.shape[:-1], *shape))
         start = stop
     return parts
+
+
+@dataclass(frozen=True)
+class Model:
+    """One net, how it is trained, and where its record goes."""
+
+    setting: Any
+    seed: int
+    setting_index: int = 0
+    seed_index: int = 0
+
+    def start(self) -> np.ndarray:
+        """Its `initial_nets`."""
+        return initial_nets(self.seed, self.setting.width, self.setting.gain, self.setting.bias)
 
 
 def initial_nets(seed: int, width: int, gain: float = 1.0, bias: float | None = 1.0) -> np.ndarray:
@@ -62,19 +76,9 @@ def features(net: np.ndarray, x: np.ndarray) -> np.ndarray:
     return (hidden @ part["w3"][..., None])[..., 0] + part["b3"][..., None]
 
 
-def stops(setting: ToySetting, checkpoints: Sequence[float]) -> np.ndarray:
+def stops(setting: Training, checkpoints: Sequence[float]) -> np.ndarray:
     """The steps nearest to the checkpoints, given as fractions of training."""
     return np.array([round(fraction * setting.steps) for fraction in checkpoints], dtype=np.int64)
-
-
-@dataclass(frozen=True)
-class Model:
-    """One net of the ensemble and where its record goes."""
-
-    setting: ToySetting
-    seed: int
-    setting_index: int
-    seed_index: int
 
 
 def points(models: Sequence[Model]) -> tuple[np.ndarray, np.ndarray, list[int]]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lib import device as devices
-from lib.toy.nets import Model, Record, batch_order, initial_nets, points, stops, unpack
+from lib.toy.nets import Model, Record, batch_order, points, stops, unpack
 from lib.toy.setting import CHOICES, ToySetting
 
 MODELS_AT_ONCE = 512
@@ -40,9 +40,7 @@ class TorchEngine:
         each = torch.arange(len(models), device=self.device)
         orders = torch.as_tensor(drawn, device=self.device, dtype=torch.long)
         order_index = torch.as_tensor([seeds.index(model.seed) for model in models], device=self.device)
-        flat = np.stack(
-            [initial_nets(m.seed, first.width, m.setting.gain, m.setting.bias) for m in models]
-        )  # (m, 2, size)
+        flat = np.stack([model.start() for model in models])  # (m, 2, size)
         nets = {name: self._tensor(part).requires_grad_() for name, part in unpack(flat).items()}
         head = self._tensor([model.setting.head for model in models]).requires_grad_()
         settings = [model.setting for model in models]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any
 
 from lib import check
 from lib.data.toy import ToyConstants
 
-S = TypeVar("S")
 FACTORS = ("real", "phantom", "fixed", "constant")
 CHOICES = {
     "importance": FACTORS,
@@ -137,12 +136,9 @@ def intervention(effect: str, ratio: float, **others) -> ToySetting:
     return ToySetting(importance=importance, effective=effective, ratio=ratio, **others)
 
 
-def check_trained(settings: Iterable[S], kind: type[S], seeds: Iterable[int]) -> tuple[tuple[S, ...], tuple[int, ...]]:
-    """What is to be trained, as tuples. Raises ValueError where a setting is not of its `kind`, or a seed is negative,
-    or there is none."""
-    settings, seeds = tuple(settings), tuple(int(seed) for seed in seeds)
-    if not settings or not all(isinstance(setting, kind) for setting in settings):
-        raise ValueError(f"settings must be one {kind.__name__} or more, not {settings!r}")
-    if not seeds or min(seeds) < 0:
-        raise ValueError(f"seeds must be one whole number or more, none negative, not {seeds!r}")
-    return settings, seeds
+def check_settings(settings: Sequence[Any], kinds: Sequence[type]) -> None:
+    """Raises ValueError where there is no setting, or one that is not of the first one's kind, one of `kinds`."""
+    kind = type(settings[0]) if settings else None
+    if kind not in kinds or any(type(setting) is not kind for setting in settings):
+        names = " or of ".join(one.__name__ for one in kinds)
+        raise ValueError(f"settings must be one or more, all of {names}, not {settings!r}")

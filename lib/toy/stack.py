@@ -14,18 +14,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, softplus
 
-from lib.data.toy import ToySample
 from lib.models import ToyNet
 from lib.toy import stack_kernel as kernel
-from lib.toy.nets import features, initial_nets, unpack
-from lib.toy.setting import Training
+from lib.toy.nets import Model, features, unpack
 
 
-def initial(seeds: Sequence[int], start: Training) -> Tensor:
-    """theta at the start: the nets that the ensemble's engines start from, one for each entry of `seeds`."""
-    ends = np.array(start.head, dtype=np.float32)[:, None]
-    nets = (initial_nets(seed, start.width, start.gain, start.bias) for seed in seeds)
-    return torch.from_numpy(np.stack([np.concatenate([net, ends], axis=1) for net in nets]))
+def initial(models: Sequence[Model]) -> Tensor:
+    """theta at the start: the nets that the ensemble's engines start from."""
+    ends = np.array([model.setting.head for model in models], dtype=np.float32)
+    return torch.from_numpy(np.concatenate([np.stack([model.start() for model in models]), ends[..., None]], axis=2))
 
 
 def module(theta: Tensor) -> ToyNet:
@@ -101,20 +98,19 @@ def orthogonal(vector: Tensor, to: Tensor) -> Tensor:
     return torch.addcmul(vector, along, -(vector * along).sum(dim=(1, 2), keepdim=True))
 
 
-def margins(theta: Tensor, sets: Sequence[ToySample]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """y w_e f_e and y w_h f_h, each (n,), of every net on its own set of points."""
-    for net, points in zip(theta.numpy(), sets, strict=True):
-        easy, hard = (net[i, -1] * features(net[i, :-1], points.x[:, 2 * i : 2 * i + 2]) for i in range(2))
-        yield points.y * easy, points.y * hard
+def margins(theta: Tensor, sets: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """y w_e f_e and y w_h f_h, each (n,), of every net on its own set of points: sets (m, n, 5), x and y."""
+    for net, own in zip(theta.numpy(), sets, strict=True):
+        easy, hard = (net[i, -1] * features(net[i, :-1], own[:, 2 * i : 2 * i + 2]) for i in range(2))
+        yield own[:, 4] * easy, own[:, 4] * hard
 
 
-def errors(theta: Tensor, sets: Sequence[ToySample]) -> np.ndarray:
+def errors(theta: Tensor, sets: np.ndarray) -> np.ndarray:
     """Errors (m, 3) of sign(w_e f_e), sign(w_h f_h) and sign(F), each net on its own set of points."""
-    return np.array(
-        [[(~(margin > 0)).mean() for margin in (easy, hard, easy + hard)] for easy, hard in margins(theta, sets)]
-    )
+    parts = ((easy, hard, easy + hard) for easy, hard in margins(theta, sets))
+    return np.array([[(~(margin > 0)).mean() for margin in three] for three in parts])
 
 
-def mistakes(theta: Tensor, sets: Sequence[ToySample]) -> list[np.ndarray]:
+def mistakes(theta: Tensor, sets: np.ndarray) -> list[np.ndarray]:
     """Which of its points (n,) each net gets wrong."""
     return [~(easy + hard > 0) for easy, hard in margins(theta, sets)]

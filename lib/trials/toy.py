@@ -1,16 +1,12 @@
-"""Trials of the toy, some settings trained together from the same seeds: of the ensemble (SGD, LSAM, interventions), or
-of SAM's variants and re-weightings; and their records for the store."""
+"""Trials of the toy, settings of one kind trained together from the same seeds, and their records for the store."""
 
 from __future__ import annotations
 
 import time
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from functools import partial
 from importlib.metadata import version
-from operator import mul
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -18,62 +14,77 @@ from lib import check
 from lib import device as devices
 from lib.data.toy import SPLITS, ToyConstants
 from lib.optim.constants import CONSTANTS
-from lib.toy.ensemble import FEATURES, ToySetting, train
+from lib.toy.ensemble import FEATURES, ToyResult, ToySetting, train
 from lib.toy.kernel import padded
+from lib.toy.setting import check_settings
 from lib.toy.variants import ASCENTS, VariantSetting
-from lib.toy.variants import train as train_variants
 from lib.trials import trial as trials
 from lib.trials.trial import Place, Trial
 
 SEEDS, FIRST_SEED = 20, 100
+KINDS: dict[str, type] = {"toy": ToySetting, "toy_variants": VariantSetting}  # by what configurations call them
 TOY_PROTOCOL = 1  # raised when the same configuration comes to mean something else
 PROTOCOLS = {"esam": 2, "group_dro": 2}  # of a variant, raised from 1 likewise
-MEASURED = {"train": ("model",), "validation": FEATURES, "test": FEATURES}  # errors that the ensemble's trials keep
+MEASURED: dict[str, Mapping[str, Sequence[str]]] = {  # errors that are kept of each split
+    "toy": {"train": ("model",), "validation": FEATURES, "test": FEATURES},
+    "toy_variants": dict.fromkeys(SPLITS, FEATURES),
+}
+MEANS = ("w_easy", "w_hard", "phantom_easy", "phantom_hard", "rate_easy", "rate_hard")
+WATCHED = 60  # steps from one record of a variant's phantom to the next
 LATER = {"average", "displaced", "rates", "phantom_points", "phantom_shift", "ascent", "smoothing", "decoupling"}
 LATER |= {"gain", "bias", "easy_interval"}  # values that the first trials did not have
-MEANS = ("w_easy", "w_hard", "phantom_easy", "phantom_hard", "rate_easy", "rate_hard")
 
 
 @dataclass(frozen=True)
-class _Settings(Trial):
-    """Settings trained from seeds `first_seed` and following.
+class ToyTrial(Trial):
+    """Settings trained from seeds `first_seed` and following: of `ToySetting`, or of SAM's variants and re-weightings,
+    `VariantSetting`.
 
-    `name` is for labels only: the trial's identity is that of what is computed. Raises ValueError for a value that is
-    not allowed.
+    With `trace_every` above 0 the head is followed through training, see `means`; a variant's ascents always are, see
+    `ascents`. `name` is for labels only: the trial's identity is that of what is computed. Raises ValueError for a
+    value that is not allowed.
     """
 
     settings: tuple[Any, ...]
     seeds: int = SEEDS
     first_seed: int = FIRST_SEED
     name: str = field(default="toy", compare=False)
-
-    experiment: ClassVar[str]
-    kind: ClassVar[type]
-    measured: ClassVar[Mapping[str, Sequence[str]]]  # the errors that are kept of each split
+    trace_every: int = 0  # steps between two records of the head; 0: none
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "settings", tuple(self.settings))
-        if not self.settings or not all(isinstance(setting, self.kind) for setting in self.settings):
-            raise ValueError(f"settings must be one {self.kind.__name__} or more, not {self.settings!r}")
+        check_settings(self.settings, tuple(KINDS.values()))
         for name, least in {"seeds": 1, "first_seed": 0, "trace_every": 0}.items():
-            check.whole(name, getattr(self, name, 1), least)
+            check.whole(name, getattr(self, name), least)
+
+    @property
+    def experiment(self) -> str:
+        """Of `KINDS`."""
+        return next(name for name, kind in KINDS.items() if isinstance(self.settings[0], kind))
 
     @property
     def configuration(self) -> dict:
         """The trial as plain values, as stored: what all settings share, and what each has of its own."""
-        rows = [self._values(setting) for setting in self.settings]
+        rows = [_plain(setting) for setting in self.settings]
+        of_kind: dict[str, Any] = {"protocol": TOY_PROTOCOL, "trace_every": self.trace_every}
+        if self.experiment == "toy":
+            rows = [row | row.pop("data") for row in rows]
+        else:
+            protocol = max(PROTOCOLS.get(setting.method, 1) for setting in self.settings)
+            of_kind = {"protocol": protocol, "constants": asdict(CONSTANTS)}
         shared = {name: value for name, value in rows[0].items() if all(row.get(name) == value for row in rows)}
         own = [{name: value for name, value in row.items() if name not in shared} for row in rows]
         seeds = {"seeds": self.seeds, "first_seed": self.first_seed}
-        return {"experiment": self.experiment, **seeds, **self._of_kind(), "shared": shared, "settings": own}
+        return {"experiment": self.experiment, **seeds, **of_kind, "shared": shared, "settings": own}
 
     @classmethod
     def from_configuration(cls, configuration: dict, **others: Any) -> Self:
-        """The trial of a stored configuration. Raises ValueError where it is not one of this kind and protocol."""
-        if configuration.get("experiment") == cls.experiment:
-            settings = tuple(_setting(cls.kind, configuration["shared"] | own) for own in configuration["settings"])
-            names = [of_trial.name for of_trial in fields(cls) if of_trial.name in configuration]
-            trial = cls(**{name: configuration[name] for name in names} | {"settings": settings} | others)
+        """The trial of a stored configuration. Raises ValueError where it is not one of this protocol."""
+        if (experiment := configuration.get("experiment")) in KINDS:
+            rows = [configuration["shared"] | own for own in configuration["settings"]]
+            names = {one.name for one in fields(cls)} & configuration.keys() - {"settings"}
+            found = {name: configuration[name] for name in names} | others
+            trial = cls(tuple(_setting(KINDS[experiment], row) for row in rows), **found)
             if trial.configuration == configuration:
                 return trial
         told = {name: configuration.get(name) for name in ("experiment", "protocol")}
@@ -84,140 +95,69 @@ class _Settings(Trial):
         """The trial in a few words."""
         return f"{self.name} ({len(self.settings)} settings, {self.seeds} seeds)"
 
-    @staticmethod
-    def _values(setting: Any) -> dict:
-        return _plain(setting)
-
-    @abstractmethod
-    def _of_kind(self) -> dict:
-        """What the configuration has besides, with ``protocol``."""
-
-    @abstractmethod
-    def _train(self, seeds: range, place: Place, threads: int) -> _Found:
-        """Train every net."""
+    @property
+    def cost(self) -> tuple[str, float]:
+        """Seconds go with the steps, and but for variants, whose methods differ by a factor of at most four, with the
+        rows of a batch (those of a phantom's own count a third) and the middle layer's weights beside a rest."""
+        if self.experiment != "toy":
+            return "toy variants", 1e-3 * self.seeds * sum(setting.steps for setting in self.settings)
+        amount = 0.0
+        for s in self.settings:
+            rows = min(s.batch_size, s.data.training_points) + (s.phantom_points or 0) / 3
+            amount += s.steps * rows * (padded(s.width) ** 2 + 1000)
+        return "toy", 1e-6 * self.seeds * amount
 
     def run(self, place: Place) -> dict:
         """Train every net, and keep of each how many points it gets wrong after the last step, its head, and means
         through training.
 
-        `metrics` hold nested lists (setting, seed), read by `errors`, `heads`, `means` and `ascents`, with None for a
-        net that diverged; `status` is ``diverged`` where all did.
+        On the CPU one thread trains unless the place says otherwise, and variants always are trained there. `metrics`
+        hold nested lists (setting, seed), read by `errors`, `heads`, `means` and `ascents`, with None for a net that
+        diverged; `status` is ``diverged`` where all did.
         """
         started, threads = time.perf_counter(), place.threads or 1
+        variants = self.experiment != "toy"
+        device = "cpu" if variants or place.device == "auto" else place.device
+        how: dict[str, Any] = {
+            "trace_every": WATCHED if variants else self.trace_every,
+            "device": device,
+            "threads": threads,
+        }
         with devices.threads(threads):
-            found = self._train(range(self.first_seed, self.first_seed + self.seeds), place, threads)
+            found = train(self.settings, range(self.first_seed, self.first_seed + self.seeds), progress=False, **how)
             record = trials.record(
                 self,
                 metrics=None if found.diverged.all() else self._metrics(found),
                 seconds={"total": time.perf_counter() - started},
-                device=found.device,
+                device=device,
             )
         record["versions"]["numba"] = version("numba")
         record["hardware"]["threads"] = threads  # torch's own number follows Numba's
         return record
 
-    def _metrics(self, found: _Found) -> dict:
+    def _metrics(self, found: ToyResult) -> dict:
         """What is kept, as plain values: whole numbers of wrong points are shorter than errors."""
         wrong: dict[str, dict[str, list]] = {}
-        for split, features in self.measured.items():
+        for split, features in MEASURED[self.experiment].items():
             points = np.array([_points(asdict(setting), split) for setting in self.settings])[:, None]
-            counts = found.errors[:, :, SPLITS.index(split)] * points[..., None]
-            wrong[split] = {name: _counts(counts[..., FEATURES.index(name)]) for name in features}
-        return {"wrong": wrong} | {name: _rows(rows, found.diverged) for name, rows in found.rows.items()}
-
-
-@dataclass(frozen=True)
-class _Found:
-    """What training ended with: errors (setting, seed, split, feature), diverged (setting, seed), rows of numbers
-    (setting, seed, n) by their name, and the device."""
-
-    errors: np.ndarray
-    diverged: np.ndarray
-    rows: dict[str, np.ndarray]
-    device: str = "cpu"
-
-
-@dataclass(frozen=True)
-class ToyTrial(_Settings):
-    """Settings of the ensemble. With `trace_every` above 0 the head is followed through training, see `means`."""
-
-    settings: tuple[ToySetting, ...]
-    trace_every: int = 0  # steps between two records of the head; 0: none
-
-    experiment = "toy"
-    kind = ToySetting
-    measured = MEASURED
-
-    def _of_kind(self) -> dict:
-        return {"protocol": TOY_PROTOCOL, "trace_every": self.trace_every}
-
-    @staticmethod
-    def _values(setting: ToySetting) -> dict:
-        values = _plain(setting)
-        return values | values.pop("data")
-
-    @property
-    def cost(self) -> tuple[str, float]:
-        """Seconds go with the steps, the rows of a batch (a third of their cost for a phantom's own), and the middle
-        layer's weights beside a rest."""
-        rows = (
-            s.steps * (min(s.batch_size, s.data.training_points) + (s.phantom_points or 0) / 3) for s in self.settings
-        )
-        weights = (padded(s.width) ** 2 + 1000 for s in self.settings)
-        return "toy", 1e-6 * self.seeds * sum(map(mul, rows, weights))
-
-    def _train(self, seeds: range, place: Place, threads: int) -> _Found:
-        """On the CPU the compiled engine trains, on one thread unless the place says otherwise; on another device the
-        torch engine."""
-        how = partial(train, trace_every=self.trace_every, device=place.device, threads=threads, progress=False)
-        result = how(self.settings, seeds)
-        rows = {"heads": result.heads[:, :, -1]}
-        if result.traces is not None:
-            rows["means"] = np.stack([_trace_means(trace) for trace in result.traces])
+            wrong[split] = {name: _counts(found.error(name, split)[..., -1] * points) for name in features}
+        rows = {"heads": found.heads[:, :, -1]}
+        if self.experiment != "toy":
+            rows["ascents"] = np.stack([_ascent_means(trace) for trace in found.traces or ()])
+        elif found.traces is not None:
+            rows["means"] = np.stack([_trace_means(trace) for trace in found.traces])
             rows["means"][[not {s.importance, s.effective} <= {"real", "phantom"} for s in self.settings]] = np.nan
-        device = "cpu" if place.device == "auto" else place.device
-        return _Found(result.errors[:, :, -1], result.diverged, rows, device)
-
-
-@dataclass(frozen=True)
-class VariantTrial(_Settings):
-    """Settings of SAM's variants and of the re-weightings, which share their data; trained on the CPU."""
-
-    settings: tuple[VariantSetting, ...]
-    name: str = field(default="variants", compare=False)
-
-    experiment = "toy_variants"
-    kind = VariantSetting
-    measured = dict.fromkeys(SPLITS, FEATURES)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if len({setting.data for setting in self.settings}) > 1:
-            raise ValueError("settings must share their data")
-
-    def _of_kind(self) -> dict:
-        """The protocol, and the constants of the variants."""
-        protocol = max(PROTOCOLS.get(setting.method, 1) for setting in self.settings)
-        return {"protocol": protocol, "constants": asdict(CONSTANTS)}
-
-    @property
-    def cost(self) -> tuple[str, float]:
-        """Seconds go with the steps; a method's own share is a factor of at most four."""
-        return "toy variants", 1e-3 * self.seeds * sum(setting.steps for setting in self.settings)
-
-    def _train(self, seeds: range, place: Place, threads: int) -> _Found:
-        result = train_variants(self.settings, seeds, progress=False)
-        return _Found(result.errors, result.diverged, {"heads": result.heads, "ascents": result.ascents})
+        return {"wrong": wrong} | {name: _rows(values, found.diverged) for name, values in rows.items()}
 
 
 def errors(record: dict, feature: str, split: str = "test") -> np.ndarray:
     """Errors after the last step, (setting, seed): of "easy" and "hard" the probing error, of the "model" its own. NaN
     where the net diverged.
 
-    Raises ValueError for an error that is not kept: of the training points the ensemble's trials keep the model's only.
+    Raises ValueError for an error that is not kept, see `MEASURED`.
     """
     configuration, metrics = record["configuration"], record["metrics"]
-    kept = VariantTrial.measured if configuration["experiment"] == VariantTrial.experiment else MEASURED
+    kept = MEASURED[configuration["experiment"]]
     if feature not in kept.get(split, ()):
         known = "; ".join(f"{split}: {', '.join(features)}" for split, features in kept.items())
         raise ValueError(f"feature and split must be among {known}, not {feature!r} and {split!r}")
@@ -284,6 +224,12 @@ def _trace_means(trace: np.ndarray) -> np.ndarray:
     with np.errstate(all="ignore"):
         rates = trace[..., 2:] / trace[..., :2]
         return np.concatenate([trace, rates], axis=-1).mean(axis=1)
+
+
+def _ascent_means(trace: np.ndarray) -> np.ndarray:
+    """`ASCENTS` of one setting's trace (seed, record, 6): (seed, 6), records without an ascent left out."""
+    with np.errstate(invalid="ignore"):
+        return np.nansum(trace, axis=1) / np.isfinite(trace).sum(axis=1)
 
 
 def _points(setting: dict, split: str) -> int:
