@@ -6,16 +6,16 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.pyplot import subplots
-from matplotlib.ticker import FuncFormatter, NullLocator
 
 from book import style
 from book.claims import MARGIN, Check, compared, weakest
+from book.noise import panels_of
 from lib import check
 from lib.data.toy import ToyConstants
-from lib.selection import at_choice, choose, whole_seeds
+from lib.selection import at_choice, choose
 from lib.stats import LEVEL, Estimate, bootstrap_means, estimate, mean_interval
 from lib.toy.ensemble import lsam
-from lib.trials import toy
+from lib.trials.toy import ToyTrial
 
 SIZES = (1, 2, 5, 10, 20, 50, 100, 300)  # 300 is the whole training set: gradient descent
 PAPER = 5  # the paper's size of a batch
@@ -49,21 +49,12 @@ def plan(
     sizes: Sequence[int] = SIZES,
     seeds: int = SEEDS,
     first_seed: int = 100,
-) -> list[toy.ToyTrial]:
+) -> list[ToyTrial]:
     """One trial for every batch size and radius, the radius running fastest; `amount` of epochs or steps."""
     amount = BUDGETS.get(budget, 0) if amount is None else amount
     epochs = {size: epochs_of(budget, size, amount) for size in sizes}
     settings = [lsam(radius, batch_size=size, epochs=epochs[size]) for size in sizes for radius in radii]
-    return [toy.ToyTrial((setting,), seeds, first_seed, name=NAME) for setting in settings]
-
-
-def by_size(records: Sequence[dict], radii: Sequence[float], feature: str, split: str) -> np.ndarray:
-    """Errors (size, radius, seed) of the records of a plan with these radii.
-
-    A seed of which some net diverged is left out everywhere.
-    """
-    found = whole_seeds(np.stack([toy.errors(record, feature, split)[0] for record in records]))
-    return found.reshape(-1, len(radii), found.shape[-1])
+    return [ToyTrial((setting,), seeds, first_seed, name=NAME) for setting in settings]
 
 
 def tuned(hard: np.ndarray, validation: np.ndarray) -> np.ndarray:
@@ -166,15 +157,14 @@ def against_radius(radii: Sequence[float], sizes: Sequence[int], rows: Mapping[s
     One line a batch size, darker for smaller ones: mean over seeds with 95 % bootstrap band.
     """
     columns = list(next(iter(rows.values())))
-    size = style.PAGE_WIDTH, 0.9 + 2.3 * len(rows)
-    fig, axes = subplots(len(rows), len(columns), figsize=size, sharex=True, sharey="row", squeeze=False)
-    for panels, (title, of_budget) in zip(axes, rows.items()):
+    fig, axes = panels_of(rows, columns, sharex=True, sharey="row")
+    fig.set_figheight(0.9 + 2.3 * len(rows))
+    for panels, of_budget in zip(axes, rows.values()):
         for panel, errors in zip(panels, of_budget.values()):
             style.lines(panel, radii, dict(zip(map(str, sizes), errors)))
-        panels[0].set(ylabel=title, ylim=(-0.015, 0.53))
-    for top, bottom, column in zip(axes[0], axes[-1], columns):
-        top.set_title(column)
-        bottom.set_xlabel(style.RADIUS)
+        panels[0].set_ylim(-0.015, 0.53)
+    for panel in axes[-1]:
+        panel.set_xlabel(style.RADIUS)
     fig.legend(*axes[0, 0].get_legend_handles_labels(), title="batch size", loc="outside right upper")
     return fig
 
@@ -199,8 +189,8 @@ def summary(radii: Sequence[float], sizes: Sequence[int], rho: float, hard: Erro
         _sensitivities(sensitive, radii, errors)
         sensitive.axvspan((rho + beyond[0]) / 2, beyond[-1] * 1.03, color="black", alpha=0.05, linewidth=0)
     for panel in axes[:, :2].flat:
-        panel.set_xticks(sizes, [f"{b}" for b in sizes], fontsize=7.5)
-        panel.xaxis.set_minor_locator(NullLocator())
+        style.plain(panel.xaxis, ticks=sizes)
+        panel.tick_params(axis="x", labelsize=7.5)
     for panel, label in zip(axes[-1], ("batch size", "batch size", style.RADIUS)):
         panel.set_xlabel(label)
     small = {"fontsize": 8, "title_fontsize": 8}
@@ -219,9 +209,8 @@ def best_radii(
         shown = {"linewidths": (share > 0).astype(float), "facecolors": style.SAM if gains else "none"}
         axes.scatter(np.full(len(radii), b), radii, s=110 * share, edgecolors=style.SAM, alpha=0.75, **shown)
     axes.plot(sizes, np.asarray(radii)[best(validation.mean(axis=-1))], color=style.SAM, linewidth=0.8)
-    axes.set(xscale="log", yscale="log", ylabel=r"best radius $\rho$", yticks=radii)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_locator(NullLocator())
+    axes.set(xscale="log", yscale="log", ylabel=r"best radius $\rho$")
+    style.plain(axes.yaxis, ticks=radii)
 
 
 def _sensitivities(axes: Axes, radii: Sequence[float], hard: np.ndarray) -> None:

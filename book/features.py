@@ -72,12 +72,7 @@ def against_agreement(
     """
     errors = np.empty((len(representations), len(agreements), len(seeds), 2))
     for r, a, s in np.ndindex(errors.shape[:3]):
-        random = np.random.default_rng(seeds[s])
-        kinds = (examples, agreements[a]), (TEST_EXAMPLES, agreements[a]), (TEST_EXAMPLES, 0.5)
-        train, alike, balanced = (agreeing(*kind, random) for kind in kinds)
-        phi, phi_alike, phi_balanced = (representations[r].draw(x, random) for x in (train, alike, balanced))
-        probe = linear_probe(phi, train, phi_alike, alike, "hard", allow_unbalanced=True)
-        errors[r, a, s] = probe.error, np.mean(probe.predict(phi_balanced) != balanced["hard"])
+        errors[r, a, s] = _errors(representations[r], examples, (agreements[a], agreements[a], 0.5), seeds[s])
     return errors
 
 
@@ -85,11 +80,18 @@ def against_size(representations: Sequence[Representation], sizes: Sequence[int]
     """Errors (representation, size, seed) of a probe of the hard attribute, trained on balanced sets."""
     errors = np.empty((len(representations), len(sizes), len(seeds)))
     for r, n, s in np.ndindex(errors.shape):
-        random = np.random.default_rng(seeds[s])
-        train, test = agreeing(sizes[n], 0.5, random), agreeing(TEST_EXAMPLES, 0.5, random)
-        phi, phi_test = (representations[r].draw(x, random) for x in (train, test))
-        errors[r, n, s] = linear_probe(phi, train, phi_test, test, "hard").error
+        (errors[r, n, s],) = _errors(representations[r], sizes[n], (0.5, 0.5), seeds[s])
     return errors
+
+
+def _errors(representation: Representation, examples: int, agreements: Sequence[float], seed: int) -> list[float]:
+    """Errors of a probe of the hard attribute that is trained on `examples` of the first agreement, on more data of
+    each of the others."""
+    random, (train, *tests) = np.random.default_rng(seed), agreements
+    sets = [agreeing(examples, train, random), *(agreeing(TEST_EXAMPLES, share, random) for share in tests)]
+    drawn = [(representation.draw(attributes, random), attributes) for attributes in sets]
+    probe = linear_probe(*drawn[0], *drawn[1], "hard", allow_unbalanced=True)
+    return [np.mean(probe.predict(phi) != attributes["hard"]) for phi, attributes in drawn[1:]]
 
 
 def of_toy_inputs(spirals: Sequence[ToyConstants], seed: int) -> list[float]:

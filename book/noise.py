@@ -1,13 +1,13 @@
 """Chapter 09: LSAM where the training features are noisy (Appendix H.1): grid, rule of C10, Figure 9."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.pyplot import subplots
-from matplotlib.ticker import FuncFormatter
 
 from book import style
 from book.claims import MARGIN, Check, weakest
@@ -58,15 +58,21 @@ def plan(
     return [ToyTrial((setting,), seeds, first_seed, name=NAME) for setting in settings]
 
 
-def by_condition(
-    records: Sequence[dict], radii: Sequence[float], levels: Levels, feature: str, split: str
-) -> dict[str, np.ndarray]:
-    """Errors of the records of a plan with these radii and levels: kind -> (target, level, radius, seed).
+def by_radius(records: Sequence[dict], radii: Sequence[float], feature: str, split: str) -> np.ndarray:
+    """Errors (condition, radius, seed) of the records of a plan with these radii, which run fastest.
 
     A seed of which some net diverged is left out everywhere, so that all that is compared is paired.
     """
     found = whole_seeds(np.stack([errors(record, feature, split)[0] for record in records]))
-    found = found.reshape(-1, len(radii), found.shape[-1])  # (condition, radius, seed)
+    return found.reshape(-1, len(radii), found.shape[-1])
+
+
+def by_condition(
+    records: Sequence[dict], radii: Sequence[float], levels: Levels, feature: str, split: str
+) -> dict[str, np.ndarray]:
+    """Errors of the records of a plan with these radii and levels, as by `by_radius`: kind -> (target, level, radius,
+    seed)."""
+    found = by_radius(records, radii, feature, split)
     ends = np.cumsum([1, *(len(NOISY) * len(values) for values in levels.values())])
     clean, *noisy = np.split(found, ends[:-1])
     both = (np.split(of_kind, len(NOISY)) for of_kind in noisy)
@@ -128,12 +134,12 @@ def against_level(levels: Levels, rows: Mapping[str, Mapping[str, Errors]]) -> F
 
     levels: kind -> the levels, 0 first. Lines are mean over seeds with 95 % bootstrap bands.
     """
-    fig, axes = _panels(levels, rows)
+    fig, axes = panels_of(rows, [KINDS[kind][0] for kind in levels], sharey="row")
     for panels, lines in zip(axes, rows.values()):
         for panel, kind in zip(panels, levels):
             for (name, of_kind), (colour, marker) in zip(lines.items(), LOOKS):
                 style.line(panel, levels[kind], of_kind[kind], colour, marker, label=name)
-            panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            style.plain(panel.xaxis)
         _floor_at_zero(panels[0])
     for panel, kind in zip(axes[-1], levels):
         panel.set_xlabel(KINDS[kind][1])
@@ -144,7 +150,7 @@ def against_level(levels: Levels, rows: Mapping[str, Mapping[str, Errors]]) -> F
 def against_radius(radii: Sequence[float], levels: Levels, rows: Mapping[str, Errors]) -> Figure:
     """Every radius: columns as in `against_level`, one row an entry of `rows`, its title -> kind -> (level, radius,
     seed); one line a level, darker for less noise."""
-    fig, axes = _panels(levels, rows)
+    fig, axes = panels_of(rows, [KINDS[kind][0] for kind in levels], sharey="row")
     for panels, of_kind in zip(axes, rows.values()):
         for panel, kind in zip(panels, levels):
             style.lines(panel, radii, {f"{level:g}": v for level, v in zip(levels[kind], of_kind[kind])})
@@ -156,12 +162,13 @@ def against_radius(radii: Sequence[float], levels: Levels, rows: Mapping[str, Er
     return fig
 
 
-def _panels(levels: Levels, rows: Mapping[str, object]) -> tuple[Figure, np.ndarray]:
-    """One column a kind of noise, one row a title."""
+def panels_of(rows: Iterable[str], columns: Sequence[str], **shared: Any) -> tuple[Figure, np.ndarray]:
+    """Panels for every row, its name at the left, and every column, its name on top."""
+    rows = list(rows)
     size = style.PAGE_WIDTH, 0.7 + 2.1 * len(rows)
-    fig, axes = subplots(len(rows), len(levels), figsize=size, sharey="row", squeeze=False)
-    for panel, kind in zip(axes[0], levels):
-        panel.set_title(KINDS[kind][0])
+    fig, axes = subplots(len(rows), len(columns), figsize=size, squeeze=False, **shared)
+    for panel, title in zip(axes[0], columns):
+        panel.set_title(title)
     for panel, title in zip(axes[:, 0], rows):
         panel.set_ylabel(title)
     return fig, axes

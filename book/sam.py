@@ -14,8 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from scipy.optimize import brentq
-from scipy.special import expit
 from torch import Tensor, nn
+from torch.func import grad, jacrev, vmap
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
@@ -23,7 +23,7 @@ from book import style
 from lib import check
 from lib.device import threads as torch_threads
 from lib.models import ConvNet, FeatureNet, SingleLogit
-from lib.optim.variants import VARIANTS, take_step
+from lib.optim.variants import VARIANTS, WITHOUT_RADIUS, take_step
 
 METHODS = ("SGD", "SAM", "LSAM")
 
@@ -68,36 +68,27 @@ class Surface:
 
     def loss(self, weights: np.ndarray) -> np.ndarray:
         """Mean logistic loss over all points."""
-        return np.logaddexp(0, -weights.prod(-1)[..., None] * self._margins).mean(-1)
+        return self._at(weights, lambda loss: loss)
 
     def gradient(self, weights: np.ndarray) -> np.ndarray:
         """The loss's gradient, (..., 2)."""
-        return self._derivatives(weights.prod(-1))[0][..., None] * weights[..., ::-1]
+        return self._at(weights, grad)
 
     def sharpness(self, weights: np.ndarray) -> np.ndarray:
         """Largest eigenvalue of the loss's Hessian."""
-        slope, curvature = self._derivatives(weights.prod(-1))
-        theta, w = weights[..., 0], weights[..., 1]
-        mixed = curvature * theta * w + slope
-        hessian = np.stack([curvature * w**2, mixed, mixed, curvature * theta**2], axis=-1)
-        return np.linalg.eigvalsh(hessian.reshape(*theta.shape, 2, 2))[..., -1]
+        return np.linalg.eigvalsh(self._at(weights, lambda loss: jacrev(grad(loss))))[..., -1]
 
     @cached_property
     def valley(self) -> float:
         """The product w theta at which the loss, convex in it, is least."""
-        return brentq(lambda product: self._derivatives(np.array(product))[0], 0, 10, xtol=1e-14)
+        return brentq(lambda product: self.gradient(np.array([product, 1.0]))[0], 0, 10, xtol=1e-14)
 
-    @cached_property
-    def _margins(self) -> np.ndarray:
-        """y x of every point, shape (points,)."""
-        x, y = self.sample
-        return (x * y).numpy().astype(float)
-
-    def _derivatives(self, product: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """First and second derivative of the loss by the product w theta."""
-        importance = expit(-product[..., None] * self._margins)
-        second = importance * (1 - importance) * self._margins**2
-        return -(importance * self._margins).mean(-1), second.mean(-1)
+    def _at(self, weights: np.ndarray, what: Callable[[Callable], Callable]) -> np.ndarray:
+        """The loss, or what a transformation makes of it, at every point."""
+        margins = torch.mul(*self.sample).double()
+        mean_loss = what(lambda point: F.softplus(-margins * point.prod()).mean())
+        found = vmap(mean_loss)(torch.from_numpy(weights).view(-1, 2)).numpy()
+        return found.reshape(weights.shape[:-1] + found.shape[1:])
 
 
 @dataclass(frozen=True)
@@ -252,19 +243,26 @@ def step_costs(
     check.number("seconds", seconds, 0)
     check.whole("batch_size", batch_size, 1)
     check.whole("threads", threads, 1)
-    draw = torch.Generator().manual_seed(0)
-    images = torch.randn(batch_size, 3, 64, 32, generator=draw).to(device, memory_format=torch.channels_last)
-    labels = torch.randint(2, (batch_size,), generator=draw).to(device)
-    steps = {}
-    for method in ("SGD", "LSAM", "SAM"):
-        torch.manual_seed(0)
-        model = ConvNet().to(images.device, memory_format=torch.channels_last)
-        optimizer = VARIANTS[method.lower()](model, 0.05, {"lr": 0.01, "momentum": 0.9})
-        steps[method] = partial(take_step, model, optimizer, images, labels)
-    alone = images.device.type == "cpu" and threads == 1
+    device = torch.device(device)
+    steps = {method: prepared(method.lower(), batch_size, 64, device)[1] for method in ("SGD", "LSAM", "SAM")}
+    alone = device.type == "cpu" and threads == 1
     with torch_threads(threads):
-        times = interleaved_seconds(steps, seconds, images.device, time.process_time if alone else time.perf_counter)
+        times = interleaved_seconds(steps, seconds, device, time.process_time if alone else time.perf_counter)
     return {method: median_ratio(own, times["SGD"]) for method, own in times.items()}
+
+
+def prepared(
+    method: str, batch_size: int, height: int, device: torch.device = torch.device("cpu")
+) -> tuple[ConvNet, Callable[[], object]]:
+    """A fresh conv net, the same for every method, and a function that takes a step with one batch of noise images,
+    `height` by 32 pixels."""
+    torch.manual_seed(0)
+    model = ConvNet(height=height).to(device, memory_format=torch.channels_last)
+    images = torch.randn(batch_size, 3, height, 32).to(device, memory_format=torch.channels_last)
+    labels = torch.randint(2, (batch_size,)).to(device)
+    settings = {"lr": 0.001, "momentum": 0.9, "weight_decay": 5e-4}
+    optimizer = VARIANTS[method](model, 0.0 if method in WITHOUT_RADIUS else 0.05, settings)
+    return model, partial(take_step, model, optimizer, images, labels)
 
 
 def interleaved_seconds(

@@ -12,7 +12,6 @@ bound. Expansions are float64 on the CPU: small radii and float precision are wh
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, fields, replace
-from functools import partial
 from typing import Any, Self
 
 import matplotlib.pyplot as plt
@@ -37,7 +36,6 @@ from lib.toy.ensemble import ToyResult, unpack
 
 LOSSES = ("exponential", "logistic")
 PERTURBED = ("head", "all")  # the parameters that the ascent moves: LSAM's and SAM's
-Weights = dict[str, Tensor]
 
 
 def last_layer_norms(phi: Tensor, outputs: int = 1, bias: bool = False) -> Tensor:
@@ -167,58 +165,38 @@ def expand(
         raise ValueError(f"radii must be one positive number or more, not {list(radii)!r}")
     if not bool((y.abs() == 1).all()):
         raise ValueError("y must hold labels -1 and +1 only")
-    weights = {name: p.detach().double() for name, p in net.named_parameters()}
-    moved = {name: p for name, p in weights.items() if perturbed == "all" or name.startswith("head.")}
+    logit, start = _logit(net, perturbed)
     x, y = x.double(), y.double()
-    logit = _logit(net, weights)
-    margin = y * vmap(logit, (None, 0))(moved, x)
-    gradients = vmap(grad(logit), (None, 0))(moved, x)
-    weight = log_weights(margin.numpy(), loss)
+    margin, gradients = y * vmap(logit, (None, 0))(start, x), vmap(grad(logit), (None, 0))(start, x)
+    weight, batch = log_weights(margin.numpy(), loss), np.arange(len(y)) // batch_size
     # Only ratios within a batch matter: tiny weights would underflow.
-    weight -= np.repeat(np.maximum.reduceat(weight, range(0, len(y), batch_size)), batch_size)[: len(y)]
-    direction = _directions(gradients, y * torch.from_numpy(np.exp(weight)), batch_size)
+    weight -= np.maximum.reduceat(weight, range(0, len(y), batch_size))[batch]
+    factors, batch = y * torch.from_numpy(np.exp(weight)), torch.from_numpy(batch)
+    ascent = gradients.new_zeros(int(batch[-1]) + 1, len(start)).index_add(0, batch, -factors[:, None] * gradients)
+    direction = F.normalize(ascent, eps=1e-300)[batch]  # of unit length, or zero; the same within a batch
 
-    def logit_at(rho: float, d: Weights, one: Tensor) -> Tensor:
-        return logit({name: p + rho * d[name] for name, p in moved.items()}, one)
-
-    def curvature(d: Weights, one: Tensor) -> Tensor:
+    def curvature(d: Tensor, one: Tensor) -> Tensor:
         # A Hessian-vector product, the gradient of d'grad f, and its product with d.
-        return _inner(grad(lambda p: _inner(grad(logit)(p, one), d))(moved), d)
+        return grad(lambda p: grad(logit)(p, one) @ d)(start) @ d
 
-    phantom = torch.stack([y * vmap(partial(logit_at, rho))(direction, x) for rho in radii])
+    phantom = torch.stack([y * vmap(logit)(start + rho * direction, x) for rho in radii])
     second = vmap(curvature)(direction, x) if curved else torch.full_like(y, torch.nan)
-    norm, slope = vmap(_inner)(gradients, gradients).sqrt(), -y * vmap(_inner)(gradients, direction)
-    parts = (y, margin, norm, slope, second, margin - phantom)
+    parts = y, margin, gradients.norm(dim=1), -y * (gradients * direction).sum(1), second, margin - phantom
     return Expansion(np.array(radii, dtype=float), *(part.numpy() for part in parts))
 
 
-def _logit(net: nn.Module, weights: Weights) -> Callable[[Weights, Tensor], Tensor]:
-    """f of one example as a function of the moved weights; the others stay."""
+def _logit(net: nn.Module, perturbed: str) -> tuple[Callable[[Tensor, Tensor], Tensor], Tensor]:
+    """f of one example as a function of the perturbed weights, a vector; and that vector. The others stay."""
+    weights = {name: p.detach().double() for name, p in net.named_parameters()}
+    moved = {name: p for name, p in weights.items() if perturbed == "all" or name.startswith("head.")}
+    sizes = [p.numel() for p in moved.values()]
 
-    def logit(moved: Weights, one: Tensor) -> Tensor:
-        output = functional_call(net, {**weights, **moved}, (one[None],))[0]
+    def logit(vector: Tensor, one: Tensor) -> Tensor:
+        parts = {name: part.view(moved[name].shape) for name, part in zip(moved, vector.split(sizes))}
+        output = functional_call(net, weights | parts, (one[None],))[0]
         return output if output.ndim == 0 else output[1] - output[0]
 
-    return logit
-
-
-def _directions(gradients: Weights, factors: Tensor, batch_size: int) -> Weights:
-    """A unit direction an example, the same within a batch: that of -sum y lambda grad f, or zero."""
-    batch = torch.arange(len(factors)) // batch_size
-    ascent = {}
-    for name, g in gradients.items():
-        ascent[name] = g.new_zeros(int(batch[-1]) + 1, *g.shape[1:]).index_add(0, batch, -_scaled(g, factors))
-    length = vmap(_inner)(ascent, ascent).sqrt()
-    inverse = torch.where(length > 0, 1 / length, 0)
-    return {name: _scaled(a, inverse)[batch] for name, a in ascent.items()}
-
-
-def _scaled(rows: Tensor, factors: Tensor) -> Tensor:
-    return rows * factors.view(-1, *[1] * (rows.ndim - 1))
-
-
-def _inner(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Tensor:
-    return sum((a[name] * b[name]).sum() for name in a)
+    return logit, torch.cat([p.flatten() for p in moved.values()])
 
 
 def reach(radii: np.ndarray, errors: np.ndarray, tolerance: float) -> np.ndarray:
@@ -227,15 +205,15 @@ def reach(radii: np.ndarray, errors: np.ndarray, tolerance: float) -> np.ndarray
 
     Interpolated in log-log. The first radius where it is exceeded from the start, the last where it never is.
     """
-    size = np.log(np.maximum(np.abs(errors), 1e-300))
-    over = size > np.log(tolerance)
-    above = np.where(over.any(-2), over.argmax(-2), len(radii) - 1)
-    below = np.maximum(above - 1, 0)
-    low, high = (np.take_along_axis(size, k[..., None, :], -2)[..., 0, :] for k in (below, above))
-    # 1 where there is nothing to interpolate: exceeded at the first radius, or at none.
-    between = (above > below) & (high > np.log(tolerance))
-    part = np.divide(np.log(tolerance) - low, high - low, out=np.ones_like(low), where=between)
-    return np.asarray(radii)[below] ** (1 - part) * np.asarray(radii)[above] ** part
+
+    def crossing(size: np.ndarray) -> float:
+        over = np.flatnonzero(size > tolerance)
+        if not over.size or not over[0]:
+            return radii[0 if over.size else -1]
+        ends = slice(over[0] - 1, over[0] + 1)
+        return np.exp(np.interp(np.log(tolerance), np.log(size[ends]), np.log(radii[ends])))
+
+    return np.apply_along_axis(crossing, -2, np.maximum(np.abs(errors), 1e-300))
 
 
 @dataclass(frozen=True)
@@ -260,7 +238,7 @@ class BatchEffect:
 def batch_effect(alone: Expansion, together: Expansion, batch_size: int) -> BatchEffect:
     """Compares expansions (nets, n) at one radius: batches of one, and batches of `batch_size`."""
     margins = alone.margin, alone.margin - alone.shift[:, 0], together.margin - together.shift[:, 0]
-    logs = np.stack([log_weights(margin, "logistic") for margin in margins])
+    logs = log_weights(np.stack(margins), "logistic")
     pairs = ([e.norm, e.log_ratio("logistic")[:, 0]] for e in (alone, together))
     correlations = (np.array([rank_correlation(x, y[:, None])[0] for x, y in zip(*pair)]) for pair in pairs)
     falls, labels = together.slope < 0, together.labels
@@ -340,10 +318,7 @@ def toy_subjects(result: ToyResult, checkpoint: int) -> list[Subject]:
 def relu_subject(seed: int) -> Subject:
     """An untrained ReLU net of Example 4 that sees both features of the toy at once."""
     points = sample(ToyConstants(), seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        net = LayeredNet(RELU_SIZES)
-    return Subject(net, torch.from_numpy(points.x), torch.from_numpy(points.y))
+    return Subject(_drawn(seed, LayeredNet, RELU_SIZES), torch.from_numpy(points.x), torch.from_numpy(points.y))
 
 
 def conv_subject(seed: int, images: int = 200) -> Subject:
@@ -357,10 +332,15 @@ def conv_subject(seed: int, images: int = 200) -> Subject:
     grating = np.sin(2 * np.pi * np.where(y[:, None, None] > 0, row, column))
     contrast = draw.uniform(0, 0.4, (images, 1, 1, 1)) * draw.uniform(0.5, 1, (images, 3, 1, 1))
     pixels = contrast * grating[:, None] + draw.normal(0, 0.1, (images, 3, 64, 32))
+    x, y = (torch.from_numpy(values).float() for values in (np.clip(pixels, -0.5, 0.5), y))
+    return Subject(_drawn(seed, ConvNet, 2), x, y)
+
+
+def _drawn(seed: int, kind: type[FeatureNet], *given: Any) -> FeatureNet:
+    """A net whose weights `seed` draws; torch's own generator stays as it is."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = ConvNet(classes=2)
-    return Subject(net, torch.from_numpy(np.clip(pixels, -0.5, 0.5)).float(), torch.from_numpy(y).float())
+        return kind(*given)
 
 
 @threads(1)  # more gain nothing on tensors this small, and lose much on a busy machine

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import cycle
+from itertools import cycle, product
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,12 +15,11 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
 
 from book import protocols, style
-from book.sam import StepCost, interleaved_seconds, median_ratio
+from book.sam import StepCost, interleaved_seconds, median_ratio, prepared
 from lib.data.toy import ToyConstants
 from lib.device import threads
-from lib.models import ConvNet
 from lib.optim.constants import CONSTANTS
-from lib.optim.variants import TITLES, VARIANTS, take_step
+from lib.optim.variants import TITLES
 from lib.selection import at_choice, choose
 from lib.stats import Estimate, estimate, paired_difference
 from lib.toy.variants import WITHOUT_RADIUS, VariantSetting
@@ -39,21 +38,19 @@ def _radii(method: str, *radii: float, **others: float) -> tuple[VariantSetting,
     return tuple(VariantSetting(method, radius, **others) for radius in radii)
 
 
-def _twice(identifications: Sequence[int], upweights: Sequence[int], **others) -> tuple[VariantSetting, ...]:
-    return tuple(
-        VariantSetting("jtt", identification=steps, upweight=times, weight_decay=decay, **others)
-        for steps in identifications
-        for times in upweights
-        for decay in STRONG
-    )
+def _grid(method: str, grid: Mapping[str, Sequence[float]], **others) -> tuple[VariantSetting, ...]:
+    """Every combination of the values of `grid`, each with a strong weight decay and without one; the last varies
+    fastest."""
+    grid = {**grid, "weight_decay": STRONG}
+    return tuple(VariantSetting(method, **dict(zip(grid, values)), **others) for values in product(*grid.values()))
+
+
+def _twice(identifications: Sequence[int], **others) -> tuple[VariantSetting, ...]:
+    return _grid("jtt", {"identification": identifications, "upweight": (2, 5, 20)}, **others)
 
 
 def _group_dro(groups: str, **others) -> tuple[VariantSetting, ...]:
-    return tuple(
-        VariantSetting("group_dro", step_size=size, groups=groups, weight_decay=decay, **others)
-        for size in STEP_SIZES
-        for decay in STRONG
-    )
+    return _grid("group_dro", {"step_size": STEP_SIZES}, groups=groups, **others)
 
 
 # Every row of the toy's ranking: the settings that it may choose from. The grids come from exploration on
@@ -73,7 +70,7 @@ ROWS: dict[str, tuple[VariantSetting, ...]] = {
     "SAM, decay inside": _radii("sam_decay_inside", *SAM_RADII, weight_decay=DECAY),
     "Adam": tuple(VariantSetting("adam", learning_rate=rate) for rate in (3e-5, 1e-4, 3e-4, 1e-3)),
     "SAM around Adam": _radii("sam_adam", 0.1, 0.2, 0.4, 0.8, 1.6, learning_rate=1e-4),
-    "Just Train Twice": _twice((10, 20, 40), (2, 5, 20)),
+    "Just Train Twice": _twice((10, 20, 40)),
     "GroupDRO by |z_e|": _group_dro("easy"),
     "GroupDRO by |z_h|": _group_dro("hard"),
 }
@@ -102,7 +99,7 @@ MINORITY_ROWS: dict[str, tuple[VariantSetting, ...]] = {
     "SGD": (VariantSetting("sgd", data=MINORITY),),
     "LSAM": _radii("lsam", 0.4, 0.8, 1.4, 2.0, 2.8, data=MINORITY),
     "SAM": _radii("sam", 0.1, 0.2, 0.4, 0.5, 0.6, data=MINORITY),
-    "Just Train Twice": _twice((60, 300, 1200), (2, 5, 20), data=MINORITY),
+    "Just Train Twice": _twice((60, 300, 1200), data=MINORITY),
     "GroupDRO by conflict": _group_dro("conflict", data=MINORITY),
 }
 
@@ -346,7 +343,7 @@ def image_numbers(rows: Mapping[str, ImageTrial], gains: Mapping[str, Gain]) -> 
 
 # What a step of each variant costs: passes through the conv net, counted, and time, as ratios to SGD's.
 
-BATCH, SIDE, CLASSES = 50, 32, 2
+BATCH, SIDE = 50, 32
 PERIOD = CONSTANTS.looksam_period  # steps that are counted, and timed, together
 
 
@@ -365,7 +362,7 @@ class Passes:
 
 def passes(method: str) -> Passes:
     """Counted on the conv net: an example forward, or its gradient backward, through the first layer."""
-    model, step = _prepared(method)
+    model, step = prepared(method, BATCH, SIDE)
     examples = {"forward": 0, "backward": 0}
 
     def count(way: str, tensor: Tensor) -> None:
@@ -378,7 +375,7 @@ def passes(method: str) -> Passes:
 
     model.body[0].register_forward_hook(passed)
     with threads(1):
-        step()
+        _period(step)
     return Passes(*(examples[way] / (PERIOD * BATCH) for way in ("forward", "backward")))
 
 
@@ -387,26 +384,15 @@ def time_ratios(methods: Sequence[str], seconds: float) -> dict[str, StepCost]:
 
     All methods on one thread by the process's clock, in turns, for about `seconds`; at least eight rounds.
     """
-    steps = {name: _prepared(name)[1] for name in dict.fromkeys(("sgd", *methods))}
+    steps = {name: partial(_period, prepared(name, BATCH, SIDE)[1]) for name in dict.fromkeys(("sgd", *methods))}
     with threads(1):
         times = interleaved_seconds(steps, seconds, torch.device("cpu"), time.process_time)
     return {name: median_ratio(times[name], times["sgd"]) for name in methods}
 
 
-def _prepared(method: str) -> tuple[nn.Module, Callable[[], None]]:
-    """A fresh conv net, and a function that takes a period's steps with one batch of noise images."""
-    torch.manual_seed(0)
-    model = ConvNet(CLASSES, height=SIDE, width=SIDE).to(memory_format=torch.channels_last)
-    images = torch.randn(BATCH, 3, SIDE, SIDE).to(memory_format=torch.channels_last)
-    labels = torch.randint(CLASSES, (BATCH,))
-    rho = 0.0 if method in WITHOUT_RADIUS else 0.05
-    optimizer = VARIANTS[method](model, rho, {"lr": 0.001, "momentum": 0.9, "weight_decay": 5e-4})
-
-    def step() -> None:
-        for _ in range(PERIOD):
-            take_step(model, optimizer, images, labels)
-
-    return model, step
+def _period(step: Callable[[], object]) -> None:
+    for _ in range(PERIOD):
+        step()
 
 
 # Figures.

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 
-from book import batch_size
+from book import batch_size, noise
 from book.batch_size import BUDGETS, RADII, SIZES, epochs_of, largest_over_smallest, more_sensitive, plan, sensitivity
 from book.claims import MARGIN, Outcome
 from lib.stats import bootstrap_means
@@ -42,7 +42,7 @@ def test_errors_come_to_their_size_and_radius_without_diverged_seeds():
         for trial, counts in zip(trials, wrong)
     ]
     expected = np.array([[[10, 30], [40, 60]], [[70, 90], [100, 120]]]) / 2000
-    np.testing.assert_allclose(batch_size.by_size(records, (0.0, 2.0), "hard", "test"), expected)
+    np.testing.assert_allclose(noise.by_radius(records, (0.0, 2.0), "hard", "test"), expected)
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,7 @@ def noisy() -> list[Judgement]:
 def batches() -> list[Judgement]:
     """C11."""
     found = {
-        f"{amount:,} {budget}": toy_errors(batch_size.plan(budget), batch_size.by_size, batch_size.RADII)
+        f"{amount:,} {budget}": toy_errors(batch_size.plan(budget), noise.by_radius, batch_size.RADII)
         for budget, amount in batch_size.BUDGETS.items()
     }
     hard, validation = ({budget: errors[i] for budget, errors in found.items()} for i in range(2))
