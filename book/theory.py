@@ -414,7 +414,7 @@ def checks(
     first_order = f"LSAM, exponential loss: largest error below 1e-9 (largest: {inexact:.0e})"
     found = [exact(formulas, difference < ROUNDING, trivial=True), exact(first_order, inexact < EXACT, trivial=True)]
     for case, nets in errors.items():
-        what = f"{case} below {100 * tolerance:g} %, {', '.join(nets)}"
+        what = f"{case} below {100 * tolerance:g} % for {', '.join(nets)}"
         found.append(
             compared(what, list(map(estimate, nets.values())), high=tolerance, main=case == next(iter(errors)))
         )

@@ -31,7 +31,6 @@ from book.theory import (
     two_layer_norms,
     worst_fitted,
 )
-from lib.device import threads
 from lib.importance import gini, real_and_phantom_weights
 from lib.models import ConvNet, ToyNet
 from lib.optim import LSAM, SAM
@@ -289,24 +288,16 @@ def test_identities_are_judged_below_rounding_and_count_for_nothing(difference, 
 )
 def test_first_order_holds_where_the_whole_interval_is_below_the_tolerance(of, outcome):
     *_, case = judged(tolerance=0.125, case={"net": of})
-    assert case.outcome is outcome and case.what == "case below 12.5 %, net" and case.effect.mean == np.mean(of)
+    assert case.outcome is outcome and case.what == "case below 12.5 % for net" and case.effect.mean == np.mean(of)
 
 
 def test_a_case_is_that_of_the_kind_of_net_that_is_furthest_from_holding():
     wide, narrow = np.r_[np.zeros(FEW - 1), 0.4], np.full(FEW, 0.09)  # the mean of `wide` is the lower one
     nets = {"narrow": narrow, "wide": wide, "good": np.zeros(FEW)}
     *_, case, other = judged(one=nets, other={"good": narrow / 2, "fair": narrow})
-    assert case.what == "one below 10 %, narrow, wide, good (2 of 3)" and case.effect.mean == pytest.approx(0.05)
-    assert other.what == "other below 10 %, good, fair (2 of 2)" and other.effect.mean == pytest.approx(0.09)
+    assert case.what == "one below 10 % for narrow, wide, good (2 of 3)" and case.effect.mean == pytest.approx(0.05)
+    assert other.what == "other below 10 % for good, fair (2 of 2)" and other.effect.mean == pytest.approx(0.09)
     assert (case.outcome, case.main, other.outcome, other.main) == (UNDECIDED, True, HOLDS, False)
-
-
-def test_one_thread_within_and_as_many_as_before_after():
-    before = torch.get_num_threads()
-    with pytest.raises(RuntimeError, match="stop"), threads(1):
-        assert torch.get_num_threads() == 1
-        raise RuntimeError("stop")
-    assert torch.get_num_threads() == before
 
 
 def test_toy_subjects_are_the_engines_nets():

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import copy
 import io
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -91,6 +91,18 @@ def offsets(optimizer: SAM, model: nn.Module, batch: tuple[Tensor, Tensor]) -> T
         return flat(weights(model)) - before
 
 
+@contextmanager
+def at_phantom(
+    model: nn.Module, batch: tuple[Tensor, Tensor], variant: type[SAM] = SAM, **arguments
+) -> Iterator[nn.Module]:
+    """A copy of the model at the phantom of a batch."""
+    twin = copy.deepcopy(model)
+    for p, g in zip(twin.parameters(), gradient(twin, batch).values()):
+        p.grad = g
+    with variant(twin.parameters(), **arguments).at_phantom():
+        yield twin
+
+
 def assert_same(first: nn.Module, second: nn.Module) -> None:
     ours, theirs = first.state_dict(), second.state_dict()
     assert ours.keys() == theirs.keys()
@@ -138,10 +150,8 @@ def test_asam_ascent_does_not_see_how_two_layers_share_their_scale() -> None:
     batch = torch.randn(9, 4), torch.randint(3, (9,))
     rises = []
     for model in (one, two):
-        for p, g in zip(model.parameters(), gradient(model, batch).values()):
-            p.grad = g
-        with ASAM(model.parameters(), rho=0.5, eta=0.0).at_phantom():
-            rises.append(F.cross_entropy(model(batch[0]), batch[1]).item())
+        with at_phantom(model, batch, ASAM, rho=0.5, eta=0.0) as twin:
+            rises.append(F.cross_entropy(twin(batch[0]), batch[1]).item())
     assert rises[0] == pytest.approx(rises[1], rel=1e-5)
 
 
@@ -223,10 +233,7 @@ def test_esam_descends_on_the_examples_whose_loss_rises_most() -> None:
     model, (batch,) = net().eval(), batches(1)
     optimizer = ESAM(model.parameters(), rho=0.5, beta=1.0, gamma=0.3, lr=1.0)
     before = F.cross_entropy(model(batch[0]), batch[1], reduction="none").detach()
-    twin = copy.deepcopy(model)
-    for p, g in zip(twin.parameters(), gradient(twin, batch).values()):
-        p.grad = g
-    with SAM(twin.parameters(), rho=0.5).at_phantom():
+    with at_phantom(model, batch, rho=0.5) as twin:
         rise = F.cross_entropy(twin(batch[0]), batch[1], reduction="none") - before
         chosen = rise.topk(4).indices  # 0.3 of 12, rounded up
         expected = flat(gradient(twin, (batch[0][chosen], batch[1][chosen])))
@@ -259,10 +266,7 @@ def test_gsam_descends_without_the_part_of_the_gradient_orthogonal_to_the_phanto
     model, (batch,) = net(), batches(1)
     optimizer = GSAM(model.parameters(), rho=0.5, alpha=0.6, lr=1.0)
     g, start = flat(gradient(model, batch)), flat(weights(model))
-    twin = copy.deepcopy(model)
-    for p, part in zip(twin.parameters(), gradient(twin, batch).values()):
-        p.grad = part
-    with SAM(twin.parameters(), rho=0.5).at_phantom():
+    with at_phantom(model, batch, rho=0.5) as twin:
         phantom = flat(gradient(twin, batch))
     perpendicular = g - (g @ phantom) / (phantom @ phantom) * phantom
     assert perpendicular.norm() > 0.1 * g.norm()
@@ -279,45 +283,13 @@ def test_looksam_keeps_the_phantoms_orthogonal_part_between_its_sam_steps() -> N
     for number, batch in enumerate(data):
         g, start = flat(gradient(model, batch)), flat(weights(model))
         if number % 3 == 0:
-            twin = copy.deepcopy(model)
-            for p, part in zip(twin.parameters(), gradient(twin, batch).values()):
-                p.grad = part
-            with SAM(twin.parameters(), rho=0.5).at_phantom():
+            with at_phantom(model, batch, rho=0.5) as twin:
                 expected = flat(gradient(twin, batch))
             kept = expected - (expected @ g) / (g @ g) * g
         else:
             expected = g + 0.7 * g.norm() / kept.norm() * kept
         advance(optimizer, model, [batch])
         torch.testing.assert_close((start - flat(weights(model))) / 0.1, expected, rtol=1e-3, atol=1e-4)
-
-
-@pytest.mark.parametrize(
-    "variant, forward, backward",
-    [
-        (SAM, 2, 2),
-        (ASAM, 2, 2),
-        (FriendlySAM, 2, 2),
-        (DecayedSAM, 2, 2),
-        (GSAM, 2, 2),
-        (LookSAM, 1.2, 1.2),
-        (ESAM, 2.5, 1.5),
-    ],
-)
-def test_passes_of_a_step(variant: type[SAM], forward: float, backward: float) -> None:
-    model, data = net(), batches(5)
-    examples = {"forward": 0, "backward": 0}
-
-    def count(way: str, tensor: Tensor) -> None:
-        examples[way] += len(tensor)
-
-    def passed(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-        count("forward", output)
-        if output.requires_grad:
-            output.register_hook(partial(count, "backward"))
-
-    model.body[0].register_forward_hook(passed)
-    advance(variant(model.parameters(), rho=0.3, lr=0.05), model, data)
-    assert examples == {"forward": forward * 60, "backward": backward * 60}
 
 
 # What holds in every step
@@ -464,10 +436,6 @@ def test_scaled_loss_gives_the_unscaled_step(variant: type[SAM]) -> None:
 # Agreement with an independent implementation. It has no ESAM and no weight decay inside the ascent.
 
 
-def pair(model: nn.Module) -> tuple[nn.Module, nn.Module]:
-    return model, copy.deepcopy(model)
-
-
 def theirs_steps(optimizer: Optimizer, model: nn.Module, data: list[tuple[Tensor, Tensor]]) -> None:
     """Their steps take a closure for the second evaluation and find the first gradient in place."""
     for batch in data:
@@ -482,25 +450,32 @@ def theirs_steps(optimizer: Optimizer, model: nn.Module, data: list[tuple[Tensor
         optimizer.step(closure)
 
 
-def without_batch_norm(seed: int = 0) -> nn.Module:
-    torch.manual_seed(seed)
-    return nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.ReLU(), nn.Linear(8, 3))
+def pair(*layers: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """Twice the same net without batch norm."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), *(layers or (nn.Linear(36, 8), nn.ReLU(), nn.Linear(8, 3))))
+    return model, copy.deepcopy(model)
 
 
-def test_asam_agrees_with_an_independent_implementation_at_eta_zero() -> None:
-    # Theirs has T = |w| for weights and biases, without the eta of the paper.
+@pytest.mark.parametrize(
+    "variant, base, arguments, others, tolerance",
+    [  # theirs has T = |w| for weights and biases, without the eta of the paper
+        (ASAM, SGD, {"rho": 0.5, "eta": 0.0, **MOMENTUM}, {"rho": 0.5, "adaptive": True, **MOMENTUM}, 1e-6),
+        (SAM, Adam, {"rho": 0.3, "lr": 0.01}, {"rho": 0.3, "lr": 0.01}, 1e-4),
+    ],
+)
+def test_sam_and_asam_agree_with_an_independent_implementation(variant, base, arguments, others, tolerance) -> None:
     library = pytest.importorskip("pytorch_optimizer")
-    ours, other = pair(without_batch_norm())
-    data = batches(6)
-    advance(ASAM(ours.parameters(), rho=0.5, eta=0.0, **MOMENTUM), ours, data)
-    theirs_steps(library.SAM(other.parameters(), SGD, rho=0.5, adaptive=True, **MOMENTUM), other, data)
-    assert_close(ours, other)
+    (ours, other), data = pair(), batches(6)
+    advance(variant(ours.parameters(), base, **arguments), ours, data)
+    theirs_steps(library.SAM(other.parameters(), base, **others), other, data)
+    for p, q in zip(ours.parameters(), other.parameters()):
+        torch.testing.assert_close(p, q, rtol=10 * tolerance, atol=tolerance)
 
 
 def test_gsam_agrees_with_an_independent_implementation() -> None:
     library = pytest.importorskip("pytorch_optimizer")
-    ours, other = pair(without_batch_norm())
-    data = batches(6)
+    (ours, other), data = pair(), batches(6)
     advance(GSAM(ours.parameters(), rho=0.3, alpha=0.4, **MOMENTUM), ours, data)
     base = SGD(other.parameters(), **MOMENTUM)
     # Their radius follows the learning rate; a schedule that stands still leaves it where it is.
@@ -517,12 +492,9 @@ def test_gsam_agrees_with_an_independent_implementation() -> None:
 def test_looksam_agrees_with_an_independent_implementation_on_one_tensor() -> None:
     # Theirs takes g_v and the norms tensor by tensor, the paper over all weights: one tensor is both.
     library = pytest.importorskip("pytorch_optimizer")
-    torch.manual_seed(0)
-    one = nn.Sequential(nn.Flatten(), nn.Linear(36, 3, bias=False))
-    several = without_batch_norm()
     data, apart = batches(7), []
-    for model in (one, several):
-        ours, other = pair(model)
+    for layers in ([nn.Linear(36, 3, bias=False)], []):
+        ours, other = pair(*layers)
         settings = {"rho": 0.5, "k": 3, "alpha": 0.7, **MOMENTUM}
         advance(LookSAM(ours.parameters(), **settings), ours, data)
         theirs_steps(library.LookSAM(other.parameters(), SGD, **settings), other, data)
@@ -534,7 +506,7 @@ def test_friendly_sam_agrees_with_an_independent_implementation_from_the_same_av
     # Theirs takes out the average before this batch joins it: at sigma = 1 the same direction, since
     # g - m_t = lambda (g - m_t-1). But theirs starts from the first gradient, the paper's from 0.
     library = pytest.importorskip("pytorch_optimizer")
-    ours, other = pair(without_batch_norm())
+    ours, other = pair()
     first, *data = batches(7)
     reference = library.FriendlySAM(other.parameters(), SGD, rho=0.5, sigma=1.0, lmbda=0.9, **MOMENTUM)
     optimizer = FriendlySAM(ours.parameters(), rho=0.5, sigma=1.0, decay=0.9, **MOMENTUM)
@@ -546,16 +518,6 @@ def test_friendly_sam_agrees_with_an_independent_implementation_from_the_same_av
     advance(optimizer, ours, data)
     theirs_steps(reference, other, data)
     assert_close(ours, other)
-
-
-def test_sam_around_adam_agrees_with_an_independent_implementation() -> None:
-    library = pytest.importorskip("pytorch_optimizer")
-    ours, other = pair(without_batch_norm())
-    data = batches(6)
-    advance(SAM(ours.parameters(), Adam, 0.3, lr=0.01), ours, data)
-    theirs_steps(library.SAM(other.parameters(), Adam, rho=0.3, lr=0.01), other, data)
-    for p, q in zip(ours.parameters(), other.parameters()):
-        torch.testing.assert_close(p, q, rtol=1e-3, atol=1e-4)
 
 
 # By name
@@ -589,7 +551,6 @@ def test_named_lsam_moves_the_head_only() -> None:
     "variant, arguments, name",
     [
         (ASAM, {"eta": -0.1}, "eta"),
-        (ASAM, {"eta": float("nan")}, "eta"),
         (ASAM, {"rho": -1.0}, "rho"),
         (FriendlySAM, {"sigma": -1.0}, "sigma"),
         (FriendlySAM, {"decay": 1.1}, "decay"),
@@ -597,8 +558,6 @@ def test_named_lsam_moves_the_head_only() -> None:
         (DecayedSAM, {"weight_decay": 0.1}, "weight_decay"),
         (GSAM, {"alpha": float("inf")}, "alpha"),
         (LookSAM, {"k": 0}, "k"),
-        (LookSAM, {"k": 2.0}, "k"),
-        (LookSAM, {"alpha": True}, "alpha"),
         (ESAM, {"beta": 0.0}, "beta"),
         (ESAM, {"gamma": 1.5}, "gamma"),
         (ESAM, {"seed": -1}, "seed"),
