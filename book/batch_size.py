@@ -1,6 +1,6 @@
 """Chapter 10: LSAM at every batch size (Appendix H.2): grid, rule of C11, Figure 10."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,8 +9,9 @@ from matplotlib.pyplot import subplots
 
 from book import style
 from book.claims import MARGIN, Check, compared, weakest
-from book.noise import panels_of
+from book.noise import panels_of, tuned
 from lib import check
+from lib.curves import of_means
 from lib.data.toy import ToyConstants
 from lib.selection import at_choice, choose
 from lib.stats import LEVEL, Estimate, bootstrap_means, estimate, mean_interval
@@ -57,12 +58,6 @@ def plan(
     return [ToyTrial((setting,), seeds, first_seed, name=NAME) for setting in settings]
 
 
-def tuned(hard: np.ndarray, validation: np.ndarray) -> np.ndarray:
-    """Hard probing error on test data at the radius above 0 that is best on the validation data of the other
-    seeds: (size, seed) of (size, radius, seed), the first radius 0."""
-    return at_choice(hard[:, 1:], choose(validation[:, 1:]))
-
-
 def has_gain(gain: np.ndarray) -> np.ndarray:
     """At which sizes LSAM gains over SGD, beyond the interval, and so has a best radius: (size,) of (size, seed)."""
     return mean_interval(gain)[1] > 0
@@ -86,7 +81,7 @@ def largest_over_smallest(radii: Sequence[float], validation: np.ndarray) -> Est
         found = np.asarray(radii)[best(means)]
         return found.max(axis=0) / found.min(axis=0)
 
-    return _of_means(ratio, validation, "inverted_cdf")
+    return of_means(ratio, validation)
 
 
 def price_of_one(hard: np.ndarray, validation: np.ndarray) -> Estimate:
@@ -110,15 +105,7 @@ def more_sensitive(hard: np.ndarray, large: Sequence[bool]) -> Estimate:
         moved = sensitivity(means)  # (radius, ...)
         return moved[chosen].mean(axis=0) - moved[~chosen].mean(axis=0)
 
-    return _of_means(difference, hard)
-
-
-def _of_means(statistic: Callable[[np.ndarray], np.ndarray], values: np.ndarray, method: str = "linear") -> Estimate:
-    """A statistic of the means over seeds of `values` (..., seed), with its bootstrap interval. That of a single
-    seed would hold its noise too: no spread is given (NaN)."""
-    drawn = statistic(bootstrap_means(values))
-    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method=method)
-    return Estimate(values.shape[-1], float(statistic(values.mean(axis=-1))), float("nan"), float(low), float(high))
+    return of_means(difference, hard)
 
 
 def checks(sizes: Sequence[int], radii: Sequence[float], rho: float, hard: Errors, validation: Errors) -> list[Check]:

@@ -87,12 +87,18 @@ def compared(
     The lines are SGD, LSAM at `rho`, and LSAM at the radius above 0 that is best in hard probing error on the
     `validation` data of the other seeds. The first of the radii must be 0.
     """
-    one, chosen = radii.index(rho), {kind: 1 + choose(error[..., 1:, :]) for kind, error in validation.items()}
+    one = radii.index(rho)
     return {
         "SGD": {kind: error[..., 0, :] for kind, error in values.items()},
         f"LSAM, ρ = {rho:g}": {kind: error[..., one, :] for kind, error in values.items()},
-        "LSAM, chosen ρ": {kind: at_choice(error, chosen[kind]) for kind, error in values.items()},
+        "LSAM, chosen ρ": {kind: tuned(error, validation[kind]) for kind, error in values.items()},
     }
+
+
+def tuned(errors: np.ndarray, validation: np.ndarray) -> np.ndarray:
+    """Errors at the radius above 0 that is best on the validation data of the other seeds: (..., seed) of (..., radius,
+    seed), the first radius 0."""
+    return at_choice(errors[..., 1:, :], choose(validation[..., 1:, :]))
 
 
 def gains(hard: Mapping[str, Errors]) -> dict[str, dict[str, np.ndarray]]:

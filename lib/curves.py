@@ -4,6 +4,7 @@ A curve is straight between its points on a logarithmic axis and constant beyond
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -42,8 +43,7 @@ def distance(first: np.ndarray, second: np.ndarray) -> Estimate:
     signed mean difference. Raises ValueError where the shapes differ.
     """
     gaps = np.subtract(*_alike(2, first=first, second=second))
-    mean, interval = np.abs(gaps.mean(axis=1)).mean(), _interval(np.abs(bootstrap_means(gaps)).mean(axis=0))
-    return Estimate(gaps.shape[1], float(mean), spread(gaps.mean(axis=0)), *interval)
+    return of_means(lambda means: np.abs(means).mean(axis=0), gaps, spread(gaps.mean(axis=0)))
 
 
 def quotient(first: np.ndarray, second: np.ndarray) -> Estimate:
@@ -52,10 +52,8 @@ def quotient(first: np.ndarray, second: np.ndarray) -> Estimate:
     Raises ValueError where the shapes differ.
     """
     first, second = _alike(1, first=first, second=second)
-    above, below = bootstrap_means(np.stack([first, second]))
     with np.errstate(divide="ignore", invalid="ignore"):
-        mean, interval = first.mean() / second.mean(), _interval(above / below)
-        return Estimate(len(first), float(mean), spread(first / second), *interval)
+        return of_means(lambda means: means[0] / means[1], np.stack([first, second]), spread(first / second))
 
 
 def falls_to(ratios: np.ndarray, curves: np.ndarray, goal: np.ndarray) -> Estimate:
@@ -67,25 +65,30 @@ def falls_to(ratios: np.ndarray, curves: np.ndarray, goal: np.ndarray) -> Estima
     """
     ratios, curves = _measured(ratios, curves)
     together = np.vstack([curves, _alike(1, curve=curves[0], goal=goal)[1]])
-    draws = np.vstack([together.mean(axis=1), bootstrap_means(together).T])
-    crossings = np.exp([_crossing(np.log(ratios), draw[:-1], draw[-1]) for draw in draws])
-    return Estimate(together.shape[1], float(crossings[0]), math.nan, *_interval(crossings[1:]))
+
+    def crossing(means: np.ndarray) -> float:
+        above = np.flatnonzero(means[:-1] > means[-1])
+        if not len(above):
+            return ratios[0]
+        if above[-1] == len(ratios) - 1:
+            return math.inf
+        ends = [above[-1] + 1, above[-1]]
+        return np.exp(np.interp(means[-1], means[ends], np.log(ratios[ends])))
+
+    return of_means(lambda means: np.apply_along_axis(crossing, 0, means), together)
 
 
-def _crossing(places: np.ndarray, heights: np.ndarray, goal: float) -> float:
-    """Where straight lines between the heights stay at or below the goal."""
-    if not np.any(heights > goal):
-        return places[0]
-    last = np.flatnonzero(heights > goal)[-1]
-    if last == len(places) - 1:
-        return math.inf
-    return np.interp(goal, heights[[last + 1, last]], places[[last + 1, last]])
+def of_means(
+    statistic: Callable[[np.ndarray], np.ndarray], values: np.ndarray, over_seeds: float = math.nan
+) -> Estimate:
+    """A statistic of the means over seeds of `values` (..., seed), and its spread where a single seed has one.
 
-
-def _interval(drawn: np.ndarray) -> tuple[float, float]:
-    """Percentiles that are themselves drawn values, so that an infinite one does no harm."""
+    `statistic` takes means (...) or, with one more axis, (..., draw). The interval is the percentile bootstrap's, for
+    Student's is one of means themselves; its ends were drawn, so that an infinite one does no harm.
+    """
+    drawn = statistic(bootstrap_means(values))
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="inverted_cdf")
-    return float(low), float(high)
+    return Estimate(values.shape[-1], float(statistic(values.mean(axis=-1))), over_seeds, float(low), float(high))
 
 
 def _measured(ratios: np.ndarray, curves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -7,6 +7,7 @@ from matplotlib import pyplot as plt
 from book import batch_size, noise
 from book.batch_size import BUDGETS, RADII, SIZES, epochs_of, largest_over_smallest, more_sensitive, plan, sensitivity
 from book.claims import MARGIN, Outcome
+from lib import curves
 from lib.stats import bootstrap_means
 from lib.toy.ensemble import ToySetting
 
@@ -87,7 +88,8 @@ def test_intervals_leave_out_a_fortieth_of_the_draws_on_either_side():
     errors = np.random.default_rng(0).uniform(size=(3, 4, 20))
     large, drawn = np.array([False, False, True, True]), np.std(bootstrap_means(errors), axis=0, ddof=1)
     found = more_sensitive(errors, large)
-    expected = np.quantile(drawn[large].mean(axis=0) - drawn[~large].mean(axis=0), [0.025, 0.975])
+    ends = [0.025, 0.975]
+    expected = np.quantile(drawn[large].mean(axis=0) - drawn[~large].mean(axis=0), ends, method="inverted_cdf")
     np.testing.assert_allclose([found.low, found.high], expected)
 
     radii = np.geomspace(1, 1000, 4)  # a flat minimum: every ratio is drawn, so that a quantile tells
@@ -99,7 +101,7 @@ def test_intervals_leave_out_a_fortieth_of_the_draws_on_either_side():
 
 def test_ends_of_the_ratios_interval_are_ratios_that_were_drawn(monkeypatch):
     drawn = np.array([[[0.0] * 4, [1.0] * 4], [[0, 0, 0, 1], [1, 1, 1, 0]]])  # (size, radius, draw)
-    monkeypatch.setattr(batch_size, "bootstrap_means", lambda values: drawn)
+    monkeypatch.setattr(curves, "bootstrap_means", lambda values: drawn)
     found = largest_over_smallest((1.0, 2.0), np.zeros((2, 2, 5)))
     assert (found.low, found.high) == (1.0, 2.0)
 
@@ -285,7 +287,7 @@ def test_summary_has_a_row_for_every_budget():
     fig = batch_size.summary((0.0, 0.7, 1.4, 2.8), (1, 5, 300), 1.4, hard, validation)
     for row, (name, errors) in zip(np.reshape(fig.axes, (2, 3)), hard.items()):
         lines = {line.get_label(): line.get_ydata() for line in row[1].lines}
-        tuned = batch_size.tuned(errors, validation[name])
+        tuned = noise.tuned(errors, validation[name])
         np.testing.assert_allclose(lines["chosen ρ"], (errors[:, 0] - tuned).mean(axis=-1))
         np.testing.assert_allclose(lines["ρ = 1.4"], (errors[:, 0] - errors[:, 2]).mean(axis=-1))
         np.testing.assert_allclose(row[2].lines[0].get_ydata(), sensitivity(errors.mean(axis=-1)))
