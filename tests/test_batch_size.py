@@ -213,6 +213,8 @@ def test_sizes_without_a_gain_have_no_best_radius():
     assert outcomes(hard, validation)[:2] == [CONTRADICTED, CONTRADICTED]
     hard[:, 0] = 0.0
     assert outcomes(hard, validation)[:2] == [NOT_RUN, NOT_RUN]
+    found = batch_size.checks(FEW, GRID, RHO, {"a": hard, "b": hard}, {"a": validation, "b": validation})
+    assert [check.main for check in found] == [True] + 7 * [False], "a main check that was not run stays one"
 
 
 @pytest.mark.parametrize(

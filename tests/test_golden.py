@@ -106,7 +106,9 @@ def toy_errors(plan: list, reading: Callable[..., Any], *where: Any) -> list[Any
 def noisy() -> list[Judgement]:
     """C10."""
     hard, validation = toy_errors(noise.plan(), noise.by_condition, noise.RADII, noise.LEVELS)
-    return [judge("C10", noise.checks(noise.compared(hard, validation, noise.RADII, 1.4)))]
+    records = [Store().read(trial.configuration) for trial in noise.plan()]
+    where = noise.judged(hard, noise.by_condition(records, noise.RADII, noise.LEVELS, "easy", "test"))
+    return [judge("C10", noise.checks(noise.compared(hard, validation, noise.RADII, 1.4), where))]
 
 
 def batches() -> list[Judgement]:
