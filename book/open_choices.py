@@ -334,9 +334,6 @@ class Explanation:
     accuracy: float
 
 
-Explanations = Mapping[str, Explanation | None]  # of claims
-
-
 def explain(values: pd.DataFrame, held: np.ndarray, seed: int = 0) -> Explanation | None:
     """Which constants, the columns of `values` (one row a setting), decide whether something is `held` (n,).
 
@@ -420,7 +417,10 @@ def figure_alone(
 
 
 def figure_where(
-    values: pd.DataFrame, held: Mapping[str, np.ndarray], judged: np.ndarray, explained: Explanations
+    values: pd.DataFrame,
+    held: Mapping[str, np.ndarray],
+    judged: np.ndarray,
+    explained: Mapping[str, Explanation | None],
 ) -> Figure:
     """One panel a claim: at which points it is `held`, against the two constants that decide it most (the
     first two where nothing explains it); points that are not `judged` (n,) are small dots."""
