@@ -443,8 +443,8 @@ def test_reset_goes_back_to_the_start(browser, address):
 
 CHOSEN = {
     **{"preset": "early-late", "complexity": "270", "rate": "0.1", "batch": "20", "width": "32", "epochs": "10"},
-    **{"noise": "label", "level": "0.05", "seed": "77", "a.method": "ratio-both", "a.ratio": "4", "a.from": "2"},
-    **{"a.to": "5", "b.method": "sam", "b.rho": "0.5"},
+    **{"noise": "label", "level": "0.05", "seed": "99999", "a.method": "ratio-both", "a.ratio": "4", "a.from": "2"},
+    **{"a.to": "5", "b.method": "sam", "b.rho": "0.5", "b.to": "10"},
 }
 
 
@@ -454,6 +454,8 @@ def test_link_restores_the_settings(browser, address):
         assert "Step 0 of 150" in visit.state
         assert "fixed ratio, both, c = 4, from epoch 2 to epoch 5: " in visit.state
         assert "full SAM, ρ = 0.5, from epoch 1 to the end: " in visit.state
+        for label in ("to epoch 5", "to the end"):
+            assert visit.page.get_by_label(label, exact=True).count() == 1
         written = visit.page.get_by_role("link", name="Link to these settings").get_attribute("href")
         assert dict(parse_qsl(written[1:])) == CHOSEN
         visit.finish()
@@ -465,7 +467,7 @@ def test_link_restores_the_settings(browser, address):
 
 
 REFUSED = ["rho=1", "a.rho=1.45", "a.rho=", "seed=-1", "seed=1e5", "seed=1.5", "a.method=adam", "a.method=toString"]
-REFUSED += ["preset=figure-9", "epochs=7", "colour=red"]
+REFUSED += ["seed=100000", "preset=figure-9", "epochs=7", "colour=red"]
 
 
 @pytest.mark.parametrize("word", REFUSED)
