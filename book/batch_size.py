@@ -136,7 +136,7 @@ def checks(sizes: Sequence[int], radii: Sequence[float], rho: float, hard: Error
 def against_radius(radii: Sequence[float], sizes: Sequence[int], rows: Mapping[str, Errors]) -> Figure:
     """Figure 10: one row an entry of `rows`, its title -> column title -> (size, radius, seed).
 
-    One line a batch size, darker for smaller ones: mean over seeds with 95 % bootstrap band.
+    One line a batch size, darker for smaller ones: mean over seeds with 95 % band.
     """
     columns = list(next(iter(rows.values())))
     fig, axes = panels_of(rows, columns, sharex=True, sharey="row")

@@ -138,7 +138,7 @@ def checks(hard: Mapping[str, Errors], where: Mapping[str, np.ndarray]) -> list[
 def against_level(levels: Levels, rows: Mapping[str, Mapping[str, Errors]]) -> Figure:
     """Figure 9: one column a kind of noise, one row an entry of `rows`, its title -> line -> kind -> (level, seed).
 
-    levels: kind -> the levels, 0 first. Lines are mean over seeds with 95 % bootstrap bands.
+    levels: kind -> the levels, 0 first. Lines are mean over seeds with 95 % bands.
     """
     fig, axes = panels_of(rows, [KINDS[kind][0] for kind in levels], sharey="row")
     for panels, lines in zip(axes, rows.values()):

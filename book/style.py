@@ -58,7 +58,7 @@ def use_style() -> None:
 def line(
     axes: Axes, places: Sequence[float], values: np.ndarray, colour: Any, marker: str = "", **options: Any
 ) -> None:
-    """Mean over seeds of `values` (places, seeds), with its 95 % bootstrap band; `options` are those of `plot`."""
+    """Mean over seeds of `values` (places, seeds), with its 95 % band; `options` are those of `plot`."""
     mean, low, high = mean_interval(values)
     band(axes, places, low, high, colour)
     axes.plot(places, mean, color=colour, marker=marker, **{"markersize": 4, **options})

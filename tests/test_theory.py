@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import CrossEntropyLoss, SoftMarginLoss
 
 from book.claims import Outcome
 from book.theory import (
@@ -103,26 +104,20 @@ def test_all_closed_forms_agree_with_automatic_differentiation():
     assert max(found.values()) < EXACT
 
 
-@pytest.mark.parametrize("perturbed", ["head", "all"])
-@pytest.mark.parametrize("batch_size", [1, 4])
-def test_shift_is_that_of_the_optimizers_phantom(perturbed, batch_size):
+@pytest.mark.parametrize(
+    ("kind", "perturbed", "batch_size"),
+    [("toy", "head", 1), ("toy", "head", 4), ("toy", "all", 1), ("toy", "all", 4), ("conv", "all", 3)],
+)
+def test_shift_is_that_of_the_optimizers_phantom(kind, perturbed, batch_size):
+    """Two outputs count as the logit of their difference."""
     torch.manual_seed(0)
-    net, (x, y) = ToyNet(6).double(), labelled(10, 4)
+    net, shape = (ToyNet(6), (4,)) if kind == "toy" else (ConvNet(2, height=8, width=8), (3, 8, 8))
+    (x, y), net = labelled(10, *shape), net.double()
     optimizer = LSAM(net, rho=0.4, lr=1.0) if perturbed == "head" else SAM(net.parameters(), rho=0.4, lr=1.0)
-    real, phantom = real_and_phantom_weights(
-        net, optimizer, x, y, lambda f, labels: torch.nn.functional.softplus(-labels * f).mean(), batch_size
-    )
+    labels = y if kind == "toy" else ((1 + y) / 2).long()
+    loss = SoftMarginLoss() if kind == "toy" else CrossEntropyLoss()
+    real, phantom = real_and_phantom_weights(net, optimizer, x, labels, loss, batch_size)
     e = expand(net, x, y, [0.4], perturbed, batch_size)
-    np.testing.assert_allclose(e.log_ratio("logistic")[0], (phantom / real).log(), rtol=1e-9, atol=1e-12)
-
-
-def test_two_outputs_count_as_the_logit_of_their_difference():
-    torch.manual_seed(0)
-    net, (x, y) = ConvNet(2, height=8, width=8).double(), labelled(6, 3, 8, 8)
-    labels = ((1 + y) / 2).long()
-    optimizer = SAM(net.parameters(), rho=0.2, lr=1.0)
-    real, phantom = real_and_phantom_weights(net, optimizer, x, labels, torch.nn.functional.cross_entropy, 3)
-    e = expand(net, x, y, [0.2], batch_size=3)
     np.testing.assert_allclose(e.log_ratio("logistic")[0], (phantom / real).log(), rtol=1e-9, atol=1e-12)
 
 
@@ -211,15 +206,11 @@ def test_expanding_leaves_the_net_as_it_was():
     assert all(torch.equal(p, q) and p.grad is None for p, q in zip(net.parameters(), before))
 
 
-def test_reach_finds_where_an_error_crosses_the_tolerance():
+def test_reach_finds_where_an_error_crosses_the_tolerance_and_keeps_leading_axes():
     radii = np.array([0.1, 1.0, 10.0])
     errors = np.array([[0.01, -0.002, 0.5, 0.0], [0.1, -0.02, 0.6, 0.01], [1.0, -0.2, 0.7, 0.02]])
-    np.testing.assert_allclose(reach(radii, errors, 0.1), [1.0, 10 ** np.log10(5), 0.1, 10.0])
-
-
-def test_reach_keeps_leading_axes():
-    errors = np.tile(np.array([0.01, 0.1, 1.0])[:, None], (2, 1, 4))
-    assert reach(np.array([0.1, 1.0, 10.0]), errors, 0.2).shape == (2, 4)
+    expected = np.tile([1.0, 10 ** np.log10(5), 0.1, 10.0], (2, 1))
+    np.testing.assert_allclose(reach(radii, np.stack([errors, errors]), 0.1), expected)
 
 
 def test_one_example_of_each_batch_is_fitted_worst():
