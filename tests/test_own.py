@@ -338,7 +338,7 @@ def test_classes_of_two_sides_go_together_by_their_names_or_are_refused(kind, re
         refuses(DataError, Pair, "own", (first, second), match=line)
         return
     made = Pair("own", (first, second)).load()
-    upper, lower = made.train.images[:, 0, 16, 16], made.train.images[:, 0, 48, 16]
+    upper, lower = made.train.images[:, 0, 4, 4], made.train.images[:, 0, 12, 4]
     assert torch.equal(upper, lower) and set(upper.tolist()) == {40, 200}
     if set(names) == set(others):
         assert made.values["first"] == made.values["second"] == names

@@ -160,6 +160,9 @@ def test_any_two_labelled_arrays_make_a_pair():
     assert (chosen.train.images == 9).sum() == 36 * 3 * 100
     mixed = pairs.pair("own", Part("a", grey, larger), Part("b", grey, grey))
     assert mixed.train.images.shape[1:] == mixed.test.images.shape[1:] == (3, 80, 40)
+    small = Part("a", grey, grey), Part("b", grey, grey)
+    assert pairs.pair("own", *small).train.images.shape[1:] == (3, 20, 10)
+    assert pairs.pair("own", *small, side=32).train.images.shape[1:] == (3, 64, 32)
 
 
 def test_wrong_parts_are_refused(refuses):

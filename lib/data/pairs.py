@@ -24,7 +24,7 @@ from lib.data import readers
 from lib.data.dataset import Dataset, Split, mean_pixel, rows_of_each
 from lib.data.root import DataError, Root, lacking, remembered
 
-SIDE = 32  # pixels: the side of the square that each of the two images is padded to
+SIDE = 32  # pixels: the side of the square that each of the two images is padded to, of the paper's sets
 VALIDATION_SHARE = 0.1  # "a random 90/10 split of the training set" (Appendix B)
 # (attribute, files) of the upper and of the lower image, and how many of the first classes of each are used.
 PAIRED_SETS = {
@@ -96,7 +96,7 @@ class Pair:
         if self.images is not None and self.images != (found := _fingerprint(parts).split()[-1]):
             problem = f"the images have the hash {found}, not {self.images}"
             raise DataError(f"{self.name}: {problem}, as when the trial was made; make it anew")
-        return pair(self.name, *parts, seed)
+        return pair(self.name, *parts, seed, side=SIDE if self.parts is None else 0)
 
     def fingerprint(self, root: Root = None) -> str:
         """See `Source`."""
@@ -147,11 +147,12 @@ def _in_order_of(first: Part, second: Part) -> Part:
     return second
 
 
-def pair(name: str, first: Part, second: Part, seed: int = 0) -> Dataset:
+def pair(name: str, first: Part, second: Part, seed: int = 0, side: int = 0) -> Dataset:
     """Pair any two labelled image sets that have the same classes 0, 1, ..., as the module's text says.
 
     Where a class has more images in one part than in the other, a random surplus is left out. The label is the
-    class of the first part, which stands on top; `mean_pixel` is that of the training pairs.
+    class of the first part, which stands on top; `mean_pixel` is that of the training pairs. Each image is padded to a
+    square of the longest side of any of them, and of `side` pixels at least.
 
     Raises ValueError where both attributes have one name, a class lacks images, or the seed is negative.
     """
@@ -172,16 +173,16 @@ def pair(name: str, first: Part, second: Part, seed: int = 0) -> Dataset:
     test = _correlated(kept, test_random)
     tested = [rows_of_each(part.test.labels.numpy(), classes, rows) for part, rows in zip(parts, test.T)]
     validation = round(VALIDATION_SHARE * len(train))
-    stacked = _stack(parts, "train", train[validation:])
+    stacked = _stack(parts, "train", train[validation:], side)
     return Dataset(
         name,
         {part.attribute: part.values or tuple(map(str, range(classes))) for part in parts},
         classes,
         train=stacked,
-        validation=_stack(parts, "train", train[:validation]),
-        test=_stack(parts, "test", test),
-        probe_train=_stack(parts, "test", _balanced(probed, probe_random)),
-        probe_test=_stack(parts, "test", _balanced(tested, test_random)),
+        validation=_stack(parts, "train", train[:validation], side),
+        test=_stack(parts, "test", test, side),
+        probe_train=_stack(parts, "test", _balanced(probed, probe_random), side),
+        probe_test=_stack(parts, "test", _balanced(tested, test_random), side),
         mean_pixel=mean_pixel(stacked.images),
     )
 
@@ -207,10 +208,10 @@ def _balanced(rows: Sequence[Sequence[np.ndarray]], random: np.random.Generator)
     return random.permutation(np.concatenate(pairs))
 
 
-def _stack(parts: tuple[Part, Part], split: str, rows: np.ndarray) -> Split:
+def _stack(parts: tuple[Part, Part], split: str, rows: np.ndarray, least: int) -> Split:
     """Images of both parts padded with black to one square, grey repeated to three channels, first on top."""
     sizes = [part_split.images.shape[2:] for part in parts for part_split in (part.train, part.test)]
-    side = max(SIDE, *(length for size in sizes for length in size))
+    side = max(least, *(length for size in sizes for length in size))
     chosen = [getattr(part, split).take(of_part) for part, of_part in zip(parts, rows.T.copy())]
     halves = []
     for images in (taken.images for taken in chosen):

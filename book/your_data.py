@@ -1,0 +1,159 @@
+"""Chapter 14, your own data and your own net: what its parameters name, what is measured, what can be concluded."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.stats import t as student
+from scipy.stats.contingency import association
+from sklearn.datasets import load_digits
+from torch import nn
+
+from book import real_data
+from book.notebook import ParameterError
+from book.protocols import METHODS, Protocol, Result, comparison, diverged, selected, weight_trials
+from book.templates import render
+from lib import stats
+from lib.data.dataset import Dataset, Source, Split
+from lib.data.own import Files, Table
+from lib.data.pairs import Pair, Part
+from lib.trials import run
+from lib.trials.images import ImageTrial
+from lib.trials.store import Store
+from lib.trials.trial import MissingTrials, Place
+
+SIDE = 64  # pixels of a table's images, where none are asked for
+BATCHES = 20  # of training images whose importance weights are measured, at most
+POWER = 0.8  # how often a difference that counts as detectable is found
+SPLITS = ("train", "validation", "test", "probe_train", "probe_test")
+
+
+def example() -> Pair:
+    """A small pair of scikit-learn's digits, 8 by 8 pixels: 0 or 1 above, 3 or 8 below."""
+    digits, parts = load_digits(), []
+    for upper, lower in ((0, 1), (3, 8)):
+        rows = np.flatnonzero(np.isin(digits.target, (upper, lower)))
+        images = (digits.images[rows] * 255 / 16).round().astype(np.uint8)
+        labels = (digits.target[rows] == lower).astype(int)
+        train, test = (Split.of(images[of], labels[of]) for of in (np.arange(len(rows)) % 3 > 0, slice(0, None, 3)))
+        parts.append(Part(f"{upper} or {lower}", train, test, (str(upper), str(lower))))
+    return Pair("digits", (parts[0], parts[1]))
+
+
+def source(
+    *, first: str, second: str, classes: str, table: str, label: str, attribute: str, size: int, **columns: Any
+) -> Source:
+    """The data set that the parameters name: two files, a table with `columns`, or, of neither, `example`.
+
+    Raises ParameterError, in one line, where a parameter lacks another, and as the sources do.
+    """
+    if table and not (label and attribute):
+        raise ParameterError("parameters label and attribute must name two columns of the table")
+    if (first or second) and (table or not (first and second)):
+        raise ParameterError("parameters first and second must be given both, and without table")
+    if table:
+        return Table(table, (label, attribute), **columns)
+    if not first:
+        return example()
+    pairs = [name.strip().strip("'\"") for name in classes.strip("[] ").split(",") if name.strip()]
+    sides = [[name.partition("=")[0].strip() for name in pairs], [name.rpartition("=")[2].strip() for name in pairs]]
+    names = [Path(path).expanduser().resolve().stem for path in (first, second)]
+    names = names if names[0] != names[1] else ["first", "second"]
+    parts = [Files(path, tuple(side), size or None, name) for path, side, name in zip((first, second), sides, names)]
+    return Pair("-".join(names), (parts[0], parts[1]))
+
+
+def of_data(data: Dataset) -> dict[str, Any]:
+    """What a data set holds, as rows: images, values, and Cramér's V of the label and the other attribute."""
+    label, other = data.attributes[:2]
+    counts = pd.crosstab(data.train.attributes[label].numpy(), data.train.attributes[other].numpy()).to_numpy()
+    rows: dict[str, Any] = {f"images, {split.replace('_', ' ')}": len(getattr(data, split)) for split in SPLITS}
+    rows |= {f"values of {name}": ", ".join(values) for name, values in data.values.items()}
+    rows["correlation in training (Cramér's V)"] = float(association(counts, method="cramer"))
+    return rows | {"rarest combination in training": int(np.bincount(data.groups(data.train), minlength=1).min())}
+
+
+def measured(
+    trial: ImageTrial, rho: float, seeds: int, store: Store, place: Place, jobs: int = 1, scheduler: str = ""
+) -> Result:
+    """SGD's setting `trial`, SAM and LSAM at `rho`, and the net before training, on paired seeds: errors, and the
+    importance weights of SGD's and SAM's nets. Raises MissingTrials where all nets of a method diverged."""
+    where: dict[str, Any] = {"jobs": jobs, "backend": "dask" if scheduler else "local", "scheduler": scheduler or None}
+    protocol = Protocol(trial, (trial.lr,), (rho,), moments=(trial.epochs,), batches=BATCHES, lsam=True)
+    settings = selected(protocol, store) or {}
+    records = run(comparison(protocol, settings, seeds), store, place, **where)
+    found = Result(protocol, settings, records, [], [], [])
+    if lost := {one["configuration"]["method"] for one in diverged(found)} - set(found.table.method):
+        raise MissingTrials(f"all nets of {', '.join(sorted(lost))} diverged; take a smaller lr or rho")
+    return replace(found, weights=run(weight_trials(protocol, settings, seeds), store, place, **where))
+
+
+def net(given: str) -> nn.Module:
+    """The net that `given` names: ``module:function``, which is called without arguments, or a file of torch.export
+    (.pt2). Raises ParameterError, in one line, where there is none."""
+    try:
+        if given.endswith(".pt2"):
+            return torch.export.unflatten(torch.export.load(Path(given).expanduser()))
+        module, _, function = given.partition(":")
+        sys.path.insert(0, "")  # the folder that the notebook is run from
+        found = getattr(import_module(module), function)()
+    except Exception as error:  # whatever the reader's code raises
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ParameterError(
+            f"parameter model must be module:function or a .pt2 file, and {given!r} gives {reason}"
+        ) from error
+    if not isinstance(found, nn.Module):
+        raise ParameterError(f"parameter model must give a net, and {given!r} gives a {type(found).__name__}")
+    return found
+
+
+def seen_plainly(data: Dataset) -> Dataset:
+    """The data as a net trained elsewhere takes them: images from 0 to 1, or photographs normalised as ImageNet's."""
+    return data if data.mean_pixel is None else replace(data, mean_pixel=torch.zeros(3))
+
+
+def detectable(gains: np.ndarray) -> float:
+    """The difference that a paired t test of as many seeds, with this spread, finds with probability POWER at a level
+    of 5 %; NaN for one seed."""
+    n = len(gains)
+    if n < 2:
+        return float("nan")
+    return float((student.ppf(0.975, n - 1) + student.ppf(POWER, n - 1)) * np.std(gains, ddof=1) / np.sqrt(n))
+
+
+def conclusions(result: Result, of: Mapping[str, Any]) -> str:
+    """In plain words, as HTML: what can be said of these nets at this size, and what cannot; `of` is `of_data`'s."""
+    easy, hard = result.features
+    errors, gains = 100 * result.errors, {name: 100 * result.gains(name) for name in result.features}
+    probed = [one["metrics"]["probing_error"][hard] for one in result.records if one["metrics"]]
+    weights = {
+        method: [one["phantom"]["gini"] - one["real"]["gini"] for one in net]
+        for method, net in result.measured().items()
+    }
+    return render(
+        "your-data",
+        easy=easy,
+        hard=hard,
+        seeds=len(gains[hard]),
+        errors={name: errors["sgd", name].mean() for name in (easy, hard)},
+        apart=stats.estimate((errors["sgd", hard] - errors["sgd", easy]).dropna().to_numpy()),
+        gains={name: stats.estimate(gains[name]) for name in (easy, hard)},
+        detectable={name: detectable(gains[name]) for name in (easy, hard)},
+        tested=probed[0]["examples"],
+        trained=of["images, probe train"],
+        at_end=sum(one["at_end"] for one in probed),
+        probes=len(probed),
+        correlation=of["correlation in training (Cramér's V)"],
+        evenness={METHODS[method]: float(np.mean(change)) for method, change in weights.items() if change},
+    )
+
+
+rows, figure = real_data.rows_of_table, real_data.probing_errors

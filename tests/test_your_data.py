@@ -1,0 +1,265 @@
+"""Chapter 14: what its parameters name, own data in other processes, trained nets, and the words of the conclusions."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from image_trees import write_celeba
+from scipy.stats import nct
+from scipy.stats import t as student
+from test_own import write_folder, write_npz, write_table
+from torchvision.models import resnet18
+
+from book import your_data
+from book.notebook import ParameterError
+from book.templates import render
+from lib.data.own import Table
+from lib.data.pairs import Pair
+from lib.measure import feature_quality
+from lib.optim import SAM
+from lib.stats import estimate
+from lib.trials import run
+from lib.trials.images import ImageTrial
+from lib.trials.store import Store
+from lib.trials.trial import Place
+from lib.trials.weights import WeightTrial
+
+NOTHING = dict.fromkeys(("first", "second", "classes", "table", "label", "attribute"), "") | {"size": 0}
+pytestmark = pytest.mark.usefixtures("own_cache")
+
+
+def source(**given):
+    return your_data.source(**{**NOTHING, **given})
+
+
+def test_example_is_a_pair_of_digits_in_which_no_image_serves_twice():
+    pair = source()
+    facts = your_data.of_data(pair.load())
+    assert facts["correlation in training (Cramér's V)"] == pytest.approx(1) and facts["values of 3 or 8"] == "3, 8"
+    assert facts["images, train"] + facts["images, validation"] == 237 and facts["rarest combination in training"] == 0
+    for part in pair.parts:
+        train, test = ({image.numpy().tobytes() for image in split.images} for split in (part.train, part.test))
+        assert not train & test
+
+
+@pytest.mark.parametrize(
+    ("classes", "values"),
+    [
+        ("", (("ant", "bee"), ("ant", "bee"))),
+        ("[bee, ant]", (("bee", "ant"), ("bee", "ant"))),
+        ("'ant', 'bee'", (("ant", "bee"), ("ant", "bee"))),
+        ("ant=bee, bee=ant", None),
+    ],
+)
+def test_two_files_are_a_pair_with_the_classes_asked_for(classes, values, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    sides = [str(write_folder(tmp_path / name)) for name in ("a", "b")]
+    pair = source(first=sides[0], second=sides[1], classes=classes)
+    made = pair.load()
+    assert pair.name == "first-second" and made.attributes == ("first", "second"), "two files of one name"
+    if values is not None:
+        assert tuple(made.values.values()) == values
+
+
+def test_a_table_is_one_with_its_columns(tmp_path, monkeypatch):
+    path = write_table(tmp_path)
+    given = {"table": str(path), "label": "hair", "attribute": "gender"}
+    made = source(**given, images=str(tmp_path / "images"))
+    assert isinstance(made, Table) and made.attributes == ("hair", "gender")
+    facts = your_data.of_data(made.load(0, 8))
+    assert facts["correlation in training (Cramér's V)"] == 0 and facts["rarest combination in training"] == 12
+
+
+WRONG = {
+    "one file": ({"first": "a.npz"}, ParameterError, "parameters first and second must be given both"),
+    "the other file": ({"second": "a.npz"}, ParameterError, "parameters first and second must be given both"),
+    "files and a table": (
+        {"first": "a", "second": "b", "table": "c", "label": "x", "attribute": "y"},
+        ParameterError,
+        "without table",
+    ),
+    "no label": ({"table": "a.csv", "attribute": "x"}, ParameterError, "parameters label and attribute must name"),
+    "no attribute": ({"table": "a.csv", "label": "x"}, ParameterError, "parameters label and attribute must name"),
+    "the same column": ({"table": "a.csv", "label": "x", "attribute": "x"}, ValueError, "different columns"),
+    "no such file": ({"first": "/no/a.npz", "second": "/no/b.npz"}, RuntimeError, "/no/a.npz is missing"),
+    "no such table": (
+        {"table": "/no/a.csv", "label": "x", "attribute": "y"},
+        RuntimeError,
+        "cannot be read as a table",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_parameters_that_name_no_data_are_refused_in_one_line(kind, refuses):
+    given, error, line = WRONG[kind]
+    refuses(error, source, **given, match=line)
+
+
+@pytest.fixture
+def own_sources(tmp_path):
+    """A pair of files and a table, small."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    split = np.where(np.arange(48) % 4 < 2, "train", "test")
+    first = write_npz(tmp_path / "a", split=split)
+    second = write_folder(tmp_path / "b", {"0": 30, "1": 90})
+    pair = source(first=str(first), second=str(second))
+    table = write_table(tmp_path, None)
+    return pair, source(table=str(table), label="hair", attribute="gender", images=str(tmp_path / "images"))
+
+
+def trials(sources):
+    nets = [
+        ImageTrial(data, "sam", 0.05, 0.1, epochs=1, batch_size=12, size=8 if isinstance(data, Table) else None)
+        for data in sources
+    ]
+    return [*nets, *(WeightTrial(net, 0.1) for net in nets)]
+
+
+def test_own_data_travel_to_other_processes_and_give_what_they_give_here(own_sources, tmp_path):
+    place = Place(device="cpu", threads=1, checkpoints=None)
+    here = run(trials(own_sources), Store(tmp_path / "here"), place)
+    there = run(trials(own_sources), Store(tmp_path / "there"), place, jobs=2)
+    assert [record["metrics"] for record in there] == [record["metrics"] for record in here]
+    for record in there:
+        assert str(tmp_path) not in str(record["configuration"]), "no path of this machine"
+        if "of" not in record["configuration"]:
+            assert {"at_end", "chosen_on"} <= next(iter(record["metrics"]["probing_error"].values())).keys()
+        else:
+            assert set(record["metrics"]) == {"real", "phantom", "median_ratio", "contributions"}
+
+
+def test_own_data_travel_to_a_dask_cluster(own_sources, tmp_path):
+    from distributed import LocalCluster
+
+    place = Place(device="cpu", threads=1, checkpoints=None)
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+        where = {"backend": "dask", "scheduler": cluster.scheduler_address}
+        there = run(trials(own_sources)[:2], Store(tmp_path / "dask"), place, **where)
+    here = run(trials(own_sources)[:2], Store(tmp_path / "here"), place)
+    assert [record["metrics"] for record in there] == [record["metrics"] for record in here]
+
+
+def test_one_setting_is_measured_on_paired_seeds_and_said_in_words(own_sources, tmp_path):
+    pair, _ = own_sources
+    place = Place(device="cpu", threads=1, checkpoints=tmp_path / "nets")
+    base = ImageTrial(pair, "sgd", 0.05, epochs=1, batch_size=12)
+    result = your_data.measured(base, 0.1, 2, Store(tmp_path / "results"), place)
+    assert {one["configuration"]["method"] for one in result.records} == {"sgd", "sam", "lsam"}
+    assert set(result.features) == set(pair.load().attributes) <= set(result.errors["sam"].columns)
+    assert len(your_data.rows(result)) == 5 and len(your_data.figure([result]).axes) == 4
+    words = your_data.conclusions(result, your_data.of_data(pair.load()))
+    assert all(said in words for said in ("hard feature", "tested on", "s nets"))
+    plt.close("all")
+
+
+GAINS = {
+    "lower": ([4.0, 5.0, 6.0], "is <strong>lower</strong> than SGD's, by 5.0 points"),
+    "higher": ([-4.0, -5.0, -6.0], "is <strong>higher</strong> than SGD's, by 5.0 points"),
+    "not told apart": ([4.0, -5.0, 3.0], "is <strong>not told apart</strong> from SGD's: 0.7 points lower"),
+    "just not": ([0.0, 5.0, 6.0], "is <strong>not told apart</strong> from SGD's: 3.7 points lower"),
+    "not told apart, and higher": (
+        [-4.0, 5.0, -3.0],
+        "is <strong>not told apart</strong> from SGD's: 0.7 points higher",
+    ),
+    "the same": ([0.0, 0.0, 0.0], "is <strong>the same</strong> as SGD's on each of 3 seeds: so few"),
+    "one seed": ([2.0], "is 2.0 points lower than SGD's. One seed says nothing of chance"),
+}
+
+
+def words(gains, **changes) -> str:
+    gains = np.array(gains)
+    given = {
+        "easy": "shade",
+        "hard": "shape",
+        "seeds": len(gains),
+        "errors": {"shade": 1.0, "shape": 9.0},
+        "apart": estimate(np.array([7.0, 8.0, 9.0])),
+        "gains": dict.fromkeys(("shade", "shape"), estimate(gains)),
+        "detectable": dict.fromkeys(("shade", "shape"), your_data.detectable(gains)),
+        "tested": 400,
+        "trained": 100,
+        "at_end": 0,
+        "probes": 6,
+        "correlation": 0.9,
+        "evenness": {"SGD": -0.02, "SAM": 0.01},
+    }
+    return " ".join(re.sub(r"\s+", " ", render("your-data", **{**given, **changes})).split()).replace("&#39;", "'")
+
+
+@pytest.mark.parametrize("kind", GAINS)
+def test_conclusions_say_what_the_interval_says(kind):
+    gains, line = GAINS[kind]
+    said = words(gains)
+    assert f"<strong>shape</strong>: SAM's probing error {line}" in said
+    assert ("would be found in four runs of five" in said) == (kind not in ("one seed", "the same"))
+
+
+def test_conclusions_say_what_the_size_does_not_allow():
+    said = words([4.0, 5.0, 6.0])
+    for line in ("is not settled here", "hardly correlated", "That is few", "at the end of what was tried"):
+        assert line not in said
+    assert "is not settled here" in words([4.0, 5.0], apart=estimate(np.array([-1.0, 2.0, 3.0])))
+    assert "hardly correlated" in words([4.0, 5.0], correlation=0.29) and "hardly" not in words([4.0], correlation=0.3)
+    assert "That is few" in words([4.0, 5.0], tested=199) and "few: errors" not in words([4.0, 5.0], tested=200)
+    assert "For 2 of 6 probes of shape" in words([4.0, 5.0], at_end=2)
+    assert "more even than the real ones in SGD's nets (Gini coefficient -0.020), and no more even than" in said
+    assert "phantom" not in words([4.0, 5.0], evenness={})
+
+
+@pytest.mark.parametrize("n", [3, 5, 10, 40])
+def test_what_is_detectable_is_found_in_four_of_five(n):
+    gains = np.random.default_rng(n).normal(size=n)
+    effect = your_data.detectable(gains) * np.sqrt(n) / gains.std(ddof=1)
+    power = 1 - nct.cdf(student.ppf(0.975, n - 1), n - 1, effect)
+    assert power == pytest.approx(your_data.POWER, abs=0.07)
+    assert np.isnan(your_data.detectable(gains[:1]))
+
+
+def exported(path: Path) -> torch.nn.Module:
+    torch.manual_seed(0)
+    model = resnet18(num_classes=2).eval()
+    batch = ({0: torch.export.Dim.DYNAMIC},)
+    torch.export.save(torch.export.export(model, (torch.rand(4, 3, 16, 8),), dynamic_shapes=batch), path)
+    return model
+
+
+def test_a_net_is_had_from_a_module_and_from_an_exported_file_and_measures_the_same(tmp_path, monkeypatch):
+    model = exported(tmp_path / "net.pt2")
+    (tmp_path / "my_nets.py").write_text(
+        "import torch\nfrom torchvision.models import resnet18\n\n"
+        "def load():\n    torch.manual_seed(0)\n    return resnet18(num_classes=2)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    data = your_data.seen_plainly(source().load())
+    assert data.mean_pixel.tolist() == [0, 0, 0]
+    expected = feature_quality(model, data, SAM(model.parameters(), rho=0.1, lr=0.1), batches=1)
+    for given in ("my_nets:load", str(tmp_path / "net.pt2")):
+        net = your_data.net(given)
+        found = feature_quality(net, data, SAM(net.parameters(), rho=0.1, lr=0.1), batches=1)
+        assert found.weights["real"]["mean"] == pytest.approx(expected.weights["real"]["mean"], rel=1e-3)
+        for name, probed in expected.errors["probing_error"].items():
+            assert found.errors["probing_error"][name]["error"] == pytest.approx(probed["error"], abs=0.04)
+
+
+NO_NETS = ("nothing", "no_such_module:load", "math:no_such", "math:pi", "math:sqrt", "os:getcwd", "/no/net.pt2", "a:")
+
+
+@pytest.mark.parametrize("given", NO_NETS)
+def test_what_gives_no_net_is_refused_in_one_line(given, refuses):
+    refuses(ParameterError, your_data.net, given, match="parameter model must")
+
+
+def test_celeba_is_taken_from_the_data_root_with_any_two_attributes(tmp_path, monkeypatch):
+    monkeypatch.setenv("SAM_DATA_ROOT", str(tmp_path))
+    write_celeba(tmp_path)
+    made = source(table="celeba", label="Male", attribute="Blond_Hair")
+    assert made.natural and made.load(0, 8).values["Male"] == ("not Male", "Male")
+    assert isinstance(source(), Pair)
