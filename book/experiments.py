@@ -8,9 +8,6 @@ from lib.trials.store import RESULTS, Store
 
 NAMES = protocols.TITLES | domainbed.TITLES | {"birds_on_scenes": "a stand-in for Waterbirds"}
 
-# Seeds to compute, more than the chapters read by their own parameters so far.
-MORE_SEEDS = {"cifar-mnist": 20, "fmnist-mnist": 20}
-NATURAL_SEEDS = 8
 GRID_SEEDS = 3
 
 
@@ -55,8 +52,8 @@ def _live(store: Store, seeds: int) -> Plan:
 def _paired() -> list[tuple]:
     found = []
     for name, protocol in protocols.PAIRED.items():
-        about = f"Table 1, {NAMES[name]}: the full sweep, then {MORE_SEEDS[name]} seeds (chapter 7)"
-        found.append((name, about, partial(protocols.plan, [protocol]), MORE_SEEDS[name]))
+        about = f"Table 1, {NAMES[name]}: the full sweep, then {protocols.PAIRED_SEEDS} seeds (chapter 7)"
+        found.append((name, about, partial(protocols.plan, [protocol]), protocols.PAIRED_SEEDS))
     return found
 
 
@@ -74,12 +71,16 @@ def _when() -> list[tuple]:
 
 def _natural() -> list[tuple]:
     """The experiments on natural images, reduced and by the paper's protocol."""
-    reduced, full, seeds = ", reduced: few epochs, {}, 64 pixels", ": the paper's protocol, on a GPU", protocols.SEEDS
+    reduced, full, seeds = (
+        ", reduced: few epochs, {}, 64 pixels",
+        ": the paper's protocol, on a GPU",
+        protocols.NATURAL_SEEDS,
+    )
     found = []
     for name, protocol in protocols.REDUCED.items():
-        found.append((name, 1, reduced.format("a coarse sweep"), [protocol], NATURAL_SEEDS))
+        found.append((name, 1, reduced, [protocol], seeds))
     pacs = list(domainbed.sweeps("pacs", **domainbed.REDUCED).values())
-    found.append(("pacs", 2, reduced.format("a coarse sweep"), pacs, domainbed.REDUCED_SEEDS))
+    found.append(("pacs", 2, reduced, pacs, seeds))
     for name, protocol in protocols.FULL.items():
         found.append((f"{name}-full", 1, full, [protocol], seeds))
     for name in ("pacs", "vlcs", "office_home"):

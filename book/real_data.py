@@ -1,8 +1,9 @@
-"""Chapter 7, Table 1 on images: the rules of C7, and of C3 and C4 on natural images, tables and figures."""
+"""Chapter 7, Table 1 on images: the rule of C7 and the effects of C3 and C4, whose rules are those of chapter 5,
+tables and figures."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import product
+from itertools import product, zip_longest
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -11,11 +12,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 
 from book import protocols, style
-from book.claims import Check, Outcome, weakest
-from book.protocols import MARGIN, METHODS, NOT_RUN, Result, interval, spread, table
+from book.claims import MARGIN, Check, Outcome, weakest
+from book.protocols import METHODS, NOT_RUN, Result, interval, spread
 from lib import stats
 from lib.importance import WeightMap
 from lib.measure import FRACTIONS
@@ -29,7 +30,6 @@ CLASSES = {
     "fmnist": ("T-shirt", "trouser", "pullover", "dress", "coat"),
     "mnist": ("0", "1", "2", "3", "4"),
 }
-DASHES = (0, (4, 3))
 LINES = {"real": (0, (3, 1.5)), "phantom": "-"}
 
 
@@ -59,30 +59,17 @@ def checks_c7(results: Mapping[str, Result | None]) -> list[Check]:
             margin, main = 0 if low else MARGIN, kind == "hard" and name in protocols.TABLE_1
             found = weakest(what, result.gains(attribute), +1, margin, main, bool(result.lacking))
             if images < PROBED:
-                found = replace(found, what=f"{what}, on {images:.0f} images", outcome=Outcome.UNDECIDED, needs=None)
+                found = replace(
+                    found, what=f"{what}, probed on {images:.0f} images", outcome=Outcome.UNDECIDED, needs=None
+                )
             checks.append(replace(found, trivial=bool(low)))
     return checks
 
 
 def gini(result: Result, epoch: int | None = None) -> np.ndarray:
-    """Gini coefficients (net, real or phantom, seed) of SGD's and SAM's nets after `epoch` (None: the last one)."""
+    """Gini coefficients (real or phantom, net, seed) of SGD's and SAM's nets after `epoch` (None: the last one)."""
     nets = result.measured(epoch).values()
-    return np.array([[[metrics[point]["gini"] for metrics in net] for point in ("real", "phantom")] for net in nets])
-
-
-def checks_c3(title: str, even: np.ndarray, reduced: bool, main: bool = False) -> list[Check]:
-    """C3 on one set, of `gini` at the end (Figure 3): weights are more even at the phantom, within either net, which
-    are the main checks, and from SGD's to SAM's."""
-    sgd, sam = even
-    parts = {
-        "SGD-trained: Gini coefficient, real minus phantom, above 0": sgd[0] - sgd[1],
-        "SAM-trained: Gini coefficient, real minus phantom, above 0": sam[0] - sam[1],
-        "Gini coefficient, SGD-trained real minus SAM-trained phantom, above 0": sgd[0] - sam[1],
-    }
-    return [
-        weakest(f"{title}, {what}", values, +1, MARGIN, main and "trained: " in what, reduced)
-        for what, values in parts.items()
-    ]
+    return np.array([[[metrics[point]["gini"] for metrics in net] for net in nets] for point in LINES])
 
 
 def changes(result: Result, epoch: int | None = None, reading: str = "label") -> dict[str, np.ndarray]:
@@ -97,21 +84,6 @@ def changes(result: Result, epoch: int | None = None, reading: str = "label") ->
         found[f"share {kind}"] = np.array(shares)
         found[f"slope {kind}"] = np.array([[one["slope"] for one in net] for net in nets])
     return found
-
-
-def checks_c4(title: str, changed: Mapping[str, np.ndarray], reduced: bool, main: bool = False) -> list[Check]:
-    """C4 on one set, of `changes` at the end (Figure 5), each for both nets; the main check is that the ratio rises
-    more with the easy contribution than with the hard one. The share of the images that the easy feature fits well and
-    the hard one badly is not in the stored records."""
-    words = f"{title}, both nets: "
-    difference = changed["slope easy"] - changed["slope hard"]
-    easy, hard = (f"share of the {kind} feature's worst quarter, change " for kind in ("easy", "hard"))
-    return [
-        weakest(words + "slope on the easy less on the hard contribution above 0", difference, +1, 0, main, reduced),
-        weakest(words + easy + "below 0", changed["share easy"], -1, MARGIN, reduced=reduced),
-        weakest(words + hard + "above 0", changed["share hard"], +1, MARGIN, reduced=reduced),
-        Check(words + "share of images that the easy feature fits well and the hard one badly, change above 0"),
-    ]
 
 
 # Rows of tables, and numbers for the prose.
@@ -139,29 +111,78 @@ def rows_of_table(result: Result) -> dict[str, dict[str, str]]:
     return rows
 
 
-def rows_of_sweep(result: Result) -> dict[str, dict[str, str]]:
-    """The hard probing error (%) over the sweep, one net a setting: how much of the difference is tuning?"""
-    errors = table(result.sweep).query("measure == @result.features[1]").set_index(["lr", "rho"]).error * 100
-    sgd, sam = errors.xs(0.0, level="rho"), errors[errors.index.get_level_values("rho") > 0]
-    below = sum(error < sgd.get(lr, 0) for (lr, _), error in sam.items())
-    ours = [errors.get((result.settings[name].lr, result.settings[name].rho), np.nan) for name in ("sgd", "sam")]
-    row = {
-        "SGD, from to": f"{sgd.min():.1f} to {sgd.max():.1f}",
-        "SAM, from to": f"{sam.min():.1f} to {sam.max():.1f}",
-        "SAM below SGD at the same rate": f"{below} of {len(sam)}",
-        "selected: SGD less SAM": f"{ours[0] - ours[1]:.1f}",
-        "SGD at its best less SAM": f"{sgd.min() - ours[1]:.1f}",
-    }
-    return {result.title: row}
+def swept(result: Result) -> pd.DataFrame:
+    """The sweep's nets, a row each: method, lr, rho, seed, its hard probing error in per cent, `gain` (that of SGD at
+    the same learning rate and seed less its own), and what validation and test data say of it."""
+    nets = []
+    for record in (record for record in result.sweep if record["status"] == "finished"):
+        found = {name: record["metrics"][name] for name in ("validation_error", "validation_loss")}
+        found |= {name: record["configuration"][name] for name in ("method", "lr", "rho", "seed")}
+        found["hard"] = 100 * record["metrics"]["probing_error"][result.features[1]]["error"]
+        nets.append(found | {"test": record["metrics"]["test_error"]["error"]})
+    frame = pd.DataFrame(nets)
+    sgd = frame[frame.method == "sgd"].set_index(["lr", "seed"]).hard
+    return frame.assign(gain=sgd.reindex(pd.MultiIndex.from_frame(frame[["lr", "seed"]])).to_numpy() - frame.hard)
 
 
-def rows_of_test(result: Result) -> dict[str, dict[str, str]]:
-    """Whether the test error tells of the hard feature over the sweep."""
-    swept = table(result.sweep)
-    errors = swept.pivot(index=["lr", "rho"], columns="measure", values="error")
-    correlation = stats.rank_correlation(errors["test"].to_numpy(), errors[[result.features[1]]].to_numpy())[0]
-    row = {"settings": str(len(errors)), "test images wrong": wrong(swept, "test")}
-    return {result.title: row | {"rank correlation with the hard probing error": f"{correlation:.2f}"}}
+def gains_of_choice(nets: pd.DataFrame, by: Sequence[str]) -> np.ndarray:
+    """The hard probing error of SGD less SAM's, (seed,), where each seed chooses the setting of the lowest value in the
+    columns `by` (in the second where the first is equal) for either method."""
+    chosen = nets.sort_values(list(by)).groupby(["seed", "method"]).hard.first().unstack()
+    return (chosen.sgd - chosen.sam).dropna().to_numpy()
+
+
+CHOICES = {
+    "SGD less SAM, chosen by validation": ("validation_error", "validation_loss"),
+    "SGD less SAM, chosen by the hard probe": ("hard",),
+}
+
+
+def rows_of_sweep(results: Iterable[Result]) -> dict[str, dict[str, str]]:
+    """The sweeps, a column for each seed: how much of the difference is tuning, what hangs on the choice of a setting,
+    and does the test error tell?"""
+    columns: dict[str, dict[str, str]] = {}
+    for result in results:
+        nets = swept(result)
+        for seed, of in nets.groupby("seed"):
+            sgd, sam = (of[of.method == method] for method in ("sgd", "sam"))
+            ties = [f"{(one.validation_error == one.validation_error.min()).sum()} of {len(one)}" for one in (sgd, sam)]
+            told = stats.rank_correlation(of.test.to_numpy(), of[["hard"]].to_numpy())[0]
+            columns[f"{result.title}, seed {seed}"] = {
+                "SGD, from to": f"{sgd.hard.min():.1f} to {sgd.hard.max():.1f}",
+                "SAM, from to": f"{sam.hard.min():.1f} to {sam.hard.max():.1f}",
+                "SAM's settings below SGD at the same rate": f"{(sam.gain > 0).sum()} of {len(sam)}",
+                **{words: f"{gains_of_choice(of, by)[0]:.1f}" for words, by in CHOICES.items()},
+                "SGD's settings at the lowest validation error": ties[0],
+                "SAM's settings at the lowest validation error": ties[1],
+                "rank correlation with the test error": f"{told:.2f}",
+            }
+        if (seeds := nets.seed.nunique()) > 1:
+            sam = nets[nets.method == "sam"]
+            found, least = surface(sam, "gain"), sam.groupby(["lr", "rho"]).gain.min()
+            columns[f"{result.title}, over {seeds} seeds"] = {
+                "SAM's settings below SGD at the same rate": f"{sum(one.mean > 0 for one in found)} of {len(found)}",
+                "below SGD at the same rate on every seed": f"{(least > 0).sum()} of {len(found)}",
+                "below SGD at the same rate by the interval": f"{sum(one.low > 0 for one in found)} of {len(found)}",
+                **{words: interval(gains_of_choice(nets, by), 1) for words, by in CHOICES.items()},
+            }
+    names = dict.fromkeys(name for column in columns.values() for name in column)
+    return {name: {title: one.get(name, "") for title, one in columns.items()} for name in names} or {"": NOT_RUN}
+
+
+def surface(nets: pd.DataFrame, column: str) -> pd.Series:
+    """The estimate over seeds of a `column` of `swept` at every setting, by (lr, rho)."""
+    return nets.groupby(["lr", "rho"])[column].agg(lambda seeds: stats.estimate(seeds.to_numpy()))
+
+
+def rows_of_surface(result: Result) -> dict[str, dict[str, str]]:
+    """The hard probing error (%) at every setting of a sweep of several seeds, mean over seeds with its interval."""
+    found: dict[str, dict[str, str]] = {}
+    nets = swept(result)
+    for (lr, rho), one in surface(nets, "hard").items() if nets.seed.nunique() > 1 else ():
+        words = f"{one.mean:.1f} [{one.low:.1f}, {one.high:.1f}]"
+        found.setdefault(f"{result.title}, rho {rho:g}" if rho else f"{result.title}, SGD", {})[f"rate {lr:g}"] = words
+    return found
 
 
 def wrong(errors: pd.DataFrame, measure: str) -> str:
@@ -200,197 +221,106 @@ def rows_of_which(result: Result, reading: str) -> dict[str, dict[str, str]]:
 
 
 def numbers(result: Result | None) -> dict[str, str]:
-    """What the prose quotes of one set: gains on either feature in points, LSAM's on the hard one, how often the easy
-    feature's probe errs, the probes' images and what one is in points, and how many images' weights were measured."""
-    names = "hard", "easy", "lsam", "wrong", "images", "image", "across", "weights", "rho"
+    """What the prose quotes of one set: gains on either feature in points, LSAM's and those of SGD's training on the
+    hard one; how often the easy feature's probe errs, the probes' images and what one is in points; of how many images
+    weights were measured, and the fall of the Gini coefficient from SGD's real to SAM's phantom ones; rho; the lacks.
+    """
+    names = "hard", "easy", "lsam", "trained", "wrong", "images", "image", "across", "weights", "rho", "lacking"
+    found = dict.fromkeys(names, NOT_RUN)
     if result is None:
-        return dict.fromkeys(names, NOT_RUN)
+        return found
     easy, hard = result.features
     images = result.table.query("measure == @hard").examples.max()
-    found = {"hard": interval(100 * result.gains(hard)), "easy": interval(100 * result.gains(easy))}
+    found |= {name: interval(100 * result.gains(of)) for name, of in (("hard", hard), ("easy", easy))}
+    found["trained"] = interval(-100 * result.gains(hard, "untrained"))
     if "lsam" in result.settings:
         found["lsam"] = interval(100 * result.gains(hard, "lsam"))
-    found |= {"wrong": wrong(result.table, easy), "images": f"{images:.0f}", "image": f"{100 / images:.2f}"}
     if result.weights:
         (real, _), (_, phantom) = gini(result)
         points = result.measured()["sgd"][0]["real"]["points"]
         found |= {"across": interval(real - phantom, 3), "weights": f"{points:,}"}
-    return dict.fromkeys(names, NOT_RUN) | found | {"rho": f"{result.settings['sam'].rho:g}"}
+    found |= {"wrong": wrong(result.table, easy), "images": f"{images:.0f}", "image": f"{100 / images:.2f}"}
+    lacking = ", ".join(result.lacking) or "nothing is lacking"
+    return found | {"rho": f"{result.settings['sam'].rho:g}", "lacking": lacking}
 
 
 # Figures.
 
 
-def learning_curves(results: Sequence[Result]) -> Figure:
-    """Training and validation loss (log scale) and validation error (%) by epoch, a row a data set.
-
-    Thin lines are seeds, thick lines their mean (of the losses the geometric one).
-    """
-    labels = {"train_loss": "training loss", "validation_loss": "validation loss"}
-    labels["validation_error"] = "validation error (%)"
-    size = style.PAGE_WIDTH, 0.5 + 2.1 * len(results)
-    fig, grid = plt.subplots(len(results), len(labels), figsize=size, sharex="row", squeeze=False)
-    for result, row in zip(results, grid):
-        row[0].set_title(result.title)
-        nets = [one for one in result.records if one["status"] == "finished" and one["configuration"]["epochs"]]
-        for (quantity, label), ax in zip(labels.items(), row):
-            is_loss = quantity != "validation_error"
-            for method, colour in COLOURS.items():
-                curves = np.array([one["curve"][quantity] for one in nets if one["configuration"]["method"] == method])
-                if not len(curves):
-                    continue
-                curves = curves if is_loss else 100 * curves
-                mean = np.exp(np.log(np.maximum(curves, 1e-12)).mean(0)) if is_loss else curves.mean(0)
-                epochs = np.arange(1, curves.shape[1] + 1)
-                ax.plot(epochs, curves.T, color=colour, lw=0.7, alpha=0.4)
-                ax.plot(epochs, mean, color=colour, lw=1.8, marker=MARKERS[method], ms=4, label=METHODS[method])
-            ax.set(xlabel="epoch", ylabel=label, yscale="log" if is_loss else "linear")
-            ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-        row[-1].set_ylim(bottom=0)
-    fig.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(COLOURS))
+def gains(results: Sequence[Result]) -> Figure:
+    """Probing error of SGD less SAM's, in points, of both features of every set: dots are seeds, marks with bars means
+    with 95 % intervals; shaded is what is too small to matter."""
+    names = [f"{result.title}: {ATTRIBUTES.get(one, one)}" for result in results for one in result.features[::-1]]
+    fig, ax = plt.subplots(figsize=(style.PAGE_WIDTH, 0.9 + 0.3 * len(names)))
+    style.rows(ax, names)
+    ax.axvspan(-100 * MARGIN, 100 * MARGIN, color=style.GREY, alpha=0.25, lw=0)
+    ax.axvline(0, color="black", lw=0.6)
+    for kind, (colour, marker) in enumerate(((style.HARD, "s"), (style.EASY, "D"))):
+        effects, rows = [], range(kind, len(names), 2)
+        for result, row in zip(results, rows):
+            seeds = 100 * result.gains(result.features[1 - kind])
+            ax.plot(seeds, np.full(len(seeds), row + 0.22), "o", color=colour, ms=3, mew=0, alpha=0.45)
+            effects.append(stats.estimate(seeds))
+        style.whiskers(ax, effects, rows, colour, marker, label=f"{('hard', 'easy')[kind]} feature", capsize=2.5)
+    ax.set_xlabel("probing error of SGD less SAM's (points)")
+    fig.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return fig
-
-
-def panels(results: Iterable[Result]) -> list[tuple[Result, str, str]]:
-    """The hard and the easy feature of every set: result, attribute, title."""
-    kinds = [(result, *pair) for result in results for pair in zip(reversed(result.features), ("hard", "easy"))]
-    return [(one, name, f"{ATTRIBUTES.get(name, name)} ({kind})\nin {one.title}") for one, name, kind in kinds]
-
-
-def probing_errors(results: Sequence[Result]) -> Figure:
-    """Above: probing errors (%) of the hard and the easy feature by method. Below: their change against SGD.
-
-    Small dots are seeds, joined where they share a seed; marks with bars are means with 95 % bootstrap intervals over
-    seeds (for one seed a mark alone); the dashed line is the mean of the untrained net.
-    """
-    columns = panels(results)
-    size = {"figsize": (style.PAGE_WIDTH, 4.4), "height_ratios": (3, 2)}
-    fig, (above, below) = plt.subplots(2, len(columns), sharex=True, squeeze=False, **size)
-    for (result, attribute, title), upper, lower in zip(columns, above, below):
-        errors = 100 * result.errors.xs(attribute, axis=1, level="measure")
-        if "untrained" in errors:
-            upper.axhline(errors.untrained.mean(), color=style.GREY, lw=1, ls=DASHES, zorder=0)
-        errors = errors[[method for method in COLOURS if method in errors]]
-        _seeds(upper, errors)
-        upper.set_ylim(bottom=0, top=1.08 * upper.get_ylim()[1])
-        upper.set_title(title.replace("\n", " ") if len(columns) < 3 else title)
-        lower.axhline(0, color=style.GREY, lw=1, zorder=0)
-        _seeds(lower, errors.sub(errors.sgd, axis=0).assign(sgd=np.nan))
-        lower.set_xticks(range(errors.shape[1]), [METHODS[method] for method in errors])
-        lower.set_xlim(-0.45, errors.shape[1] - 0.3)
-        lower.margins(y=0.15)
-    above[0].set_ylabel("probing error (%)")
-    below[0].set_ylabel("change against SGD\n(percentage points)")
-    fig.align_ylabels([above[0], below[0]])
-    key = {
-        "one seed": {"marker": "o", "ms": 3.5, "lw": 0.7, "alpha": 0.6},
-        "mean and 95 % interval": {"marker": "s", "ms": 6, "lw": 1.5, "mec": "white"},
-        "untrained net": {"lw": 1, "ls": DASHES},
-    }
-    grey = {label: look | {"color": style.GREY} for label, look in key.items()}
-    style.legend(fig, grey, loc="outside lower center", ncols=3)
-    return fig
-
-
-def _seeds(ax: Axes, errors: pd.DataFrame) -> None:
-    """A dot for each seed (a row), a line through the dots of one seed, and beside them the mean and its interval."""
-    ax.plot(range(errors.shape[1]), errors.to_numpy().T, color=style.GREY, lw=0.7, alpha=0.5, zorder=1)
-    for place, (method, values) in enumerate(errors.items()):
-        values = values.dropna().to_numpy()
-        if not len(values):
-            continue
-        ax.plot([place] * len(values), values, "o", color=COLOURS[method], ms=3.5, mew=0, alpha=0.65, clip_on=False)
-        mean = stats.estimate(values)
-        ends = [[mean.mean - mean.low], [mean.high - mean.mean]] if mean.n > 1 else None
-        mark = {"ms": 6, "mec": "white", "mew": 0.6, "capsize": 2.5, "lw": 1.5, "zorder": 3}
-        ax.errorbar(place + 0.24, mean.mean, ends, color=COLOURS[method], marker=MARKERS[method], **mark)
 
 
 def against_rho(results: Sequence[Result]) -> Figure:
-    """Probing error (%) of the hard and of the easy feature at every rho (0 is SGD), a line for each learning rate: one
-    net each, of seed 0. A ring marks the setting selected for SGD and for SAM on validation data."""
-    columns = panels(results)
-    fig, axes = plt.subplots(1, len(columns), figsize=(style.PAGE_WIDTH, 2.9), squeeze=False)
-    for (result, attribute, title), ax in zip(columns, axes[0]):
-        errors = 100 * table(result.sweep).pivot(index="rho", columns=["measure", "lr"], values="error")[attribute]
-        radii = [0.0, *result.protocol.radii]
-        errors = errors.reindex(radii).reset_index(drop=True)
-        for (lr, line), colour, marker in zip(errors.items(), style.sequence(errors.shape[1]), style.MARKERS):
-            ax.plot(line, color=colour, marker=marker, ms=4, lw=1.3, label=f"learning rate {lr:g}")
-        for method in ("sgd", "sam"):
-            chosen = result.settings[method]
-            if chosen.lr in errors and chosen.rho in radii:  # else a setting of the reader's
-                at = radii.index(chosen.rho)
-                ax.plot(at, errors[chosen.lr][at], "o", ms=11, mfc="none", mew=1.6, mec=COLOURS[method])
-        ax.set_xticks(range(len(radii)), [f"{rho:g}".lstrip("0") or "0" for rho in radii], fontsize="x-small")
+    """Probing error (%) of the hard feature at every rho (0 is SGD), a line for each learning rate: the mean over the
+    seeds of the sweep with its 95 % interval, or one net. A ring marks the setting selected for SGD and for SAM."""
+    fig, axes = plt.subplots(1, len(results), figsize=(style.PAGE_WIDTH, 3.2), squeeze=False)
+    for result, ax in zip(results, axes[0]):
+        found, radii = surface(swept(result), "hard"), [0.0, *result.protocol.radii]
+        rates = result.protocol.rates
+        for place, (lr, colour, marker) in enumerate(zip(rates, style.sequence(len(rates)), style.MARKERS)):
+            line = found[lr].reindex(radii).dropna()
+            at = np.array([radii.index(rho) for rho in line.index]) + 0.12 * (place - 1)
+            means, ends = np.array([one.mean for one in line]), np.array([(one.low, one.high) for one in line])
+            ax.plot(at, means, color=colour, marker=marker, ms=4, lw=1.3, label=f"learning rate {lr:g}")
+            if line.iloc[0].n > 1:
+                ax.errorbar(at, means, np.abs(ends.T - means), fmt="none", color=colour, lw=0.9, alpha=0.7)
+            for method in ("sgd", "sam"):
+                chosen = result.settings[method]
+                if chosen.lr == lr and chosen.rho in line.index:  # else a setting of the reader's
+                    ring = {"ms": 11, "mfc": "none", "mew": 1.6, "mec": COLOURS[method]}
+                    ax.plot(at[line.index == chosen.rho], means[line.index == chosen.rho], "o", **ring)
+        ax.set_xticks(range(len(radii)), [f"{rho:g}" for rho in radii])
+        name, seeds = result.features[1], max(one.n for one in found)
+        words = f"mean of {seeds} seeds" if seeds > 1 else "one seed"
         ax.set_xlabel(r"$\rho$")
-        low, high = ax.get_ylim()
-        # From 0, unless the differences would drown; room for the rings.
-        ax.set_ylim(0 if low < high / 2 else low - 0.1 * (high - low), high + 0.12 * (high - low))
-        ax.set_title(title)
+        ax.set_title(f"{result.title}: {ATTRIBUTES.get(name, name)} (hard), {words}", fontsize="small")
     axes[0, 0].set_ylabel("probing error (%)")
     handles = axes[0, 0].get_legend_handles_labels()[0]
-    handles.append(Line2D([], [], ls="", marker="o", ms=10, mfc="none", mec=style.GREY, label="selected"))
+    handles.append(Line2D([], [], ls="", marker="o", ms=10, mfc="none", mec=style.GREY, label="selected on seed 0"))
     fig.legend(handles=handles, loc="outside lower center", ncols=4)
     return fig
 
 
-def against_test_error(results: Sequence[Result]) -> Figure:
-    """Probing error of the hard feature (%) against test error (%), a mark for each setting of the sweep."""
-    fig, axes = plt.subplots(1, len(results), figsize=(style.PAGE_WIDTH, 2.9), squeeze=False)
-    for result, ax in zip(results, axes[0]):
-        hard = result.features[1]
-        errors = 100 * table(result.sweep).pivot(index=["method", "lr", "rho"], columns="measure", values="error")
-        for method in ("sam", "sgd"):
-            of_method, mark = errors.loc[method], {"ms": 6, "mec": "white", "mew": 0.5, "alpha": 0.75}
-            look = {"color": COLOURS[method], "label": METHODS[method]}
-            ax.plot(of_method["test"], of_method[hard], MARKERS[method], **look, **mark)
-        name = ATTRIBUTES.get(hard, hard)
-        ax.set(xlabel="test error (%)", ylabel=f"probing error of {name} (%)", title=result.title)
-        ax.set_xlim(left=min(0, ax.get_xlim()[0]))
-        ax.margins(x=0.1)
-        ax.xaxis.set_major_locator(MaxNLocator(6))
-    axes[0, 0].legend()
-    return fig
-
-
-def lorenz_of_pairs(results: Sequence[Result]) -> Figure:
-    """Figure 3 for the paired sets: Lorenz curves of importance weights at the real and at the phantom parameters of
-    nets that SGD and SAM trained, mean and range over seeds."""
-    fig, axes = plt.subplots(1, len(results), figsize=(style.PAGE_WIDTH, 3.2), squeeze=False)
-    for result, ax in zip(results, axes[0]):
-        # Few pairs hold nearly everything: a linear axis would show a corner.
-        ax.set(xlabel="share of the training pairs, heaviest first", title=result.title, xscale="log", xlim=(0.01, 1))
-        _lorenz(ax, result.measured(), {"real": "-", "phantom": ":"}, DASHES, first=1)
-    axes[0, 0].set_ylabel("their share of the importance")
-    return fig
-
-
-def lorenz_curves(results: Sequence[Result]) -> Figure:
-    """Figures 3 and 7: Lorenz curves of the importance weights of training images, a row for each data set, a column
-    for each moment of training; mean and range over seeds."""
-    columns = max(len(result.protocol.moments) for result in results)
-    size = {"figsize": (style.PAGE_WIDTH, 0.7 + 2.7 * len(results)), "sharex": True, "sharey": True}
-    fig, grid = plt.subplots(len(results), columns, squeeze=False, **size)
-    for result, row in zip(results, grid):
-        moments = result.protocol.moments
-        for epoch, ax in zip(moments, row):
-            end = " (the end)" if epoch == moments[-1] else ""
-            ax.set(xlim=(0, 1), title=f"{result.title}, epoch {epoch}{end}")
-            _lorenz(ax, result.measured(epoch), LINES, ":")
-        for ax in row[len(moments) :]:
+def lorenz_curves(results: Sequence[Result], first: int = 0) -> Figure:
+    """Figure 3: Lorenz curves of the importance weights of training images at the end of training, at the real and at
+    the phantom parameters, mean and range over seeds, from the `first` of their hundredths on; where that is not 0, on
+    a logarithmic axis: few pairs hold nearly everything."""
+    rows = -(-len(results) // 2)
+    fig, grid = plt.subplots(rows, 2, figsize=(style.PAGE_WIDTH, 0.4 + 2.8 * rows), sharey=True, squeeze=False)
+    for result, ax in zip_longest(results, grid.flat):
+        if result is None:
             ax.set_axis_off()
-        row[0].set_ylabel("share of the importance")
-    plt.setp(grid[-1], xlabel="share of the training images, heaviest first")
+            continue
+        scale = "log" if first else "linear"
+        ax.set(xlabel="share of the images, heaviest first", title=result.title, xscale=scale, xlim=(first / 100, 1))
+        _lorenz(ax, result.measured(), first)
+    plt.setp(grid[:, 0], ylabel="their share of the importance")
     return fig
 
 
-def _lorenz(ax: Axes, nets: Mapping[str, list[dict]], lines: Mapping[str, Any], even: Any, first: int = 0) -> None:
-    """Lorenz curves of each method's nets, from the `first` stored point on; the line `even` is of equal weights."""
+def _lorenz(ax: Axes, nets: Mapping[str, list[dict]], first: int) -> None:
+    """Lorenz curves of each method's nets, from the `first` stored point on, and the line of equal weights."""
     shares = FRACTIONS[first:]
-    ax.plot(shares, shares, color=style.GREY, lw=0.8, ls=even)
+    ax.plot(shares, shares, color=style.GREY, lw=0.8, ls=":")
     for method, net in nets.items():
-        for point, line in lines.items():
+        for point, line in LINES.items():
             curves = np.array([metrics[point]["lorenz"] for metrics in net])[:, first:]
             label = f"{METHODS[method]} net, {point}: Gini {np.mean([one[point]['gini'] for one in net]):.3f}"
             ax.plot(shares, curves.mean(0), color=COLOURS[method], ls=line, lw=1.8, label=label)
@@ -402,45 +332,30 @@ def _lorenz(ax: Axes, nets: Mapping[str, list[dict]], lines: Mapping[str, Any], 
 
 
 def along_contributions(results: Sequence[Result]) -> Figure:
-    """Figure 5 feature by feature, at the end of training: the median weight of the images, and the ratio of phantom to
-    real weight over its median, along the contribution of either feature, signed by the label, in bins of equally many
-    images from the worst fitted to the best; geometric mean and range over seeds."""
-    size = style.PAGE_WIDTH, 0.7 + 2.3 * len(results)
-    fig, grid = plt.subplots(len(results), 4, figsize=size, sharex=True, squeeze=False)
-    for result, row in zip(results, grid):
-        for column, (kind, attribute) in enumerate(zip(("easy", "hard"), result.features)):
-            weights, ratios = row[column], row[column + 2]
-            for method, net in result.measured().items():
-                bins = [one["contributions"]["label"]["attributes"][attribute]["bins"] for one in net]
-                for point, line in LINES.items():
-                    _along(weights, bins, point, COLOURS[method], ls=line)
-                _along(ratios, bins, "ratio", COLOURS[method], marker=MARKERS[method])
-            ratios.axhline(1, color=style.GREY, lw=0.7)
-            weights.set_title(f"{attribute} ({kind}):\nmedian weight", fontsize="small")
-            ratios.set_title(f"{attribute} ({kind}):\nphantom / real", fontsize="small")
-        for left, right in (row[:2], row[2:]):
-            limits = [limit for ax in (left, right) for limit in ax.get_ylim()]
-            for ax in (left, right):
-                ax.set(ylim=(min(limits), max(limits)), xlim=(0, 1))
-                ax.tick_params(labelsize=8)
-            right.tick_params(axis="y", which="both", labelleft=False)
-        row[0].set_ylabel(result.title, fontweight="bold")
-    plt.setp(grid[-1], xticks=[0, 1], xticklabels=["worst\nfitted", "best\nfitted"])
-    nets = {
-        "SGD net": {"color": style.SGD, "marker": "o", "ms": 4},
-        "SAM net": {"color": style.SAM, "marker": "s", "ms": 4},
-    }
-    points = {point: {"color": style.GREY, "ls": line} for point, line in LINES.items()}
-    style.legend(fig, nets | points, loc="outside lower center", ncols=4)
+    """Figure 5 feature by feature, at the end of training: the ratio of phantom to real weight, over its median, along
+    the contribution of either feature, signed by the label, in bins of equally many images from the worst fitted to the
+    best; geometric mean and range over seeds."""
+    rows = -(-len(results) // 2)
+    size = style.PAGE_WIDTH, 0.7 + 2.3 * rows
+    fig, grid = plt.subplots(rows, 4, figsize=size, sharex=True, sharey="row", squeeze=False)
+    columns = [(result, *kind) for result in results for kind in zip(("easy", "hard"), result.features)]
+    for column, ax in zip_longest(columns, grid.flat):
+        if column is None:
+            ax.set_axis_off()
+            continue
+        result, kind, attribute = column
+        for method, net in result.measured().items():
+            bins = [one["contributions"]["label"]["attributes"][attribute]["bins"]["ratio"] for one in net]
+            values, places = np.log(np.array(bins)), (np.arange(len(bins[0])) + 0.5) / len(bins[0])
+            style.band(ax, places, *np.exp([values.min(0), values.max(0)]), COLOURS[method], alpha=0.14)
+            look = {"color": COLOURS[method], "marker": MARKERS[method], "ms": 3, "lw": 1.5}
+            ax.plot(places, np.exp(values.mean(0)), label=f"{METHODS[method]} net", **look)
+        ax.axhline(1, color=style.GREY, lw=0.7)
+        ax.set(yscale="log", xlim=(0, 1), xticks=[0, 1], xticklabels=["worst\nfitted", "best\nfitted"])
+        ax.set_title(f"{result.title.removeprefix('CelebA, ')}:\n{attribute} ({kind})", fontsize=6.8)
+    plt.setp(grid[:, 0], ylabel="phantom / real")
+    fig.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return fig
-
-
-def _along(ax: Axes, bins: Sequence[Mapping], name: str, colour: str, **options: Any) -> None:
-    values = np.log(np.array([one[name] for one in bins]))
-    places = (np.arange(values.shape[1]) + 0.5) / values.shape[1]
-    style.band(ax, places, *np.exp([values.min(0), values.max(0)]), colour, alpha=0.14)
-    ax.plot(places, np.exp(values.mean(0)), color=colour, lw=1.5, ms=3, **options)
-    ax.set_yscale("log")
 
 
 def weight_maps(result: Result, seed: int = 0) -> Figure:
