@@ -449,6 +449,8 @@ def test_a_setting_is_below_sgd_in_the_mean_on_every_seed_or_by_its_interval(pai
         rows = real_data.rows_of_sweep([result])
         found = [row["CIFAR-MNIST, over 3 seeds"] for name, row in rows.items() if "same rate" in name]
         assert found == [f"{18 * int(count)} of 18" for count in counts], gains
+        own = [rows["SAM's settings below SGD at the same rate"][f"CIFAR-MNIST, seed {seed}"] for seed in range(3)]
+        assert own == [f"{18 * (gain > 0)} of 18" for gain in gains]
 
 
 def test_weights_are_told_by_net_and_moment(celeba):
