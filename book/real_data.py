@@ -302,8 +302,8 @@ def lorenz_curves(results: Sequence[Result], first: int = 0) -> Figure:
     """Figure 3: Lorenz curves of the importance weights of training images at the end of training, at the real and at
     the phantom parameters, mean and range over seeds, from the `first` of their hundredths on; where that is not 0, on
     a logarithmic axis: few pairs hold nearly everything."""
-    rows = -(-len(results) // 2)
-    fig, grid = plt.subplots(rows, 2, figsize=(style.PAGE_WIDTH, 0.4 + 2.8 * rows), sharey=True, squeeze=False)
+    rows, columns = -(-len(results) // 2), min(len(results), 2)
+    fig, grid = plt.subplots(rows, columns, figsize=(style.PAGE_WIDTH, 0.4 + 2.8 * rows), sharey=True, squeeze=False)
     for result, ax in zip_longest(results, grid.flat):
         if result is None:
             ax.set_axis_off()
@@ -336,8 +336,8 @@ def along_contributions(results: Sequence[Result]) -> Figure:
     the contribution of either feature, signed by the label, in bins of equally many images from the worst fitted to the
     best; geometric mean and range over seeds."""
     rows = -(-len(results) // 2)
-    size = style.PAGE_WIDTH, 0.7 + 2.3 * rows
-    fig, grid = plt.subplots(rows, 4, figsize=size, sharex=True, sharey="row", squeeze=False)
+    shape, size = (rows, min(2 * len(results), 4)), (style.PAGE_WIDTH, 0.7 + 2.3 * rows)
+    fig, grid = plt.subplots(*shape, figsize=size, sharex=True, sharey="row", squeeze=False)
     columns = [(result, *kind) for result in results for kind in zip(("easy", "hard"), result.features)]
     for column, ax in zip_longest(columns, grid.flat):
         if column is None:

@@ -156,4 +156,4 @@ def conclusions(result: Result, of: Mapping[str, Any]) -> str:
     )
 
 
-rows, figure = real_data.rows_of_table, real_data.probing_errors
+rows, figure = real_data.rows_of_table, real_data.gains

@@ -154,7 +154,7 @@ def test_one_setting_is_measured_on_paired_seeds_and_said_in_words(own_sources, 
     result = your_data.measured(base, 0.1, 2, Store(tmp_path / "results"), place)
     assert {one["configuration"]["method"] for one in result.records} == {"sgd", "sam", "lsam"}
     assert set(result.features) == set(pair.load().attributes) <= set(result.errors["sam"].columns)
-    assert len(your_data.rows(result)) == 5 and len(your_data.figure([result]).axes) == 4
+    assert len(your_data.rows(result)) == 5 and len(your_data.figure([result]).axes) == 1
     words = your_data.conclusions(result, your_data.of_data(pair.load()))
     assert all(said in words for said in ("hard feature", "tested on", "s nets"))
     plt.close("all")
