@@ -81,7 +81,8 @@ def arrays(chapter: str) -> dict:
 def rebalanced() -> list[Judgement]:
     """C2 and C5."""
     given = arrays("04_rebalancing")
-    c5 = rebalancing.checks_c5(given["rho"], given.pop("easy"), given.pop("hard"))
+    rates = given.pop("easy"), given.pop("hard")
+    c5 = rebalancing.checks_c5(given["rhos"], given["chosen"], *rates)
     return [judge("C2", rebalancing.checks_c2(**given)), judge("C5", c5)]
 
 
@@ -181,9 +182,9 @@ def test_shares_of_settings_from_the_stored_results_are_the_golden_ones():
 
 # What the rules of a toy chapter take, by the names that its cells give them.
 INPUTS = {
-    "03_toy": "dict(rhos=rhos, rho=rho, hard=hard, easy=easy, training=training)",
-    "04_rebalancing": """dict(rhos=rhos, rho=rho, phantom=phantom_ratio[judged], real=real_ratio[judged],
-        easy=rates[0, judged, compared], hard=rates[1, judged, compared])""",
+    "03_toy": "dict(rhos=rhos, chosen=compared, hard=hard, easy=easy, training=training)",
+    "04_rebalancing": """dict(rhos=rhos, chosen=compared, phantom=phantom_ratio[judged], real=real_ratio[judged],
+        easy=rates[0, judged], hard=rates[1, judged])""",
     "05_mechanism": "dict(epochs=epochs, **effects._asdict())",
     "06_interventions": "dict(ratios=ratios, curves=curves, swept=lsam_error, places=lsam_ratio.mean(axis=1))",
     "11_theory": "dict(difference=max(differences.values()), inexact=inexact, errors=sizes, tolerance=tolerance)",
@@ -196,7 +197,7 @@ def taken(chapter: str) -> dict:
 
     cells = json.loads((ROOT / "notebooks" / f"{chapter}.ipynb").read_text())["cells"]
     sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    first = next(i for i, source in enumerate(sources) if source.startswith("judge("))
+    first = next(i for i, source in enumerate(sources) if "judge(" in source)
     shell = InteractiveShell()
     with contextlib.redirect_stdout(io.StringIO()):
         for source in sources[:first]:
