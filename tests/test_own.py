@@ -526,6 +526,20 @@ def test_combinations_with_too_few_images_are_named_before_any_is_decoded(kind, 
     assert not own_cache.exists()
 
 
+def test_combinations_with_just_enough_images_are_loaded(tmp_path):
+    write_table(tmp_path, [row for row in grid() if row[:2] != ("blond", "male") or row[2] < 18])
+    assert torch.bincount((data := table(tmp_path).load(0, 8)).groups(data.probe_train)).tolist() == [2, 2, 2, 2]
+
+
+@pytest.mark.parametrize("count", [20, 21])
+def test_an_attribute_has_twenty_values_at_most(count, tmp_path, refuses):
+    write_table(tmp_path, grid(30), ("filename", "hair", "gender", "age"), more=lambda row: row % count)
+    if count > 20:
+        refuses(DataError, table, tmp_path, attributes=("age", "hair"), match="values of age, and has 21")
+    else:
+        assert table(tmp_path, attributes=("age", "hair")).attributes == ("age", "hair")
+
+
 @pytest.mark.parametrize("attributes", [(), ("hair",), ("hair", "hair"), ("hair", "gender", "hair")])
 def test_attributes_are_two_or_more_different_columns(attributes, tmp_path, refuses):
     write_table(tmp_path)

@@ -232,7 +232,8 @@ class Table:
         check.whole("seed", seed)
         size = cache.check_size(size)
         folder, files, values, codes, split = self._read(root)
-        check_digest(self.name, self.digest, self.fingerprint(root))
+        if self.fingerprint(root).split()[-1] != self.digest:
+            raise DataError(f"{self.name}: the files are others than those that the trial was made for; make it anew")
         if split is None or not (split == 1).any():
             split, random = np.zeros(len(files), int) if split is None else split, np.random.default_rng(seed)
             drawn = (1,) if (split == 2).any() else (1, 2)
@@ -296,9 +297,3 @@ class Table:
                 raise fail(f"has {split} {odd}; allowed are train, validation and test, or 0, 1 and 2")
             parts = named.to_numpy(np.int64, copy=True)
         return Read(Path(self.images), list(table.index), values, codes, parts)
-
-
-def check_digest(name: str, wanted: str, found: str) -> None:
-    """Raise DataError where a source's files are others than those that it was made for."""
-    if found.split()[-1] != wanted:
-        raise DataError(f"{name}: the files are others than those that the trial was made for; make it anew")

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,25 +52,17 @@ class Part:
         return None
 
 
-class Readable(Protocol):
-    """What gives a part: a `Part`, or `lib.data.own.Files`."""
-
-    def read(self, root: Root = None) -> Part: ...
-
-    def lacks(self, root: Root = None) -> str | None: ...
-
-
 @dataclass(frozen=True)
 class Pair:
-    """The source of a paired set: one of PAIRED_SETS, or two parts of your own, whose classes go together by their
-    names, or in their order where all names differ.
+    """The source of a paired set: one of PAIRED_SETS, or two parts of your own (`Part` or `lib.data.own.Files`), whose
+    classes go together by their names, or in their order where all names differ.
 
     Raises ValueError on an unknown name, one of the paper's given to parts of your own, or parts that cannot be
     paired (see `pair`), and DataError where files of your own cannot be read.
     """
 
     name: str
-    parts: tuple[Readable, Readable] | None = field(default=None, compare=False, repr=False)
+    parts: tuple[Any, Any] | None = field(default=None, compare=False, repr=False)
     images: str | None = field(default=None, init=False)  # a hash of the parts' images and labels
 
     def __post_init__(self) -> None:
