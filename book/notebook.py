@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import ast
 import io
-import json
 import re
 import reprlib
 import sys
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import matplotlib.pyplot as plt
@@ -25,10 +23,8 @@ from tqdm import tqdm
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from plotly.graph_objects import Figure as PlotlyFigure
 
 HIDDEN = "application/papermill.record/"  # an output under this prefix is kept in the notebook but not shown
-PLOTLY = "application/vnd.plotly.v1+json"  # what Jupyter draws a plotly figure from
 TYPES = {"bool": "True or False", "int": "a whole number", "float": "a number", "str": "a text"}
 LISTS = {"bool": "booleans", "int": "whole numbers", "float": "numbers", "str": "texts", "": "values"}
 INJECTED = "# Parameters\n"  # how papermill begins the cell that it adds
@@ -134,16 +130,6 @@ def figure(name: str, fig: Figure) -> None:
     picture = Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE)
     picture.save(png, format="PNG", optimize=True)
     _glue(name, {"image/png": b64encode(png.getvalue()).decode(), "text/plain": f"<figure {name}>"})
-
-
-def interactive(name: str, fig: PlotlyFigure, alt: str = "") -> None:
-    """Show a plotly figure, as wide as the page, and glue it as `name`; `alt` describes it in words."""
-    fig.update_layout(width=None, autosize=True)
-    bare = {"full_html": False, "include_plotlyjs": False, "include_mathjax": False}
-    config = {"responsive": True, "displayModeBar": False}
-    plot = fig.to_html(**bare, div_id=f"{name}-plot", config=config)
-    html = f'<div class="interactive" role="group" aria-label="{escape(alt)}">{plot}</div>'
-    _glue(name, {"text/html": html, PLOTLY: json.loads(fig.to_json()), "text/plain": f"<interactive figure {name}>"})
 
 
 def placeholder(message: str) -> Figure:

@@ -1,5 +1,5 @@
 """The one style and palette of every figure, colour-blind safe and told apart in grey by lightness, and what they
-share: a line with its band, whiskers, rows, a map of importance weights, a slider."""
+share: a line with its band, whiskers, rows, a map of importance weights."""
 
 from __future__ import annotations
 
@@ -21,8 +21,6 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from lib.stats import Estimate, mean_interval
 
 if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
     from lib.importance import WeightMap  # which loads torch
 
 # Okabe and Ito's hues (Color Universal Design, 2008).
@@ -31,7 +29,6 @@ EASY, HARD = "#E69F00", "#56438B"
 NEGATIVE, POSITIVE = "#D55E00", "#0072B2"  # labels -1 and +1
 GREY = "#6B6B6B"
 DIVERGING = sns.blend_palette(["#D55E00", "#F7F4EF", "#0072B2"], as_cmap=True)
-PLOTLY_DIVERGING = [[0.0, NEGATIVE], [0.5, "#F7F4EF"], [1.0, POSITIVE]]
 PAGE_WIDTH = 7.4  # inches: the text column of the book
 RADIUS = r"LSAM radius $\rho$ (0: SGD)"
 MARKERS = "osD^vPX*"  # of ordered lines
@@ -154,20 +151,3 @@ def small_bars(bars: Mapping[str, Colorbar]) -> None:
     for label, bar in bars.items():
         bar.set_label(label, fontsize=8.5)
         bar.ax.tick_params(labelsize=7.5)
-
-
-def slider(fig: go.Figure, labels: Sequence[str], prefix: str, pad: int, titles: Sequence[str] | None = None) -> None:
-    """A slider under a plotly figure that shows the traces of one label at a time, `titles` above them.
-
-    The traces whose `visible` is set belong to the labels, equally many to each and in their order; those after
-    them are always shown.
-    """
-    each = sum(trace.visible is not None for trace in fig.data) // len(labels)
-    rest = [True] * (len(fig.data) - each * len(labels))
-    steps = []
-    for k, label in enumerate(labels):
-        visible = {"visible": [i // each == k for i in range(each * len(labels))] + rest}
-        title = {"title.text": titles[k]} if titles else {}
-        steps.append({"label": label, "method": "update", "args": [visible, title]})
-    sliders = [{"steps": steps, "currentvalue": {"prefix": prefix}, "pad": {"t": pad}}]
-    fig.update_layout(template="plotly_white", margin={"l": 10, "r": 10, "b": 10}, sliders=sliders)

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
-import plotly.graph_objects as go
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -124,35 +123,6 @@ def three_errors(rhos: Sequence[float], complexities: Sequence[float], errors: M
     for panel in axes[1:]:
         panel.set(ylim=(-0.02 * top, top), xlabel=r"radius $\rho$")
     axes[0].legend(title=r"complexity $\kappa$", loc="upper right")
-    return fig
-
-
-def contour_slider(
-    sample: ToySample, ticks: np.ndarray, surfaces: np.ndarray, rhos: Sequence[float], errors: Sequence[float]
-) -> go.Figure:
-    """The hard feature's contour with a slider for rho: surfaces (rho, nodes), errors (rho,), both of one
-    seed's nets."""
-    fig = go.Figure()
-    bound = float(np.quantile(np.abs(surfaces), 0.97))
-    bar = {"title": "w<sub>h</sub> f<sub>h</sub>", "thickness": 12, "len": 0.8}
-    levels = {"start": -bound, "end": bound, "size": bound / 10}
-    scale = {"colorscale": style.PLOTLY_DIVERGING, "zmin": -bound, "zmax": bound, "contours": levels, "colorbar": bar}
-    # Plotly stores a float32 array as base64, a list as text three times as long.
-    x = y = ticks.astype(np.float32)
-    for index, surface in enumerate(np.clip(surfaces, -bound, bound).astype(np.float32)):
-        z = surface.reshape(len(x), -1)
-        fig.add_contour(x=x, y=y, z=z, visible=index == 0, line={"width": 0}, hoverinfo="skip", **scale)
-    for label, colour, _, symbol in LABELS:
-        x, y = sample.x[sample.y == label, 2:].T
-        marker = {"color": colour, "symbol": symbol, "size": 6, "line": {"color": "white", "width": 0.6}}
-        fig.add_scatter(x=x, y=y, mode="markers", name=f"y = {label:+d}", hoverinfo="skip", marker=marker)
-    methods = ["SGD" if rho == 0 else f"LSAM, ρ = {rho:g}" for rho in rhos]
-    titles = [f"{method}: hard probing error {error:.3f}" for method, error in zip(methods, errors)]
-    style.slider(fig, [f"{rho:g}" for rho in rhos], "radius ρ = ", pad=15, titles=titles)
-    x, y = {"visible": False, "constrain": "domain"}, {"visible": False, "scaleanchor": "x"}
-    title = {"text": titles[0], "x": 0.5, "font": {"size": 15}}
-    # No legend: the caption says it, and it would meet the title on a phone.
-    fig.update_layout(title=title, height=520, margin={"t": 50}, showlegend=False, xaxis=x, yaxis=y)
     return fig
 
 

@@ -139,22 +139,6 @@ def test_dark_page_turns_its_figures_dark(browser, address):
         assert visit.problems == []
 
 
-@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
-def test_slider_changes_its_figure(browser, address, viewport):
-    with Visit(browser, address, "chapters/03_toy", viewport) as visit:
-        plot = visit.page.locator(".js-plotly-plot").first
-        plot.scroll_into_view_if_needed()
-        drawing, rail = plot.locator(".cartesianlayer").first, plot.locator(".slider-rail-touch-rect").first
-        rail.wait_for(state="attached")
-        before = drawing.inner_html()
-        box = rail.bounding_box()
-        visit.page.mouse.click(box["x"] + 0.95 * box["width"], box["y"] + box["height"] / 2)
-        visit.page.wait_for_function(
-            "([drawing, before]) => drawing.innerHTML !== before", arg=[drawing.element_handle(), before], timeout=5000
-        )
-        assert visit.problems == []
-
-
 def test_search_finds_the_phantom(browser, address):
     with Visit(browser, address, pages.contents()[0]) as visit:
         visit.page.keyboard.press("Control+k")

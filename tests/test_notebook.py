@@ -6,7 +6,6 @@ import base64
 
 import matplotlib.pyplot as plt
 import numpy as np
-import plotly.graph_objects as go
 import pytest
 
 from book import notebook
@@ -121,16 +120,6 @@ def test_figure_is_glued_shown_and_closed_with_equal_bytes_for_equal_pictures(sh
     assert first == second
     assert base64.b64decode(first["image/png"]).startswith(b"\x89PNG")
     assert metadata["scrapbook"] == {"name": "fig-line", "mime_prefix": ""}
-
-
-def test_interactive_figure_is_as_wide_as_its_page_and_brings_no_script(shown):
-    notebook.interactive("fig-slider", go.Figure(go.Scatter(y=[1, 2]), layout={"width": 900}), alt='a "line"')
-    data, metadata = shown[0]
-    html = data["text/html"]
-    assert 'id="fig-slider-plot"' in html and 'aria-label="a &quot;line&quot;"' in html
-    assert "https://" not in html and len(html) < 20_000
-    assert "width" not in data[notebook.PLOTLY]["layout"]
-    assert metadata["scrapbook"]["name"] == "fig-slider"
 
 
 def test_number_and_text_are_glued_out_of_sight(shown):

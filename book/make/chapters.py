@@ -165,15 +165,14 @@ def stripped(notebook: NotebookNode) -> NotebookNode:
 
 def for_the_page(notebook: NotebookNode) -> None:
     """Hide glued figures where they were made: the page shows each where its caption stands."""
-    from book.notebook import HIDDEN, PLOTLY
+    from book.notebook import HIDDEN
 
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             glued = output.get("metadata", {}).get("scrapbook")
             if glued and not glued["mime_prefix"]:
                 glued["mime_prefix"] = HIDDEN
-                data = output["data"]  # PLOTLY is for Jupyter; a page draws the text/html beside it
-                output["data"] = {HIDDEN + mime: content for mime, content in data.items() if mime != PLOTLY}
+                output["data"] = {HIDDEN + mime: content for mime, content in output["data"].items()}
 
 
 def as_text(notebook: NotebookNode) -> bytes:

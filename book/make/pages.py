@@ -89,9 +89,9 @@ def missing(html: Path) -> Iterator[str]:
             continue
         soup = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
         figures = glued_figures(executed)
-        if executed.stem == HEADLINE[0] and HEADLINE[1] not in [figure for figure, _, _ in figures]:
+        if executed.stem == HEADLINE[0] and HEADLINE[1] not in dict(figures):
             yield f"{name}: it glues no figure {HEADLINE[1]}, which README and landing page show"
-        for figure, mime, _ in figures:
+        for figure, _ in figures:
             if figure == HEADLINE[1]:
                 continue
             drawn = soup.find("figure", id=figure)
@@ -99,14 +99,10 @@ def missing(html: Path) -> Iterator[str]:
                 yield f"{name}: figure {figure} is on no page (no {{glue:figure}} has `:name: {figure}`)"
             elif drawn.find("figcaption") is None:
                 yield f"{name}: figure {figure} has no caption"
-            elif mime == "image/png":
-                image = drawn.find("img")
-                if image is None or not (page.parent / image["src"]).is_file():
-                    yield f"{name}: figure {figure} has no image file"
-                elif not image.get("alt") or "_images/" in image["alt"]:
-                    yield f"{name}: figure {figure} has no `:alt:` text"
-            elif drawn.find(id=f"{figure}-plot") is None:
-                yield f"{name}: interactive figure {figure} is not drawn"
+            elif (image := drawn.find("img")) is None or not (page.parent / image["src"]).is_file():
+                yield f"{name}: figure {figure} has no image file"
+            elif not image.get("alt") or "_images/" in image["alt"]:
+                yield f"{name}: figure {figure} has no `:alt:` text"
 
 
 def contents() -> list[str]:
@@ -115,16 +111,15 @@ def contents() -> list[str]:
     return [toc["root"]] + [entry["file"] for part in toc["parts"] for entry in part["chapters"]]
 
 
-def glued_figures(executed: Path) -> list[tuple[str, str, str]]:
-    """(name, image/png or text/html, content) of every figure that an executed chapter glued."""
+def glued_figures(executed: Path) -> list[tuple[str, str]]:
+    """(name, PNG as base64) of every figure that an executed chapter glued."""
     found = []
     for cell in json.loads(executed.read_text(encoding="utf-8"))["cells"]:
         for output in cell.get("outputs", []):
             glued = output.get("metadata", {}).get("scrapbook")
-            for mime in ("image/png", "text/html") if glued else ():
-                content = output["data"].get(glued["mime_prefix"] + mime)
-                if content is not None:
-                    found.append((glued["name"], mime, "".join(content)))
+            content = output["data"].get(glued["mime_prefix"] + "image/png") if glued else None
+            if content is not None:
+                found.append((glued["name"], "".join(content)))
     return found
 
 
@@ -132,7 +127,7 @@ def write_headline() -> None:
     """Store the headline figure of its chapter where README and landing page show it."""
     chapter, headline, path = HEADLINE
     executed = chapters.EXECUTED / f"{chapter}.ipynb"
-    for name, _, content in glued_figures(executed) if executed.exists() else []:
+    for name, content in glued_figures(executed) if executed.exists() else []:
         if name == headline:
             picture = base64.b64decode(content)
             if not path.exists() or path.read_bytes() != picture:
