@@ -30,7 +30,10 @@ def experiments() -> dict[str, Experiment]:
         ("open-choices", f"{constants} (chapter 13)", open_choices.plan, open_choices.SEEDS),
         *_natural(),
     ]
-    return {name: Experiment(name, about, plan, Store(RESULTS, name), seeds) for name, about, plan, seeds in known}
+    return {
+        name: Experiment(name, about, plan, Store(RESULTS, name, own=RESULTS), seeds)
+        for name, about, plan, seeds in known
+    }
 
 
 def _noise(store: Store, seeds: int) -> Plan:

@@ -96,7 +96,7 @@ def _at(metrics: dict, setting: int, seed: int) -> dict:
 def orphans(known: Experiments, seeds: int | None = None) -> list[str]:
     """The files of stored records that are in no experiment's plan."""
     served = {trial.identity for experiment in known.values() for trial in _planned(experiment, seeds)}
-    store = Store(RESULTS)
+    store = Store(RESULTS, own=RESULTS)
     found = (record["configuration"] for record in store)
     return [str(store.path(one).relative_to(RESULTS)) for one in found if identity(one) not in served]
 
@@ -110,7 +110,7 @@ def adopt(folder: Path, known: Experiments, seeds: int | None = None, root: Path
     if not folder.is_dir():
         raise ValueError(f"adopt must be a folder with records, not {str(folder)!r}")
     records, served = {}, {}
-    measured = {str(record.get("data")): found for record in Store(RESULTS) if (found := _images(record))}
+    measured = {str(record.get("data")): found for record in Store(RESULTS, own=RESULTS) if (found := _images(record))}
     for experiment in known.values():
         served = {trial.identity: experiment.store for trial in _planned(experiment, seeds)} | served
     for path in sorted(folder.rglob("*.json")):
@@ -118,7 +118,7 @@ def adopt(folder: Path, known: Experiments, seeds: int | None = None, root: Path
             continue
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
-            store = served.get(identity(record["configuration"]), Store(RESULTS))
+            store = served.get(identity(record["configuration"]), Store(RESULTS, own=RESULTS))
             store = known[path.parent.name].store if path.parent.name in known else store
             if record["configuration"]["experiment"] in KINDS and "data" not in record:
                 record |= {"data": _fingerprints(record, store, root)}

@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
+READ = "SAM_RESULTS_READ"  # names a file that gets a line for all that is read of the results
 SILENT_SECONDS = 5.0  # of a wait; then it says what it waits for
 
 
@@ -66,3 +67,10 @@ def holder(path: Path) -> str:
         return Path(f"{path}.holder").read_text()
     except OSError:
         return "another process"
+
+
+def note_read(what: str) -> None:
+    """Note what is read of the results, where that is asked for."""
+    if READ in os.environ:
+        with open(os.environ[READ], "a") as file:
+            file.write(f"{what}\n")

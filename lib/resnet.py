@@ -14,6 +14,7 @@ from torchvision.models import ResNet18_Weights, resnet18
 
 from lib import check
 from lib.data.root import DataError, MissingData, data_root
+from lib.files import note_read
 from lib.models import FeatureNet
 
 IMAGENET, NONE = "imagenet", "none"  # weights that are no file
@@ -100,6 +101,7 @@ def load_weights(model: ResNet18, weights: str | Path, root: Path | str | None =
 def find_weights(weights: str | Path, root: Path | str | None = None) -> Path:
     """Where the file `weights` is looked for: a bare name in the folder ``weights`` of the data root."""
     path = Path(weights).expanduser()
+    note_read(f"data:{FOLDER}")
     return data_root(root) / FOLDER / path if path.name == str(weights) else path
 
 

@@ -89,6 +89,10 @@ class FailingStore(Store):
     error: int | None = None
     experiment: str | None = None
 
+    @property
+    def own(self):
+        return self.folder
+
     def write(self, record):
         if self.error is not None:
             raise OSError(self.error, os.strerror(self.error))

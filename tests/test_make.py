@@ -60,7 +60,6 @@ def tree(tmp_path, monkeypatch) -> Path:
         for name, value in list(vars(module).items()):
             if isinstance(value, Path) and value.is_relative_to(ROOT):
                 monkeypatch.setattr(module, name, tmp_path / value.relative_to(ROOT))
-    monkeypatch.setattr(fingerprint, "ENVIRONMENT", [tmp_path / "pyproject.toml"])
     picture = tmp_path / pages.HEADLINE[2].relative_to(ROOT)
     monkeypatch.setattr(pages, "HEADLINE", (*pages.HEADLINE[:2], picture))
     return tmp_path
@@ -71,8 +70,8 @@ def run_chapters(tree: Path) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=tree, capture_output=True, text=True)
 
 
-def of_run(tree: Path, parameters: dict | None = None) -> str:
-    return fingerprint.of_run(tree / "notebooks" / "01_trial.ipynb", parameters or {})
+def of_run(tree: Path, parameters: dict | None = None, reads: list[str] = []) -> str:  # noqa: B006
+    return fingerprint.of_run(tree / "notebooks" / "01_trial.ipynb", parameters or {}, reads)
 
 
 def test_hash_follows_cells_parameters_and_imported_files_and_nothing_else(tree):
@@ -94,24 +93,139 @@ def test_hash_follows_cells_parameters_and_imported_files_and_nothing_else(tree)
     assert len(seen | {of_run(tree)}) == 4
 
 
-def test_hash_follows_results_and_the_place_of_images_where_a_chapter_reads_them(tree, monkeypatch):
-    for path in (fingerprint.STORE, fingerprint.DATA):
-        assert (ROOT / path).is_file()
-        (tree / path).parent.mkdir(exist_ok=True)
-        (tree / path).write_text("")
-    code = "\n".join(f"import {path[:-3].replace('/', '.')}" for path in (fingerprint.STORE, fingerprint.DATA))
-    write_chapter(tree / "notebooks" / "01_trial.ipynb", code)
-    seen = {of_run(tree)}
-    (tree / "results").mkdir()
-    (tree / "results" / "trial.json").write_text("{}")
-    seen.add(of_run(tree))
-    (tree / "results" / "claims.json").write_text("{}")  # made from the chapters, not read by them
-    (tree / "results" / ".half-written.json").write_text("{")
-    (tree / "data" / "MNIST" / "raw").mkdir(parents=True)
-    seen.add(of_run(tree))
+def test_hash_follows_what_was_read_of_the_results_and_every_file_of_the_images(tree, monkeypatch):
+    reads = [".01234567", "toy/", "data:MNIST/raw", "data:celeba"]
+    monkeypatch.setenv("HOME", str(tree))
+    monkeypatch.setenv("SAM_DATA_ROOT", "~/images")
+
+    def now() -> str:
+        return of_run(tree, reads=reads)
+
+    def write(path: str, text: str) -> None:
+        (tree / path).parent.mkdir(parents=True, exist_ok=True)
+        (tree / path).write_text(text)
+
+    seen = [now()]
+    for path in ("results/claims.json", "results/noise/a.89abcdef.json", "results/toy/.half-written.json",
+                 "results/noise/.locks/01234567.begun", "images/PACS/1.jpg"):  # fmt: skip
+        write(path, "{")
+        assert now() == seen[-1], path
+    results = ("results/noise/a label. 1.01234567.json", "runs/noise/mine.01234567.json", "results/toy/b.76543210.json")
+    for path in (*results, "images/MNIST/raw/train", "images/celeba/a/b/c/1.jpg"):
+        for text in ("1", "22"):
+            write(path, text)
+            seen.append(now())
     monkeypatch.setenv("SAM_DATA_ROOT", str(tree / "elsewhere"))
-    seen.add(of_run(tree))
-    assert len(seen) == 4
+    assert len(set(seen)) == len(seen) == 11 and now() == seen[6], "as before there were images"
+
+
+# Of each change the chapters that run again, and no others.
+TOY = "03 04 05 06 07 09 10 11 12 13"
+ALL = "01 02 03 04 05 06 07 08 09 10 11 12 13"
+NOTED = {  # of what three chapters' last runs read
+    "02": ["data:cifar10"], "09": [".01234567"], "13": ["open-choices/"],
+}  # fmt: skip
+REACH = {
+    "lib/optim/sam.py": ALL,
+    "lib/toy/kernel.py": "02 03 04 05 06 09 10 11 12 13",
+    "lib/toy/variants.py": "09 10 12 13",
+    "lib/resnet.py": "07 08 11 12",
+    "lib/trials/record.json": "02 03 04 05 06 07 08 09 10 11 12 13",
+    "lib/data/__main__.py": "",
+    "book/style.py": ALL,
+    "book/noise.py": "09",
+    "book/sweep.py": "",
+    "book/make/chapters.py": ALL,
+    "book/make/pages.py": "",
+    "notebooks/03_toy.ipynb": "03",
+    "book/parameters.yml": "",  # the values of a chapter count, and not the file
+    "pyproject.toml": "",
+    "requirements-lock.txt": "",
+    "results/noise/new.01234567.json": "09",
+    "results/noise/new.89abcdef.json": "",
+    "runs/noise/mine.01234567.json": "09",
+    "results/open-choices/new.89abcdef.json": "13",
+    "results/claims.json": "",
+    "data/cifar10/train/airplane/deep/1.png": "02",
+    "data/MNIST/raw/train": "",
+}
+
+
+@pytest.fixture(scope="module")
+def whole_tree(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("whole")
+    for name in ("book", "lib", "notebooks"):
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("chapters", "__pycache__"))
+    for name in ("pyproject.toml", "requirements-lock.txt"):
+        shutil.copy(ROOT / name, root)
+    return root
+
+
+@pytest.fixture
+def reach(whole_tree, monkeypatch):
+    """The hash of every chapter of a copy of the repository, by name."""
+    monkeypatch.delenv("SAM_DATA_ROOT", raising=False)
+    for name, value in list(vars(fingerprint).items()):
+        if isinstance(value, Path) and value.is_relative_to(ROOT):
+            monkeypatch.setattr(fingerprint, name, whole_tree / value.relative_to(ROOT))
+    return lambda: {
+        path.stem: fingerprint.of_run(path, {}, NOTED.get(path.stem[:2], [])) for path in fingerprint.chapters()
+    }
+
+
+@pytest.mark.parametrize("change", REACH)
+def test_a_change_reaches_the_chapters_that_it_decides_and_no_others(change, reach, whole_tree):
+    before, path = reach(), whole_tree / change
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".ipynb":
+        path.write_text(path.read_text().replace('"source": [', '"source": [\n    "\\n",', 1))
+    else:
+        path.write_bytes((path.read_bytes() if path.exists() else b"") + b"\n# changed\n")
+    assert " ".join(name[:2] for name, made_of in reach().items() if made_of != before[name]) == REACH[change]
+
+
+@pytest.mark.parametrize("part", [None, "versions"])
+def test_all_chapters_run_again_with_other_versions(part, reach, monkeypatch):
+    before = reach()
+    if part:
+        monkeypatch.setattr(fingerprint, "versions", lambda: ["numpy-1.0.dist-info"])
+    assert (set(reach().values()).isdisjoint(before.values())) == (part is not None)
+    assert any(name.startswith("numpy-") for name in fingerprint.versions()) or part
+
+
+def test_relative_imports_are_followed(tree):
+    (tree / "lib" / "one.py").write_text("from . import other\nfrom .deep import two\nfrom .deep.two import VALUE\n")
+    code = fingerprint.code_cells(tree / "notebooks" / "01_trial.ipynb")
+    found = {
+        path.relative_to(tree / "lib").as_posix() for path in fingerprint.library_files(code) if "lib" in path.parts
+    }
+    assert {"one.py", "other.py", "deep/two.py"} <= found
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", "cut", "cells", "mark"])
+def test_damaged_chapter_is_made_anew(tree, damage):
+    assert run_chapters(tree).returncode == 0
+    executed = tree / "book" / "chapters" / "01_trial.ipynb"
+    whole = executed.read_text()
+    stored = json.loads(whole)
+    if damage == "cells":
+        stored["cells"][0]["source"] = "another text"
+    if damage == "mark":
+        stored["metadata"][chapters.MARK] = 3
+    executed.write_text({"{": "{", "[]": "[]", "cut": whole[:-40]}.get(damage, json.dumps(stored)))
+    assert "01_trial: done" in run_chapters(tree).stdout
+    again = json.loads(executed.read_text())
+    assert again["cells"] == json.loads(whole)["cells"] and run_chapters(tree).stdout == ""
+
+
+def test_chapter_runs_again_where_a_result_that_it_looked_for_has_come(tree):
+    code = "from lib.files import note_read\nnote_read('.01234567')"
+    write_chapter(tree / "notebooks" / "01_trial.ipynb", code)
+    assert "01_trial: done" in run_chapters(tree).stdout and run_chapters(tree).stdout == ""
+    for name, runs in (("89abcdef", False), ("01234567", True)):
+        (tree / "results" / "noise").mkdir(parents=True, exist_ok=True)
+        (tree / "results" / "noise" / f"a.{name}.json").write_text("{}")
+        assert ("01_trial: done" in run_chapters(tree).stdout) == runs
 
 
 def test_quick_path_imports_neither_torch_nor_papermill():

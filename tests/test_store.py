@@ -5,6 +5,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+from image_trees import snapshot as everything
 from records import whole
 
 from book.compute import efforts
@@ -261,3 +262,24 @@ def test_an_experiment_keeps_the_first_fingerprint_of_each_set_of_data(tmp_path)
     (tmp_path / "data.json").write_text("[1]")
     with pytest.raises(ValueError, match="data.json must hold the fingerprints of data"):
         store.fingerprints()
+
+
+def test_own_runs_are_stored_beside_the_results_of_the_repository_and_read_with_them(tmp_path, monkeypatch):
+    monkeypatch.setattr("lib.trials.store.RESULTS", tmp_path / "results")
+    monkeypatch.setattr("lib.trials.store.RUNS", tmp_path / "runs")
+    kept, mine = RECORD, OTHER | {"configuration": CONFIGURATION | {"seed": 9}, "data": {"a set": "1 images 0"}}
+    repository = Store(tmp_path / "results", own=tmp_path / "results")
+    assert repository.write(kept).is_relative_to(tmp_path / "results")
+    before = everything(tmp_path / "results")
+    assert Store(tmp_path / "results").write(mine).is_relative_to(tmp_path / "runs")
+    assert list(Store(tmp_path / "results")) == [kept, mine] and list(repository) == [kept]
+    assert repository.read(mine["configuration"]) is None and Store(tmp_path / "results").read(CONFIGURATION) == kept
+    assert everything(tmp_path / "results") == before
+    assert Store(tmp_path / "results").fingerprints() == {"cifar-mnist": {"a set": "1 images 0"}}
+
+
+def test_what_is_read_is_noted_where_that_is_asked_for(store, tmp_path, monkeypatch):
+    monkeypatch.setenv("SAM_RESULTS_READ", str(tmp_path / "noted"))
+    store.read(CONFIGURATION)
+    list(store), list(Store(store.folder, "noise"))
+    assert (tmp_path / "noted").read_text() == f".{identity(CONFIGURATION)[:8]}\n/\nnoise/\n"

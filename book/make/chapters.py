@@ -15,12 +15,13 @@ import logging
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from book.make import fingerprint
-from lib.files import replacing
+from lib.files import READ, replacing
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -31,10 +32,19 @@ KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
 def is_fresh(notebook: Path, parameters: dict) -> bool:
-    """Whether the executed chapter was made from exactly these inputs."""
-    executed = EXECUTED / notebook.name
-    made_from = json.loads(executed.read_text(encoding="utf-8"))["metadata"].get(MARK) if executed.exists() else None
-    return made_from == fingerprint.of_run(notebook, parameters)
+    """Whether the executed chapter is whole, and was made from exactly these inputs."""
+    try:
+        executed = json.loads((EXECUTED / notebook.name).read_text(encoding="utf-8"))
+        mark = executed["metadata"][MARK]
+        good = mark["cells"] == of_cells(executed)
+        return good and mark["inputs"] == fingerprint.of_run(notebook, parameters, mark["reads"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # not there, or damaged: made anew
+        return False
+
+
+def of_cells(executed: dict) -> str:
+    """The hash of an executed chapter, as its file has it, but for what its metadata say of it."""
+    return fingerprint.digest(json.dumps(executed["cells"], sort_keys=True))
 
 
 def run_stale() -> bool:
@@ -49,14 +59,22 @@ def run_stale() -> bool:
         given = parameters[notebook.stem]
         if is_fresh(notebook, given):
             continue
-        made_from, began = fingerprint.of_run(notebook, given), time.perf_counter()  # as it begins
-        result = execute(notebook, given)
+        began = time.perf_counter()
+        before = fingerprint.of_run(notebook, given)
+        with tempfile.NamedTemporaryFile("r") as noted:
+            os.environ[READ] = noted.name
+            result = execute(notebook, given)
+            del os.environ[READ]
+            reads = sorted(set(noted.read().split("\n")) - {""})
         good = good and result is not None
         if result is not None:
             for_the_page(result)
             seconds = round(time.perf_counter() - began)
             made = {"parameters": given, "seconds": seconds, "cores": os.cpu_count()}  # for the scorecard
-            result.metadata.update({MARK: made_from, **made})
+            changed = fingerprint.of_run(notebook, given) != before  # while it ran: then it is run again
+            inputs = "" if changed else fingerprint.of_run(notebook, given, reads)
+            cells = of_cells(json.loads(as_text(result)))
+            result.metadata.update({MARK: {"inputs": inputs, "reads": reads, "cells": cells}, **made})
             write(EXECUTED / notebook.name, as_text(result))
     return good
 

@@ -8,6 +8,9 @@ import hashlib
 import json
 import os
 import sys
+import sysconfig
+from collections.abc import Collection
+from functools import cache
 from pathlib import Path
 
 import yaml
@@ -17,8 +20,8 @@ NOTEBOOKS = ROOT / "notebooks"
 PARAMETERS = ROOT / "book" / "parameters.yml"
 RESULTS = ROOT / "results"
 CLAIMS = RESULTS / "claims.json"  # made from the executed chapters
-STORE, DATA = "lib/trials/store.py", "lib/data/root.py"  # what reads results, and the image data
-ENVIRONMENT = [ROOT / "requirements-lock.txt", ROOT / "pyproject.toml"]
+RUNS = ROOT / "runs"
+RUNNER = ROOT / "book" / "make" / "chapters.py"  # makes a chapter of what a notebook's run gave
 
 
 def chapters() -> list[Path]:
@@ -45,16 +48,18 @@ def code_cells(notebook: Path) -> list[str]:
 def library_files(sources: list[str]) -> list[Path]:
     """The files of `lib` and `book` that code with these `sources` imports, directly or through one another."""
     found: set[Path] = set()
-    waiting = list(sources)
+    waiting = [(source, ROOT) for source in sources]
     while waiting:
-        for module in _imports(waiting.pop()):
+        for module in _imports(*waiting.pop()):
             new = _module_files(module) - found
             found |= new
-            waiting += [path.read_text(encoding="utf-8") for path in new]
+            waiting += [(path.read_text(encoding="utf-8"), path.parent) for path in new]
     return sorted(found)
 
 
-def _imports(source: str) -> set[str]:
+@cache
+def _imports(source: str, folder: Path) -> set[str]:
+    """The full names of what a source in `folder` imports of `lib` and `book`."""
     try:
         tree = ast.parse(source)
     except SyntaxError:  # an IPython magic; chapters import in plain cells
@@ -63,8 +68,10 @@ def _imports(source: str) -> set[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = [*folder.relative_to(ROOT).parts][: len(folder.relative_to(ROOT).parts) + 1 - node.level]
+            within = [*above, node.module or ""] if node.level else [node.module or ""]
+            names |= {".".join(filter(None, [*within, alias.name])) for alias in node.names}
     return {name for name in names if name.split(".")[0] in ("lib", "book")}
 
 
@@ -79,20 +86,31 @@ def _module_files(module: str) -> set[Path]:
 
 def trial_files() -> list[Path]:
     """The stored results of trials, less what is only now being written."""
-    return sorted(path for path in RESULTS.rglob("*.json") if path != CLAIMS and not path.name.startswith("."))
+    found = (path for folder in (RESULTS, RUNS) for path in folder.rglob("*.json"))
+    return sorted(path for path in found if path != CLAIMS and not path.name.startswith("."))
 
 
-def _watched(library: list[Path]) -> list[str]:
-    """What the library reads at run time: result files, and which image data are there."""
-    names = {path.relative_to(ROOT).as_posix() for path in library}
-    lines = []
-    if STORE in names:
-        lines += _lines(trial_files())
-    if DATA in names:
-        data = Path(os.environ.get("SAM_DATA_ROOT") or ROOT / "data")
-        there = [*data.glob("*/*"), *data.glob("*/raw/*")]
-        lines += [str(data), *sorted(path.relative_to(data).as_posix() for path in there)]
-    return lines
+def _read(reads: Collection[str]) -> list[Path]:
+    """The result files that a run which read `reads` would read now: digits of records, and folders of them."""
+    folders, digits = {mark for mark in reads if mark.endswith("/")}, {mark for mark in reads if mark.startswith(".")}
+    return [
+        path
+        for path in trial_files()
+        if "/" in folders or f"{path.parent.name}/" in folders or path.with_suffix("").suffix[:9] in digits
+    ]
+
+
+def _images(reads: Collection[str]) -> list[str]:
+    """The image data that such a run finds: names, sizes and times of change, at any depth."""
+    folders = [mark.removeprefix("data:") for mark in reads if mark.startswith("data:")]
+    data = Path(os.environ.get("SAM_DATA_ROOT") or ROOT / "data").expanduser()
+    there = ((path, path.stat()) for folder in folders for path in sorted((data / folder).rglob("*")) if path.is_file())
+    return [f"{path} {found.st_size} {found.st_mtime_ns}" for path, found in there]
+
+
+def versions() -> list[str]:
+    """The interpreter and the installed distributions, each with its version."""
+    return [sys.version, *sorted(path.name for path in Path(sysconfig.get_path("purelib")).glob("*.dist-info"))]
 
 
 def _lines(files: list[Path]) -> list[str]:
@@ -108,12 +126,14 @@ def of_files(files: list[Path]) -> str:
     return digest("\n".join(_lines(sorted(files))))
 
 
-def of_run(notebook: Path, parameters: dict) -> str:
-    """The hash of all that decides a run of `notebook`: its cells, parameters, library, data and versions.
+def of_run(notebook: Path, parameters: dict, reads: Collection[str] = ()) -> str:
+    """The hash of all that decides a run of `notebook`: its cells, parameters, library, data and versions, and of the
+    stored results what it `reads`, as its last run noted.
 
     Outputs stored in the notebook do not count.
     """
     library, cells = library_files(code_cells(notebook)), json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    schemas = sorted({path for file in library for path in file.parent.glob("*.json")})
     said = [(cell["cell_type"], cell.get("metadata"), "".join(cell["source"])) for cell in cells]
-    made_of = [json.dumps([said, parameters], sort_keys=True), sys.version]
-    return digest("\n".join([*made_of, *_lines(library + ENVIRONMENT), *_watched(library)]))
+    made_of = [json.dumps([said, parameters], sort_keys=True), *versions(), *_images(reads)]
+    return digest("\n".join([*made_of, *_lines([*library, *schemas, RUNNER, *_read(reads)])]))

@@ -1,7 +1,6 @@
 """Builds the book: stale chapters first, then `_build/html`, replaced only by a build without a warning."""
 
 import base64
-import fcntl
 import json
 import re
 import shutil
@@ -14,6 +13,7 @@ from pathlib import Path
 import yaml
 
 from book.make import chapters, fingerprint
+from lib.files import locked
 
 ROOT = fingerprint.ROOT
 BOOK = ROOT / "book"
@@ -27,14 +27,14 @@ def inputs() -> str:
     """The hash of everything that the pages are made from, the library of the book's own code included."""
     files = [path for path in BOOK.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
     code = [path.read_text(encoding="utf-8") for path in files if path.suffix == ".py"]
-    files += [ROOT / "_config.yml", *fingerprint.ENVIRONMENT, *fingerprint.library_files(code)]
+    files += [ROOT / "_config.yml", *fingerprint.library_files(code)]
     files += [*fingerprint.trial_files(), *(path for path in [fingerprint.CLAIMS] if path.exists())]
-    return fingerprint.of_files(sorted(set(files)))
+    return fingerprint.digest("\n".join([fingerprint.of_files(sorted(set(files))), *fingerprint.versions()]))
 
 
 def build() -> bool:
     """Build the pages from the executed chapters and put them in place; False, and why, if that fails."""
-    if MADE_FROM.exists() and MADE_FROM.read_text() == inputs():
+    if MADE_FROM.exists() and MADE_FROM.read_text(errors="replace") == inputs() and (HTML / "index.html").exists():
         return True
     began = time.perf_counter()
     print("pages: building", flush=True)
@@ -143,8 +143,7 @@ def write_scorecard() -> None:
 
 def main() -> int:
     BUILD.mkdir(exist_ok=True)
-    with (BUILD / "lock").open("w") as lock:  # two builds at once would write the same files
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(BUILD / "book"):  # two builds at once would write the same files
         try:
             if not chapters.run_stale():
                 print("book: a chapter failed; the pages stay as they were", file=sys.stderr)

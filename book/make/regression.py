@@ -23,13 +23,13 @@ def of_tests() -> str:
     files += [path for path in ROOT.iterdir() if path.suffix != ".egg-info"]
     files = [path for path in files if path.is_file() and "__pycache__" not in path.parts]
     shown = pages.MADE_FROM.read_text() if pages.MADE_FROM.exists() else "no pages"
-    seen = [fingerprint.of_files(files), shown, sys.version, os.environ.get("SAM_DATA_ROOT", "")]
+    seen = [fingerprint.of_files(files), shown, *fingerprint.versions(), os.environ.get("SAM_DATA_ROOT", "")]
     return fingerprint.digest("\n".join(seen))
 
 
 def of_notebook(notebook: Path) -> str:
     """The hash of a default run of `notebook` and of the outputs that it is compared with."""
-    return fingerprint.digest(fingerprint.of_run(notebook, {}) + fingerprint.digest(notebook.read_bytes()))
+    return fingerprint.digest(fingerprint.of_run(notebook, {}, ["/"]) + fingerprint.digest(notebook.read_bytes()))
 
 
 def pytest(*arguments: str | Path) -> bool:
@@ -45,7 +45,10 @@ def main() -> int:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--again", action="store_true", help="run everything, also what passed as it is")
     again = options.parse_args().again
-    passed = json.loads(PASSED.read_text()) if PASSED.exists() and not again else {}
+    try:
+        passed = {} if again else dict(json.loads(PASSED.read_text()))
+    except (OSError, ValueError, TypeError):  # not there, or damaged
+        passed = {}
     results = []
 
     now = of_tests()

@@ -14,6 +14,7 @@ from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from lib import check
+from lib.files import note_read
 
 Root: TypeAlias = Path | str | None  # of the data; None: see `data_root`
 
@@ -70,6 +71,8 @@ def data_root(root: Root = None) -> Path:
 def find(name: str, root: Root = None) -> Path | None:
     """The folder of the set of files `name` (one of LAYOUTS), whole or damaged; None where there is none."""
     layouts = LAYOUTS[check.choice("name", name, LAYOUTS)].items()
+    for folder, _ in layouts:
+        note_read(f"data:{folder}")
     there = [(data_root(root) / folder, mark) for folder, mark in layouts]
     usable = (folder for folder, mark in there if any(True for _ in folder.glob(mark)))
     try:

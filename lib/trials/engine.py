@@ -179,7 +179,7 @@ class _Worker:
 
     def lock(self, trial: Trial) -> Path:
         """What is held while the trial is computed."""
-        return self.store.folder / ".locks" / trial.identity
+        return self.store.own / ".locks" / trial.identity
 
     def _begun(self, trial: Trial) -> Path:
         return self.lock(trial).with_suffix(".begun")
@@ -256,7 +256,7 @@ def _all(
                 elif (record := _read_back(trial, worker.store)) is not None:
                     records[name] = record
                 else:
-                    where = f"{trial.label} was computed, and is not in {worker.store.folder}"
+                    where = f"{trial.label} was computed, and is not in {worker.store.own}"
                     problem.append(f"{where}: do the workers see that folder?")
         except BrokenProcessPool as death:
             for trial in batch:

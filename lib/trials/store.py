@@ -17,11 +17,12 @@ from typing import Any
 
 import fastjsonschema
 
-from lib.files import locked, replacing
+from lib.files import locked, note_read, replacing
 from lib.trials.naming import experiment_folder, label
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "results"
+RUNS = ROOT / "runs"  # of readers, beside what the repository holds
 DATA = "data.json"
 DIGITS = 8  # of a name; all 16 where another record of that folder and label has the same 8
 
@@ -43,13 +44,16 @@ class Store:
 
     They are found in whichever folder they are; new ones go to that of `experiment` (None: one by their data set or
     kind). Files are replaced whole: a reader never meets half a record, and a writer that dies leaves the old one.
+    What is not there is written to `own`, which is read too: RUNS where `folder` is RESULTS, so that only a store that
+    asks for it (`own` = RESULTS) changes what the repository holds; else `folder`.
 
     An experiment has one version of each data set: the fingerprint of its first record is kept, and records of other
     data are neither written nor read.
     """
 
-    def __init__(self, folder: Path | str = RESULTS, experiment: str | None = None) -> None:
+    def __init__(self, folder: Path | str = RESULTS, experiment: str | None = None, own: Path | None = None) -> None:
         self.folder, self.experiment = Path(folder), experiment
+        self.own = own or (RUNS if self.folder == RESULTS else self.folder)
 
     def path(self, configuration: dict) -> Path:
         """Where the record of this configuration is or would be."""
@@ -60,7 +64,7 @@ class Store:
         for path, record in found.items():
             if record and identity(record["configuration"]) == name:
                 return path
-        folder = self.folder / (self.experiment or experiment_folder(configuration))
+        folder = self.own / (self.experiment or experiment_folder(configuration))
         short, whole = (folder / f"{label(configuration)}.{digits}.json" for digits in (name[:DIGITS], name))
         return whole if found.get(short) else short
 
@@ -77,7 +81,8 @@ class Store:
         self._keep_fingerprints(self.experiment or path.parent.name, record.get("data", {}))
         with replacing(path) as file:
             file.write(("{\n" + lines + "\n}\n").encode())
-            for other in (other for other, kept in found.items() if kept is None):  # not ours to destroy
+            bad = (other for other, kept in found.items() if kept is None and other.is_relative_to(self.own))
+            for other in bad:  # not ours to destroy
                 os.replace(other, other.with_suffix(".json.unusable"))
         return path
 
@@ -90,18 +95,26 @@ class Store:
     def __iter__(self) -> Iterator[dict]:
         """Every usable record, of the experiment where the store has one, by file name; any other file is named in
         a ResultWarning and skipped."""
-        records = map(self._load, sorted(self.folder.glob(f"{self.experiment or '*'}/*.json")))
+        note_read(f"{self.experiment or ''}/")
+        paths = (path for folder in self._folders() for path in folder.glob(f"{self.experiment or '*'}/*.json"))
+        records = map(self._load, sorted(paths))
         return (record for record in records if record is not None)
 
     def fingerprints(self) -> dict[str, dict[str, str]]:
         """Of each experiment, the fingerprints of its data by their names; raises ValueError for a damaged file."""
-        try:
-            kept = json.loads((self.folder / DATA).read_text(encoding="utf-8"))
-            return {experiment: dict(own) for experiment, own in kept.items()}
-        except (FileNotFoundError, NotADirectoryError):
-            return {}
-        except (ValueError, TypeError, AttributeError) as error:
-            raise ValueError(f"{self.folder / DATA} must hold the fingerprints of data: {error}") from error
+        kept: dict[str, dict[str, str]] = {}
+        for path in (folder / DATA for folder in reversed(self._folders())):
+            try:
+                for experiment, own in json.loads(path.read_text(encoding="utf-8")).items():
+                    kept[experiment] = kept.get(experiment, {}) | dict(own)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except (ValueError, TypeError, AttributeError) as error:
+                raise ValueError(f"{path} must hold the fingerprints of data: {error}") from error
+        return kept
+
+    def _folders(self) -> list[Path]:
+        return list(dict.fromkeys([self.folder, self.own]))
 
     def other_data(self, data: Mapping[str, str], experiment: str | None = None) -> str | None:
         """In one line how `data` (fingerprints by name) differ from those of the experiment; None: they do not."""
@@ -115,18 +128,20 @@ class Store:
     def _keep_fingerprints(self, experiment: str, data: Mapping[str, str]) -> None:
         if data.items() <= self.fingerprints().get(experiment, {}).items():
             return
-        with locked(self.folder / ".locks" / "data"):
+        with locked(self.own / ".locks" / "data"):
             if problem := self.other_data(data, experiment):
                 raise ValueError(f"record must be of the experiment's own data: {problem}")
             kept = self.fingerprints()
             kept[experiment] = {**kept.get(experiment, {}), **data}
-            with replacing(self.folder / DATA) as file:
+            with replacing(self.own / DATA) as file:
                 file.write((json.dumps(kept, indent=1, sort_keys=True) + "\n").encode())
 
     def _found(self, name: str) -> dict[Path, dict | None]:
         """The files with the digits of an identity, and what each holds: None if that is no good record."""
         mark = f".{name[:DIGITS]}"
-        names = ((folder, file) for folder, _, files in os.walk(self.folder) for file in files if mark in file)
+        note_read(mark)
+        walks = (walk for folder in self._folders() for walk in os.walk(folder))
+        names = ((folder, file) for folder, _, files in walks for file in files if mark in file)
         return {Path(*found): self._load(Path(*found)) for found in sorted(names) if found[1].endswith(".json")}
 
     def _load(self, path: Path) -> dict | None:
