@@ -41,8 +41,8 @@ def test_conda_installs_the_pins_of_pyproject_and_none_of_its_own():
     *conda, last = environment["dependencies"]
     assert conda == [f"python{PROJECT['project']['requires-python']}", "pip"]
     assert last == {"pip": ["--constraint requirements-lock.txt", "--editable .[dev]"]}
-    script = (ROOT / "book" / "make" / "install.sh").read_text(encoding="utf-8")
-    assert "--constraint requirements-lock.txt --editable '.[dev]'" in script, "make installs something else"
+    script = (ROOT / "book" / "make" / "install.py").read_text(encoding="utf-8")
+    assert '"--constraint", "requirements-lock.txt", "--editable", ".[dev]"' in script, "make installs something else"
 
 
 @pytest.mark.parametrize("name", sorted(pins(REQUIREMENTS)))

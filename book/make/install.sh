@@ -1,6 +1,8 @@
 #!/bin/sh
-# Makes the environment: called by make, from the root of the repository, with PYTHON, VENV and TORCH_INDEX set.
-# $VENV/installed is written last, so that an installation which was cut short is begun anew.
+# Makes the environment: called by every make, from the root of the repository, with PYTHON, VENV and TORCH_INDEX set.
+# What there is stays as it is until a new one is whole: that is built beside it, in a folder of its own ($VENV.<hash>),
+# and then $VENV, a link, is turned to it. The hash is that of what decides the environment: requirements, lock,
+# interpreter and place.
 set -eu
 
 stop() {
@@ -8,28 +10,16 @@ stop() {
     exit 1
 }
 
-command -v "$PYTHON" > /dev/null 2>&1 \
-    || stop "there is no $PYTHON here; name a Python of 3.11 or newer, as in: make book PYTHON=python3.12"
-version=$("$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])') || stop "$PYTHON does not run"
-"$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-    || stop "$PYTHON is Python $version, which is too old; name one of 3.11 or newer, as in: make book PYTHON=python3.12"
-"$PYTHON" -c 'import ensurepip, venv' 2> /dev/null \
-    || stop "$PYTHON lacks its venv module; on Debian and Ubuntu: apt install python$version-venv"
+# The interpreter that is asked for, else that of the environment that there is.
+asked=${PYTHON:-python3}
+[ -z "${PYTHON:-}" ] && [ -x "$VENV/bin/python" ] && "$VENV/bin/python" -c '' 2> /dev/null && asked=$VENV/bin/python
 
-if [ -e "$VENV/installed" ]; then
-    echo "install: the pinned versions changed; bringing $VENV up to date"
-    rm "$VENV/installed"
-else
-    echo "install: making $VENV with Python $version; this takes a few minutes and, with a GPU build of torch, about 7 GB"
-    "$PYTHON" -m venv --clear "$VENV" || stop "could not make $VENV"
-fi
+command -v "$asked" > /dev/null 2>&1 \
+    || stop "there is no $asked here; name a Python of 3.11 or newer, as in: make book PYTHON=python3.12"
+version=$("$asked" -c 'import sys; print("%d.%d" % sys.version_info[:2])') || stop "$asked does not run"
+"$asked" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+    || stop "$asked is Python $version, which is too old; name one of 3.11 or newer, as in: make book PYTHON=python3.12"
+"$asked" -c 'import ensurepip, venv' 2> /dev/null \
+    || stop "$asked lacks its venv module; on Debian and Ubuntu: apt install python$version-venv"
 
-log="$VENV/install.log"
-if ! "$VENV/bin/python" -m pip install --disable-pip-version-check --constraint requirements-lock.txt --editable '.[dev]' \
-    ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} 2> "$log"; then
-    if grep -qE 'ConnectionError|NameResolutionError|ConnectTimeout|Connection broken|from versions: none' "$log"; then
-        stop "the package index cannot be reached; the first installation needs the network (details: $log)"
-    fi
-    stop "pip failed: $(grep -E '^ *(ERROR|error)' "$log" | tail -n 1) (details: $log)"
-fi
-touch "$VENV/installed"
+exec "$asked" book/make/install.py "$VENV" "$(pwd -P)"

@@ -1,0 +1,128 @@
+"""Builds the environment beside the one that there is and puts it in place when it is whole; called by install.sh.
+
+    python book/make/install.py VENV ROOT
+
+Standard library only: it runs before anything is installed.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+NAME = "sam-balanced-learning"
+UNREACHABLE = "ConnectionError|NameResolutionError|ConnectTimeout|Connection broken|from versions: none"
+
+
+def wanted(root: Path) -> str:
+    """A hash of what decides the environment: requirements, lock, interpreter and place; no comment, and no time."""
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+    parts = [project["project"].get("dependencies"), project["project"].get("optional-dependencies")]
+    parts += [project.get("build-system"), project.get("tool", {}).get("setuptools"), pins(root)]
+    place = [sys.version, os.path.realpath(sys.base_prefix), str(root), os.environ.get("TORCH_INDEX", "")]
+    return hashlib.sha256(json.dumps([parts, place]).encode()).hexdigest()[:12]
+
+
+def pins(root: Path) -> dict[str, str]:
+    """The version of each package of the lock, by canonical name."""
+    lines = (root / "requirements-lock.txt").read_text(encoding="utf-8").splitlines()
+    found = (line.split("==") for line in lines if "==" in line and line[0] != "#")
+    return {canonical(name): version.split()[0] for name, version in found}
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def is_whole(environment: Path, root: Path) -> bool:
+    """Whether an environment has all direct requirements in the versions of the lock, this interpreter, and this very
+    place of the book."""
+    found = {}
+    for path in environment.glob("lib/python*/site-packages/*.dist-info"):
+        name, version = path.stem.rsplit("-", 1)
+        found[canonical(name)] = version.partition("+")[0]
+        if canonical(name) == NAME:
+            found["place"] = json.loads((path / "direct_url.json").read_text())["url"]
+    locked = pins(root)
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    direct = project["dependencies"] + project["optional-dependencies"]["dev"]
+    wanted = {canonical(re.split("[=<>!~ ;]", requirement)[0]) for requirement in direct}
+    return (
+        found.get("place") == root.as_uri()
+        and f"version = {platform.python_version()}" in (environment / "pyvenv.cfg").read_text()
+        and wanted <= found.keys()
+        and all(locked.get(name, version) == version for name, version in found.items())
+    )
+
+
+def stop(line: str) -> None:
+    sys.exit(f"install: {line}")
+
+
+def build(folder: Path, log: Path) -> None:
+    """Make the environment `folder`; ends with one line where that fails."""
+    made = subprocess.run([sys.executable, "-m", "venv", "--clear", folder], capture_output=True, text=True)
+    if made.returncode:
+        stop(f"could not make {folder}: {' '.join((made.stdout + made.stderr).split())[-200:]}")
+    pip = [folder / "bin" / "python", "-m", "pip", "install", "--disable-pip-version-check"]
+    pip += ["--constraint", "requirements-lock.txt", "--editable", ".[dev]"]
+    if index := os.environ.get("TORCH_INDEX"):
+        pip += ["--extra-index-url", index]
+    with log.open("w") as errors:
+        failed = subprocess.run(pip, stderr=errors).returncode
+    if failed:
+        text = log.read_text()
+        if re.search(UNREACHABLE, text):
+            stop(f"the package index cannot be reached; a new environment needs the network (details: {log})")
+        said = [line.strip() for line in text.splitlines() if re.match(r" *(ERROR|error)", line)]
+        stop(f"pip failed: {(said or ['no reason given'])[-1]} (details: {log})")
+
+
+def main() -> None:
+    link, root = Path(sys.argv[1]), Path(sys.argv[2])
+    name = wanted(root)
+    mark = link / "installed"
+    if mark.exists() and mark.read_text() == name:
+        return
+    with open(link.with_name(f"{link.name}.lock"), "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("install: waiting for another installation here", flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if mark.exists() and (mark.read_text() == name or is_whole(link, root)):
+            mark.write_text(name)  # made by the other one, or all the same
+            return
+        folder, log = link.with_name(f"{link.name}.{name}"), link.with_name(f"{link.name}.log")
+        beside = f" beside {link}, which stays until then," if link.exists() else ""
+        print(f"install: making an environment{beside} in some minutes, of 7 GB with a GPU build of torch", flush=True)
+        try:
+            build(folder, log)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        (folder / "installed").write_text(name)
+        log.unlink(missing_ok=True)
+        if link.exists() and not link.is_symlink():  # made before this was a link
+            link.rename(link.with_name(f"{link.name}.before"))
+        turned = link.with_name(f"{link.name}.link")
+        turned.unlink(missing_ok=True)
+        turned.symlink_to(folder.name)
+        os.replace(turned, link)
+        for other in link.parent.glob(f"{link.name}.*"):
+            if other.is_dir() and other != folder:
+                shutil.rmtree(other, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("install: interrupted; what there was stays")
