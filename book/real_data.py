@@ -166,7 +166,7 @@ def rows_of_sweep(results: Iterable[Result]) -> dict[str, dict[str, str]]:
                 "below SGD at the same rate by the interval": f"{sum(one.low > 0 for one in found)} of {len(found)}",
                 **{words: interval(gains_of_choice(nets, by), 1) for words, by in CHOICES.items()},
             }
-    names = dict.fromkeys(name for column in columns.values() for name in column)
+    names = dict.fromkeys(name for column in sorted(columns.values(), key=len) for name in column)
     return {name: {title: one.get(name, "") for title, one in columns.items()} for name in names} or {"": NOT_RUN}
 
 
