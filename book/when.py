@@ -1,41 +1,131 @@
-"""Chapter 15: when SAM and LSAM act, on the paired sets and in the toy: plans, the rule of what is kept, figures."""
+"""Chapter 15: when and where SAM and LSAM act, on the paired sets and in the toy: plans, what is kept of a gain and the
+rule of it, the border of the hard rate, SAM with a radius for the head and one for the rest, figures."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import matplotlib.pyplot as plt
 import numpy as np
+import torch
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 from scipy.optimize import brentq
+from scipy.stats import qmc
 
-from book.claims import Check, Outcome, compared
+from book import style
+from book.claims import Check, Outcome, compared, exact
 from book.protocols import PAIRED, selected
-from lib.stats import Estimate, estimate, mean_interval
+from lib.data.toy import ToyConstants, sample
+from lib.selection import at_choice, choose
+from lib.stats import FEW, Estimate, estimate, mean_interval
+from lib.toy.ensemble import ToySetting, batch_order, lsam, sgd
+from lib.toy.stack import errors as stack_errors
+from lib.toy.stack import evaluate, initial, unit
+from lib.trials.images import ImageTrial
 from lib.trials.plan import Plan
 from lib.trials.store import Store
+from lib.trials.toy import ToyTrial, errors
 
-Window = tuple[int, int]  # epochs, from the first to before the second, in which the radius holds
+Window = tuple[float, float]  # epochs, from the first to before the second, in which the radius holds
+HALF = 0.5  # of the gain: what has to be kept
+SMALL = 0.005  # a gain in probing error that is none
+TENTH = 0.1  # of the training
+FIRST, LAST, REST = "the first tenth", "the last tenth", "all but the first tenth"
+Parts = Mapping[str, np.ndarray]  # what a part of the method leaves, by name: hard probing errors (seed,)
+
+# On images.
 SEEDS = 8
 METHODS = ("sam", "lsam")
 SWITCHES = (1, 2, 5)  # of 20 epochs
-HALF = 0.5  # of the gain: what has to be kept
-SMALL = 0.005  # a gain in probing error that is none
-# A tenth of the training at the beginning, at the end, and all but the first.
-FIRST, LAST, ALL_BUT_FIRST = "the first tenth", "the last tenth", "all but the first tenth"
+Net = tuple[str, Window | None]  # a method and its window; None: the whole training
+
+# In the toy: chapter 03's constants, but for the epochs, on seeds that no chapter and no trial had used.
+NAME = "when-toy"
+RHO, EPOCHS, TOY_SEEDS, FIRST_SEED = 1.4, 60, 40, 5000
+TOY_SWITCHES = (1, 2, 3, 6, 12, 30)
+MEAN_RATES = (0.54, 0.84)  # means of w~/w over LSAM's steps, seeds 0 to 7
+# Strengths of what only slows the easy feature, or keeps logits small, each from weak to where training suffers.
+STRENGTHS = {
+    "LSAM": (0.7, 1.0, 1.4, 2.0),
+    "constant easy rate": (0.03, 0.1, 0.3),
+    "spectral decoupling": (0.003, 0.01, 0.03, 0.1, 0.3),
+    "label smoothing": (0.03, 0.1, 0.2, 0.4, 0.6),
+}
+# Other constants of the toy: chapter 13's ranges, and trainings that are shorter.
+RANGES = {  # name -> lowest, highest, whether on a logarithmic axis
+    "gap": (0.0, 0.4, False),  # a / b
+    "easy_scale": (0.5, 2.0, True),
+    "hard_scale": (1.0, 6.0, True),
+    "complexity": (180.0, 540.0, False),
+    "learning_rate": (0.01, 0.1, True),
+    "width": (16, 96, True),
+    "epochs": (20, 100, True),
+    "head_easy": (0.5, 2.0, True),
+    "head_hard": (0.5, 2.0, True),
+}
+POINTS, POINT_SEEDS = 96, 20
+TO_GAIN = 0.05  # gain of LSAM from which there is something to keep in a setting of the design
 
 
-def windows(epochs: int) -> list[Window]:
+def windows(epochs: float, switches: Sequence[float]) -> list[Window]:
     """Every switch in both directions, then the last tenth of the training."""
-    return [window for k in SWITCHES for window in ((0, k), (k, epochs))] + [(epochs - epochs // 10, epochs)]
+    return [window for k in switches for window in ((0, k), (k, epochs))] + [tenths(epochs)[LAST]]
+
+
+def tenths(epochs: float) -> dict[str, Window]:
+    """The windows that are judged."""
+    tenth = TENTH * epochs
+    ends = {FIRST: (0, tenth), LAST: (epochs - tenth, epochs), REST: (tenth, epochs)}
+    return {name: (_whole(first), _whole(last)) for name, (first, last) in ends.items()}
+
+
+def _whole(value: float) -> float:
+    """A whole number of epochs as one, a part of an epoch to three digits."""
+    return round(value) if abs(value - round(value)) < 1e-9 else round(value, 3)
+
+
+def image_nets(dataset: str, store: Store) -> dict[Net, ImageTrial]:
+    """SGD, and SAM and LSAM at their selected settings, whole and with the radius in each window only, on seed 0; none
+    while the sweep is not complete."""
+    settings = selected(PAIRED[dataset], store)
+    if settings is None:
+        return {}
+    found: dict[Net, ImageTrial] = {(method, None): net for method, net in settings.items()}
+    for window in windows(PAIRED[dataset].base.epochs, SWITCHES):
+        found |= {(method, window): replace(settings[method], ascent=window) for method in METHODS}
+    return found
 
 
 def plan(dataset: str, store: Store, seeds: int = SEEDS) -> Plan:
-    """SAM and LSAM at their selected settings, with the radius in each window only, and the whole trainings of SGD,
-    SAM and LSAM beside them; they follow the sweep of the set."""
-    settings, epochs = selected(PAIRED[dataset], store), PAIRED[dataset].base.epochs
-    if settings is None:
-        return Plan((), seeds * (1 + len(METHODS) * (1 + len(windows(epochs)))))
-    nets = [*settings.values()]
-    nets += [replace(settings[method], ascent=window) for window in windows(epochs) for method in METHODS]
-    return Plan(tuple(replace(net, seed=seed) for seed in range(seeds) for net in nets))
+    """The `image_nets` on every seed; they follow the sweep of the set."""
+    nets = image_nets(dataset, store)
+    if not nets:
+        return Plan((), seeds * (1 + len(METHODS) * (2 + 2 * len(SWITCHES))))
+    return Plan(tuple(replace(net, seed=seed) for seed in range(seeds) for net in nets.values()))
+
+
+def image_records(dataset: str, store: Store, seeds: int) -> dict[Net, list[dict | None]]:
+    """What is stored of the `image_nets`, by seed; None where it is not."""
+    nets = image_nets(dataset, store).items()
+    return {key: [store.read(replace(net, seed=seed).configuration) for seed in range(seeds)] for key, net in nets}
+
+
+def probing(records: Mapping[Net, Sequence[dict | None]], attribute: str) -> dict[Net, np.ndarray]:
+    """Probing errors of an attribute, (seed,), NaN where there is none."""
+    return {
+        key: np.array([one["metrics"]["probing_error"][attribute]["error"] if _done(one) else np.nan for one in found])
+        for key, found in records.items()
+    }
+
+
+def hard_attribute(records: Mapping[Net, Sequence[dict | None]]) -> str:
+    """The attribute with the higher mean probing error under SGD."""
+    known = [one["metrics"]["probing_error"] for one in records["sgd", None] if _done(one)]
+    return max(known[0], key=lambda name: np.mean([one[name]["error"] for one in known]))
+
+
+def _done(record: dict | None) -> bool:
+    return record is not None and record["status"] == "finished"
 
 
 def paired(*errors: np.ndarray) -> list[np.ndarray]:
@@ -44,50 +134,369 @@ def paired(*errors: np.ndarray) -> list[np.ndarray]:
     return [error[there] for error in errors]
 
 
-def kept(sgd: np.ndarray, whole: np.ndarray, part: np.ndarray, share: float = HALF) -> np.ndarray:
-    """The gain over SGD of training with a `part` of the method less a `share` of the gain of the `whole`, (seed,):
+def kept(before: np.ndarray, whole: np.ndarray, part: np.ndarray, share: float = HALF) -> np.ndarray:
+    """The gain of a `part` of the method less a `share` of that of the `whole`, (seed,), from errors before and after:
     above 0 where that share is kept."""
-    return (sgd - part) - share * (sgd - whole)
+    return (before - part) - share * (before - whole)
 
 
-def share_kept(sgd: np.ndarray, whole: np.ndarray, part: np.ndarray) -> Estimate:
+def share_kept(before: np.ndarray, whole: np.ndarray, part: np.ndarray) -> Estimate:
     """The share of the mean gain that is kept, with those shares that the interval of `kept` does not rule out.
 
     The spread is NaN: a seed alone may have no gain. Ends are infinite, and the mean NaN, where the whole gain is not
     above 0 by its interval.
     """
-    gain = estimate(sgd - whole)
-    if not gain.low > 0:
-        return Estimate(gain.n, np.nan, np.nan, -np.inf, np.inf)
+    before, whole, part = paired(before, whole, part)
+    if not (before.size and (gain := estimate(before - whole)).low > 0):
+        return Estimate(len(before), np.nan, np.nan, -np.inf, np.inf)
 
     def bound(share: float, end: int) -> float:
-        return float(mean_interval(kept(sgd, whole, part, share))[end])
+        return float(mean_interval(kept(before, whole, part, share))[end])
 
-    reach = 10 * (1 + np.abs(sgd - part).max() / gain.low)  # beyond it either way the interval leaves 0 out
+    reach = 10 * (1 + np.abs(before - part).max() / gain.low)  # beyond it either way the interval leaves 0 out
     ends = (brentq(bound, -reach, reach, args=(end,)) for end in (1, 2))
-    return Estimate(gain.n, float((sgd - part).mean() / gain.mean), np.nan, *ends)
+    return Estimate(gain.n, float((before - part).mean() / gain.mean), np.nan, *ends)
 
 
-def checks(where: str, sgd: np.ndarray, whole: np.ndarray, parts: Mapping[str, np.ndarray]) -> list[Check]:
-    """What is kept of a gain, from hard probing errors (seed,), NaN where there is none; parts: `FIRST`, `LAST` and
-    `ALL_BUT_FIRST`.
+def keeps(what: str, before: np.ndarray, whole: np.ndarray, part: np.ndarray, main: bool = False) -> Check:
+    """Whether half of the gain is kept; not run where no seed has all three errors."""
+    seeds = paired(before, whole, part)
+    what += " keeps half of the gain"
+    return compared(what, [estimate(kept(*seeds))], low=0, main=main) if seeds[0].size else Check(what, main=main)
 
-    A share is judged where the whole training has a gain; where it is not known to, the share is undecided.
+
+def checks(where: str, before: np.ndarray, whole: np.ndarray, parts: Parts) -> list[Check]:
+    """What is kept of a gain, from hard probing errors (seed,), NaN where there is none; parts: of `tenths`.
+
+    Shares are judged where the whole training has a gain; where it is not known to, they are undecided.
     """
     gain = f"{where}: gain of the whole training above 0"
-    premise = compared(gain, [estimate(np.subtract(*paired(sgd, whole)))], low=0, margin=SMALL)
-    found = [premise]
-    for name, part in parts.items():
-        what, main, seeds = f"{where}: {name} keeps half of the gain", name == FIRST, paired(sgd, whole, part)
-        if premise.outcome is Outcome.CONTRADICTED or not seeds[0].size:
-            found.append(Check(what, main=main))
-        elif premise.outcome is Outcome.UNDECIDED:
-            found.append(Check(what, Outcome.UNDECIDED, estimate(kept(*seeds)), main))
-        else:
-            found.append(compared(what, [estimate(kept(*seeds))], low=0, main=main))
-    return found + [_earlier(where, *paired(parts[ALL_BUT_FIRST], parts[FIRST]))]
+    premise = compared(gain, [estimate(np.subtract(*paired(before, whole)))], low=0, margin=SMALL)
+    found = [keeps(f"{where}: {name}", before, whole, part, name == FIRST) for name, part in parts.items()]
+    if premise.outcome is Outcome.CONTRADICTED:
+        found = [Check(check.what, main=check.main) for check in found]
+    elif premise.outcome is Outcome.UNDECIDED:
+        found = [replace(one, outcome=Outcome.UNDECIDED, needs=None) if one.effect else one for one in found]
+    what, (rest, first) = f"{where}: {FIRST} keeps more than {REST}", paired(parts[REST], parts[FIRST])
+    earlier = compared(what, [estimate(rest - first)], low=0, margin=SMALL) if first.size else Check(what)
+    return [premise, *found, earlier]
 
 
-def _earlier(where: str, rest: np.ndarray, first: np.ndarray) -> Check:
-    what = f"{where}: {FIRST} keeps more than {ALL_BUT_FIRST}"
-    return compared(what, [estimate(rest - first)], low=0, margin=SMALL) if first.size else Check(what)
+def common(epochs: int = EPOCHS, **others: float) -> dict:
+    """What the settings of the main experiments share, as keywords of `ToySetting`."""
+    return {"data": ToyConstants(), "epochs": epochs, **others}
+
+
+def part_settings(rho: float = RHO) -> dict[str, ToySetting]:
+    """SGD, LSAM, and LSAM with some part of its phantom, or another phantom."""
+    shared = common()
+    return {
+        "SGD": sgd(**shared),
+        "LSAM": lsam(rho, **shared),
+        "only $w_e$ displaced": lsam(rho, displaced="easy", **shared),
+        "only $w_h$ displaced": lsam(rho, displaced="hard", **shared),
+        "importance weights alone": ToySetting(rho=rho, effective="real", **shared),
+        "learning rates alone": ToySetting(rho=rho, importance="real", **shared),
+        "LSAM's mean rates, constant": ToySetting(importance="real", effective="constant", rates=MEAN_RATES, **shared),
+        "the next batch's phantom": lsam(rho, phantom_shift=1, **shared),
+        "a phantom of 50 points": lsam(rho, phantom_points=50, **shared),
+        "a phantom of all points": lsam(rho, phantom_points=shared["data"].training_points, **shared),
+        "mean of 60 ascents": lsam(rho, memory=60, **shared),
+        "the same, made $\\rho$ long": lsam(rho, memory=60, average="scaled", **shared),
+    }
+
+
+PREDICTED = {  # of the parts: whether half of the gain is kept
+    "only $w_e$ displaced": True,
+    "only $w_h$ displaced": False,
+    "importance weights alone": False,
+    "learning rates alone": True,
+}
+
+
+def baseline_settings() -> dict[str, list[ToySetting]]:
+    """Every baseline at every strength, with LSAM at several radii."""
+    make = {
+        "LSAM": lambda rho: lsam(rho, **common()),
+        "constant easy rate": lambda rate: ToySetting(
+            importance="real", effective="constant", rates=(rate, 1.0), **common()
+        ),
+        "spectral decoupling": lambda strength: sgd(decoupling=strength, **common()),
+        "label smoothing": lambda share: sgd(smoothing=share, **common()),
+    }
+    return {name: [make[name](strength) for strength in strengths] for name, strengths in STRENGTHS.items()}
+
+
+def at_best(record: dict) -> dict[str, tuple[np.ndarray, np.ndarray, float]]:
+    """Of the baselines' record: hard and easy probing errors (seed,) at the strength that validation data of the other
+    seeds choose by the mean of both errors, and the strength chosen most often. A net that diverged counts as
+    chance."""
+    test = {feature: np.nan_to_num(errors(record, feature), nan=0.5) for feature in ("easy", "hard")}
+    validation = sum(np.nan_to_num(errors(record, name, "validation"), nan=0.5) for name in test)
+    found, start = {}, 0
+    for name, strengths in STRENGTHS.items():
+        rows = slice(start, start := start + len(strengths))
+        chosen = choose(validation[rows])
+        hard, easy = (at_choice(test[feature][rows], chosen) for feature in ("hard", "easy"))
+        found[name] = hard, easy, strengths[np.bincount(chosen).argmax()]
+    return found
+
+
+def points(count: int = POINTS, seed: int = 0) -> list[dict[str, float]]:
+    """The first points of a scrambled Sobol sequence over `RANGES`, to three digits."""
+    shares = qmc.Sobol(len(RANGES), seed=seed).random_base2(int(np.ceil(np.log2(count))))[:count]
+    return [{name: _at(share, *RANGES[name]) for name, share in zip(RANGES, row)} for row in shares]
+
+
+def _at(share: float, low: float, high: float, logarithmic: bool) -> float:
+    value = low * (high / low) ** share if logarithmic else low + share * (high - low)
+    return round(value) if isinstance(low, int) else float(f"{value:.3g}")
+
+
+def of_point(values: Mapping[str, float], rho: float = RHO) -> list[ToySetting]:
+    """SGD, LSAM, and LSAM in each of the `tenths`, with these constants; the radius is to the head's initial length as
+    `rho` is to that of (1, 1)."""
+    head = values["head_easy"], values["head_hard"]
+    named = {name: values[name] for name in ("complexity", "easy_scale", "hard_scale")}
+    shared = {"data": ToyConstants(inner=values["gap"], **named), "head": head}
+    shared |= {name: values[name] for name in ("learning_rate", "width", "epochs")}
+    whole = lsam(float(f"{rho * np.linalg.norm(head) / 2**0.5:.3g}"), **shared)
+    return [sgd(**shared), whole, *(replace(whole, ascent=part) for part in tenths(values["epochs"]).values())]
+
+
+def toy_trials(rho: float = RHO, seeds: int = TOY_SEEDS, first_seed: int = FIRST_SEED) -> dict[str, ToyTrial]:
+    """The main setting: the switches, the parts of the phantom, and the baselines."""
+    whole = lsam(rho, **common())
+    switched = [sgd(**common()), whole, *(replace(whole, ascent=w) for w in windows(EPOCHS, TOY_SWITCHES))]
+    baselines = [setting for settings in baseline_settings().values() for setting in settings]
+    settings = {"switches": switched, "parts": part_settings(rho).values(), "baselines": baselines}
+    return {name: ToyTrial(tuple(some), seeds, first_seed, name=NAME) for name, some in settings.items()}
+
+
+def design(
+    count: int = POINTS, rho: float = RHO, seeds: int = POINT_SEEDS, first_seed: int = FIRST_SEED
+) -> list[ToyTrial]:
+    """One trial for each of the `points`."""
+    return [ToyTrial(tuple(of_point(values, rho)), seeds, first_seed, name=NAME) for values in points(count)]
+
+
+def toy_plan(store: Store, seeds: int = TOY_SEEDS) -> Plan:
+    """All stored trials of the toy."""
+    return Plan((*toy_trials(seeds=seeds).values(), *design(seeds=seeds * POINT_SEEDS // TOY_SEEDS)))
+
+
+def judged_points(records: Sequence[dict]) -> dict[str, np.ndarray]:
+    """Of every record of the `design`: the gain of LSAM, the outcomes (as text) and shares of what is kept, each
+    (point,). Only points whose gain is at least `TO_GAIN` are judged, by their whole interval; the others are NaN and
+    empty."""
+    names = ("gain", *(f"{what} of {name}" for name in tenths(1) for what in ("outcome", "share")))
+    rows = []
+    for record in records:
+        before, whole, *parts = errors(record, "hard")
+        gain = estimate(np.subtract(*paired(before, whole))) if paired(before, whole)[0].size else None
+        row: list = [np.nan if gain is None else gain.mean]
+        for part in parts:
+            judged = gain is not None and gain.low > 0 and gain.mean >= TO_GAIN
+            row += [keeps("", before, whole, part).outcome.value if judged else ""]
+            row += [share_kept(before, whole, part).mean if judged else np.nan]
+        rows.append(row)
+    return {name: np.array(column) for name, column in zip(names, zip(*rows))}
+
+
+def least_error(batch: int) -> float:
+    """The hard training error e from which on a majority of batches has a point that is wrong, 1 - (1 - e)^B = 1/2."""
+    return 1 - 0.5 ** (1 / batch)
+
+
+def raised(trace: np.ndarray, epochs: int) -> np.ndarray:
+    """The share of each epoch's steps at whose phantom the hard weight is larger, w~_h / w_h > 1, (seed, epoch), from a
+    trace of every step (seed, step, 4)."""
+    return (trace[..., 3] / trace[..., 1] > 1).reshape(len(trace), epochs, -1).mean(axis=-1)
+
+
+def hard_rate_identity(trace: np.ndarray, rate: float, rho: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Both sides of sum N (w~_h / w_h - 1) = -(rho / eta) log(w_h at the end / at the start), and the mean of w~_h/w_h
+    weighted with N, each (seed,).
+
+    trace (seed, step, 4): of SGD's steps, whose phantom is only watched. N is the norm of the head's gradient: SGD's
+    step is `rate` times that.
+    """
+    trace = trace.astype(float)
+    norms, hard = np.linalg.norm(np.diff(trace[..., :2], axis=1), axis=-1) / rate, trace[..., 1]
+    excess = (trace[..., 3] / hard - 1)[:, :-1]
+    right = -rho / rate * np.log(hard[:, -1] / hard[:, 0])
+    return (norms * excess).sum(axis=1), right, 1 + (norms * excess).sum(axis=1) / norms.sum(axis=1)
+
+
+def border_checks(error: Mapping[int, np.ndarray], share: Mapping[int, np.ndarray]) -> list[Check]:
+    """Whether the border moves with the batch, from hard training errors and shares of raised steps, batch size ->
+    (seed, epoch), the smallest batch first."""
+    small, *larger = error
+    border = least_error(small)
+    kept_to = all((share[b].mean(axis=0) <= 1 - (1 - error[b].mean(axis=0)) ** b).all() for b in error)
+    found = [exact("share of raised steps at most that of batches with a wrong point", kept_to, trivial=True)]
+    between = {b: _mean_between(error[b], share[b], least_error(larger[-1]), border) for b in error}
+    for batch in larger:
+        below = [e for e in range(error[batch].shape[1]) if estimate(error[batch][:, e]).high < border]
+        what = f"B = {batch}: an epoch below {border:.1%} in which a majority is raised"
+        most = max(below, key=lambda e: share[batch][:, e].mean()) if below else None
+        found.append(Check(what) if most is None else compared(what, [estimate(share[batch][:, most])], low=HALF))
+        more, less = paired(between[batch], between[small])
+        what = (
+            f"B = {batch}: between {least_error(larger[-1]):.1%} and {border:.1%} more steps raised than with {small}"
+        )
+        found.append(compared(what, [estimate(more - less)], low=0) if more.size else Check(what))
+    return found
+
+
+def _mean_between(error: np.ndarray, share: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Each seed's mean share over its epochs with an error between the two; NaN where it has none."""
+    inside = (low < error) & (error < high)
+    count = inside.sum(axis=1)
+    return np.where(count > 0, (share * inside).sum(axis=1) / np.maximum(count, 1), np.nan)
+
+
+@torch.no_grad()
+def two_radii(
+    radii: Sequence[tuple[float, float]],
+    seeds: Sequence[int],
+    data: ToyConstants = ToyConstants(),
+    epochs: int = EPOCHS,
+) -> np.ndarray:
+    """Errors (radii, seed, feature) on test data of SAM whose ascent has one length on the head and another below.
+
+    With (rho, 0) it is LSAM, with (0, 0) SGD. Width, rate, batch and head are those of `ToySetting`.
+    """
+    usual = ToySetting(data=data)
+    nets = [(lengths, seed) for lengths in radii for seed in seeds]
+    theta = initial([seed for _, seed in nets], usual.width, usual.head)
+    head_length, length = torch.tensor([lengths for lengths, _ in nets], dtype=torch.float64).T[..., None, None]
+    drawn = {seed: sample(data, seed) for seed in seeds}
+    x, y = (torch.from_numpy(np.stack([getattr(drawn[seed], name) for _, seed in nets])) for name in "xy")
+    order = np.stack([batch_order(seed, data.training_points, epochs).ravel() for _, seed in nets])
+    each = torch.arange(len(nets))[:, None]
+    for batch in torch.from_numpy(order.astype(np.int64)).split(usual.batch_size, dim=1):
+        at = x[each, batch], y[each, batch]
+        gradient = evaluate(theta, *at)[1]
+        head = torch.zeros_like(gradient)
+        head[..., -1] = gradient[..., -1]
+        phantom = theta + unit(head, head_length) + unit(gradient - head, length)
+        theta.addcmul_(evaluate(phantom, *at)[1], torch.tensor(-usual.learning_rate))
+    tested = {seed: sample(data, seed, "test") for seed in seeds}
+    found = stack_errors(theta, [tested[seed] for _, seed in nets])
+    return found.reshape(len(radii), len(seeds), -1)
+
+
+def name_of(window: Window | None) -> str:
+    """A window of whole epochs in words, counted from 1."""
+    if window is None:
+        return "all epochs"
+    first, last = window
+    return f"epochs {first + 1} to {last}" if last > first + 1 else f"epoch {last}"
+
+
+def figure_images(gains: Mapping[str, Mapping[Window | None, np.ndarray]]) -> Figure:
+    """What each window gains in hard probing error, in points: panel title -> window -> (seed,), the whole training
+    (None) first. Means with intervals; fewer than `FEW` seeds are shown as dots, and decide nothing."""
+    names = list(next(iter(gains.values())))
+    size = style.PAGE_WIDTH, 0.6 + 0.24 * len(names) * len(gains) / 2
+    fig, axes = plt.subplots(
+        len(gains) // 2, 2, figsize=(size[0], size[1] + 0.9), sharex=True, sharey=True, squeeze=False
+    )
+    for panel, (title, of_window) in zip(axes.flat, gains.items()):
+        style.rows(panel, [name_of(window) for window in names])
+        panel.axvline(0, color="black", linewidth=0.6)
+        half = 100 * HALF * of_window[None].mean()
+        panel.axvline(half, color=style.GREY, linewidth=0.9, linestyle=":")
+        for row, (window, values) in enumerate(of_window.items()):
+            colour = style.GREY if window is None else style.LSAM if window[0] == 0 else style.SGD
+            marker = "D" if window is None else "o" if window[0] == 0 else "s"
+            if len(values) < FEW:
+                panel.plot(100 * values, np.full(len(values), row), marker, color=colour, markersize=3.5, alpha=0.6)
+            else:
+                style.whiskers(panel, [estimate(100 * values)], [row], colour, marker)
+        panel.set_title(title)
+    for panel in axes[-1]:
+        panel.set_xlabel("fall of the hard probing error, points")
+    looks = {"radius on at first": (style.LSAM, "o"), "on from then": (style.SGD, "s"), "always": (style.GREY, "D")}
+    _legend(fig, looks)
+    return fig
+
+
+def _legend(fig: Figure, looks: Mapping[str, tuple[str, str]]) -> None:
+    named = {name: {"color": colour, "marker": marker, "linestyle": ""} for name, (colour, marker) in looks.items()}
+    style.legend(fig, named, loc="outside upper center", ncols=len(looks))
+
+
+def figure_switch(found: Mapping[Window | None, np.ndarray], before: np.ndarray, points: Parts) -> Figure:
+    """Left: hard probing error (seed,) against the epoch of the switch, by the window of LSAM (None: all of the
+    training), and that of SGD. Right: shares of the gain kept by the first tenth and by the rest, `judged_points`."""
+    fig, (left, right) = plt.subplots(1, 2, figsize=(style.PAGE_WIDTH, 3.3), width_ratios=[1.25, 1])
+    switches = [window[1] for window in found if window is not None and window[0] == 0]
+    last = max(window[1] for window in found if window is not None)
+    lines = {
+        "LSAM, then SGD": ([found[0, k] for k in switches], style.LSAM, "o"),
+        "SGD, then LSAM": ([found[k, last] for k in switches], style.SGD, "s"),
+    }
+    for name, (values, colour, marker) in lines.items():
+        style.line(left, switches, np.stack(values), colour, marker, label=name)
+    for values, colour, name in ((before, style.SGD, "SGD throughout"), (found[None], style.LSAM, "LSAM throughout")):
+        left.axhline(values.mean(), color=colour, linewidth=1, linestyle=":", label=name)
+    left.set(xscale="log", xlabel="epoch of the switch", ylabel="hard probing error", ylim=(0, None))
+    style.plain(left.xaxis, ticks=switches)
+    left.legend(fontsize=8.5, loc="center left", bbox_to_anchor=(0.0, 0.52))
+    judged = points[f"outcome of {FIRST}"] != ""
+    first, rest = (100 * points[f"share of {name}"][judged] for name in (FIRST, REST))
+    right.axline((0, 0), slope=1, color=style.GREY, linewidth=0.7)
+    for at in (right.axvline, right.axhline):
+        at(100 * HALF, color=style.GREY, linewidth=0.9, linestyle=":")
+    right.plot(first, rest, "o", color=style.HARD, markersize=4, alpha=0.7)
+    right.set(xlabel=f"kept by {FIRST}", ylabel=f"kept by {REST}", title="other constants")
+    for axis in (right.xaxis, right.yaxis):
+        axis.set_major_formatter(PercentFormatter(decimals=0))
+    return fig
+
+
+def figure_parts(before: np.ndarray, whole: np.ndarray, parts: Parts, baselines: Parts) -> Figure:
+    """The hard probing error, (seed,), that parts of the phantom and plain baselines leave, a row each; dotted, half of
+    the way from SGD's to LSAM's."""
+    rows = {"SGD": before, "LSAM": whole} | dict(parts) | {f"{name}*": values for name, values in baselines.items()}
+    fig, axes = plt.subplots(figsize=(style.PAGE_WIDTH, 0.8 + 0.26 * len(rows)))
+    style.rows(axes, list(rows))
+    axes.axvline(before.mean() - HALF * (before - whole).mean(), color=style.GREY, linewidth=0.9, linestyle=":")
+    looks = [(style.SGD, "v"), (style.LSAM, "D"), *[(style.HARD, "o")] * len(parts)]
+    looks += [(style.SAM, "s")] * len(baselines)
+    for row, (values, look) in enumerate(zip(rows.values(), looks)):
+        style.whiskers(axes, [estimate(values)], [row], *look)
+    axes.set(xlabel="hard probing error", xlim=(0, None))
+    return fig
+
+
+def figure_border(error: Mapping[int, np.ndarray], share: Mapping[int, np.ndarray]) -> Figure:
+    """Hard training error e and share of raised steps of every epoch, in the mean over seeds, batch size -> (seed,
+    epoch), with the bound 1 - (1 - e)^B."""
+    fig, axes = plt.subplots(1, len(error), figsize=(style.PAGE_WIDTH, 2.9), sharey=True)
+    grid = np.geomspace(1e-3, 0.6, 200)
+    for panel, (batch, of_batch) in zip(axes, error.items()):
+        panel.plot(100 * grid, 1 - (1 - grid) ** batch, color="black", linewidth=1)
+        panel.plot(100 * of_batch.mean(axis=0), share[batch].mean(axis=0), "o", color=style.HARD, markersize=3.5)
+        panel.axhline(HALF, color=style.GREY, linewidth=0.9, linestyle=":")
+        panel.axvline(100 * least_error(batch), color=style.GREY, linewidth=0.9, linestyle=":")
+        panel.set(xscale="log", xlim=(0.1, 60), ylim=(-0.02, 1.02), title=f"batches of {batch}")
+        panel.set_xlabel("hard training error, %")
+        style.plain(panel.xaxis, ticks=(0.1, 1, 10))
+    axes[0].set_ylabel(r"share of steps with $\tilde w_h > w_h$")
+    return fig
+
+
+def figure_radii(bodies: Sequence[float], found: Mapping[float, np.ndarray], sam: np.ndarray) -> Figure:
+    """Hard and easy probing error of `two_radii` against the length below the head, length on the head -> (body, seed,
+    feature), and those of full SAM, (seed, feature)."""
+    fig, axes = plt.subplots(1, 2, figsize=(style.PAGE_WIDTH, 3.1), sharey=True)
+    for i, (panel, feature) in enumerate(zip(axes, ("hard", "easy"))):
+        style.lines(panel, bodies, {f"{head:g}": values[..., 1 - i] for head, values in found.items()})
+        panel.axhline(sam[:, 1 - i].mean(), color=style.SGD, linewidth=1, linestyle=":")
+        panel.set(title=f"{feature} feature", xlabel="length of the ascent below the head", ylim=(-0.02, 0.6))
+    axes[0].set_ylabel("probing error")
+    axes[1].legend(title="length on the head", loc="upper left")
+    return fig
