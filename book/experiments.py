@@ -21,6 +21,12 @@ def experiments() -> dict[str, Experiment]:
         *_paired(),
         ("cifar-mnist-grid", "the same sweep on more seeds than the one that selects (chapter 7)", _grid, GRID_SEEDS),
         *_when(),
+        (
+            "when-toy",
+            "LSAM's radius in a window, its phantom in parts, plain baselines (chapter 15)",
+            when.toy_plan,
+            when.TOY_SEEDS,
+        ),
         ("noise", "LSAM where the toy's training features are noisy (chapter 9)", _noise, noise.SEEDS),
         ("batch-size", "LSAM by batch size, epochs and steps fixed (chapter 10)", _batch_size, batch_size.SEEDS),
         ("variants", "SAM's variants and re-weightings in the toy (chapter 12)", _variants, variants.SEEDS),

@@ -46,10 +46,10 @@ TOY_SWITCHES = (1, 2, 3, 6, 12, 30)
 MEAN_RATES = (0.54, 0.84)  # means of w~/w over LSAM's steps, seeds 0 to 7
 # Strengths of what only slows the easy feature, or keeps logits small, each from weak to where training suffers.
 STRENGTHS = {
-    "LSAM": (0.7, 1.0, 1.4, 2.0),
-    "constant easy rate": (0.03, 0.1, 0.3),
-    "spectral decoupling": (0.003, 0.01, 0.03, 0.1, 0.3),
-    "label smoothing": (0.03, 0.1, 0.2, 0.4, 0.6),
+    "LSAM": (0.7, 1.4, 2.0, 2.8, 4.0),
+    "constant easy rate": (0.03, 0.1, 0.2, 0.3),
+    "spectral decoupling": (0.03, 0.1, 0.3, 1.0, 3.0),
+    "label smoothing": (0.1, 0.4, 0.6, 0.8, 0.9),
 }
 # Other constants of the toy: chapter 13's ranges, and trainings that are shorter.
 RANGES = {  # name -> lowest, highest, whether on a logarithmic axis
@@ -64,6 +64,8 @@ RANGES = {  # name -> lowest, highest, whether on a logarithmic axis
     "head_hard": (0.5, 2.0, True),
 }
 POINTS, POINT_SEEDS = 96, 20
+# After these had been seen, the first of them once more on other seeds, as long as the main setting: rate x epochs.
+LONG, LONG_POINTS, LONG_SEED = 3.0, 50, 6000
 TO_GAIN = 0.05  # gain of LSAM from which there is something to keep in a setting of the design
 
 
@@ -274,15 +276,20 @@ def toy_trials(rho: float = RHO, seeds: int = TOY_SEEDS, first_seed: int = FIRST
 
 
 def design(
-    count: int = POINTS, rho: float = RHO, seeds: int = POINT_SEEDS, first_seed: int = FIRST_SEED
+    count: int = POINTS, rho: float = RHO, seeds: int = POINT_SEEDS, first_seed: int = FIRST_SEED, length: float = 0
 ) -> list[ToyTrial]:
-    """One trial for each of the `points`."""
-    return [ToyTrial(tuple(of_point(values, rho)), seeds, first_seed, name=NAME) for values in points(count)]
+    """One trial for each of the `points`; with a `length` of so many epochs times the learning rate."""
+    values = points(count)
+    if length:
+        values = [one | {"epochs": round(length / one["learning_rate"])} for one in values]
+    return [ToyTrial(tuple(of_point(one, rho)), seeds, first_seed, name=NAME) for one in values]
 
 
 def toy_plan(store: Store, seeds: int = TOY_SEEDS) -> Plan:
     """All stored trials of the toy."""
-    return Plan((*toy_trials(seeds=seeds).values(), *design(seeds=seeds * POINT_SEEDS // TOY_SEEDS)))
+    few = seeds * POINT_SEEDS // TOY_SEEDS
+    longer = design(LONG_POINTS, RHO, few, LONG_SEED, LONG)
+    return Plan((*toy_trials(seeds=seeds).values(), *design(seeds=few), *longer))
 
 
 def judged_points(records: Sequence[dict]) -> dict[str, np.ndarray]:
