@@ -15,10 +15,13 @@ from scipy.stats import qmc
 from book import style
 from book.claims import Check, Outcome, compared, exact
 from book.protocols import PAIRED, selected
-from lib.data.toy import ToyConstants, sample
+from lib.data.toy import ToyConstants
+from lib.device import threads
 from lib.selection import at_choice, choose
 from lib.stats import FEW, Estimate, estimate, mean_interval
-from lib.toy.ensemble import ToySetting, batch_order, lsam, sgd
+from lib.toy.nets import Model, batch_order
+from lib.toy.nets import points as points_of
+from lib.toy.setting import ToySetting, lsam, sgd
 from lib.toy.stack import errors as stack_errors
 from lib.toy.stack import evaluate, initial, unit
 from lib.trials.images import ImageTrial
@@ -31,6 +34,7 @@ HALF = 0.5  # of the gain: what has to be kept
 SMALL = 0.005  # a gain in probing error that is none
 TENTH = 0.1  # of the training
 FIRST, LAST, REST = "the first tenth", "the last tenth", "all but the first tenth"
+Epochs = Mapping[int, np.ndarray]  # a value of every epoch, by batch size: (seed, epoch)
 Parts = Mapping[str, np.ndarray]  # what a part of the method leaves, by name: hard probing errors (seed,)
 
 # On images.
@@ -156,14 +160,14 @@ def share_kept(before: np.ndarray, whole: np.ndarray, part: np.ndarray) -> Estim
         return float(mean_interval(kept(before, whole, part, share))[end])
 
     reach = 10 * (1 + np.abs(before - part).max() / gain.low)  # beyond it either way the interval leaves 0 out
-    ends = (brentq(bound, -reach, reach, args=(end,)) for end in (1, 2))
+    ends = (brentq(bound, -reach, reach, args=(end,), xtol=1e-3) for end in (1, 2))
     return Estimate(gain.n, float((before - part).mean() / gain.mean), np.nan, *ends)
 
 
 def keeps(what: str, before: np.ndarray, whole: np.ndarray, part: np.ndarray, main: bool = False) -> Check:
     """Whether half of the gain is kept; not run where no seed has all three errors."""
     seeds = paired(before, whole, part)
-    what += " keeps half of the gain"
+    what += " keeps half"
     return compared(what, [estimate(kept(*seeds))], low=0, main=main) if seeds[0].size else Check(what, main=main)
 
 
@@ -172,16 +176,16 @@ def checks(where: str, before: np.ndarray, whole: np.ndarray, parts: Parts) -> l
 
     Shares are judged where the whole training has a gain; where it is not known to, they are undecided.
     """
-    gain = f"{where}: gain of the whole training above 0"
+    gain = f"{where}: whole gain above 0"
     premise = compared(gain, [estimate(np.subtract(*paired(before, whole)))], low=0, margin=SMALL)
     found = [keeps(f"{where}: {name}", before, whole, part, name == FIRST) for name, part in parts.items()]
+    what, (rest, first) = f"{where}: {FIRST} keeps more than {REST}", paired(parts[REST], parts[FIRST])
+    found.append(compared(what, [estimate(rest - first)], low=0, margin=SMALL) if first.size else Check(what))
     if premise.outcome is Outcome.CONTRADICTED:
         found = [Check(check.what, main=check.main) for check in found]
     elif premise.outcome is Outcome.UNDECIDED:
         found = [replace(one, outcome=Outcome.UNDECIDED, needs=None) if one.effect else one for one in found]
-    what, (rest, first) = f"{where}: {FIRST} keeps more than {REST}", paired(parts[REST], parts[FIRST])
-    earlier = compared(what, [estimate(rest - first)], low=0, margin=SMALL) if first.size else Check(what)
-    return [premise, *found, earlier]
+    return [premise, *found]
 
 
 def common(epochs: int = EPOCHS, **others: float) -> dict:
@@ -305,7 +309,7 @@ def judged_points(records: Sequence[dict]) -> dict[str, np.ndarray]:
         for part in parts:
             judged = gain is not None and gain.low > 0 and gain.mean >= TO_GAIN
             row += [keeps("", before, whole, part).outcome.value if judged else ""]
-            row += [share_kept(before, whole, part).mean if judged else np.nan]
+            row += [np.subtract(*paired(before, part)).mean() / gain.mean if judged else np.nan]
         rows.append(row)
     return {name: np.array(column) for name, column in zip(names, zip(*rows))}
 
@@ -335,7 +339,7 @@ def hard_rate_identity(trace: np.ndarray, rate: float, rho: float) -> tuple[np.n
     return (norms * excess).sum(axis=1), right, 1 + (norms * excess).sum(axis=1) / norms.sum(axis=1)
 
 
-def border_checks(error: Mapping[int, np.ndarray], share: Mapping[int, np.ndarray]) -> list[Check]:
+def border_checks(error: Epochs, share: Epochs) -> list[Check]:
     """Whether the border moves with the batch, from hard training errors and shares of raised steps, batch size ->
     (seed, epoch), the smallest batch first."""
     small, *larger = error
@@ -344,10 +348,10 @@ def border_checks(error: Mapping[int, np.ndarray], share: Mapping[int, np.ndarra
     found = [exact("share of raised steps at most that of batches with a wrong point", kept_to, trivial=True)]
     between = {b: _mean_between(error[b], share[b], least_error(larger[-1]), border) for b in error}
     for batch in larger:
-        below = [e for e in range(error[batch].shape[1]) if estimate(error[batch][:, e]).high < border]
+        below = np.flatnonzero(error[batch].mean(axis=0) < border)
         what = f"B = {batch}: an epoch below {border:.1%} in which a majority is raised"
-        most = max(below, key=lambda e: share[batch][:, e].mean()) if below else None
-        found.append(Check(what) if most is None else compared(what, [estimate(share[batch][:, most])], low=HALF))
+        most = share[batch][:, max(below, key=lambda e: share[batch][:, e].mean())] if below.size else None
+        found.append(Check(what) if most is None else compared(what, [estimate(most)], low=HALF))
         more, less = paired(between[batch], between[small])
         what = (
             f"B = {batch}: between {least_error(larger[-1]):.1%} and {border:.1%} more steps raised than with {small}"
@@ -363,6 +367,7 @@ def _mean_between(error: np.ndarray, share: np.ndarray, low: float, high: float)
     return np.where(count > 0, (share * inside).sum(axis=1) / np.maximum(count, 1), np.nan)
 
 
+@threads(1)  # more only wait for one another: the arrays are small
 @torch.no_grad()
 def two_radii(
     radii: Sequence[tuple[float, float]],
@@ -374,24 +379,21 @@ def two_radii(
 
     With (rho, 0) it is LSAM, with (0, 0) SGD. Width, rate, batch and head are those of `ToySetting`.
     """
-    usual = ToySetting(data=data)
     nets = [(lengths, seed) for lengths in radii for seed in seeds]
-    theta = initial([seed for _, seed in nets], usual.width, usual.head)
-    head_length, length = torch.tensor([lengths for lengths, _ in nets], dtype=torch.float64).T[..., None, None]
-    drawn = {seed: sample(data, seed) for seed in seeds}
-    x, y = (torch.from_numpy(np.stack([getattr(drawn[seed], name) for _, seed in nets])) for name in "xy")
-    order = np.stack([batch_order(seed, data.training_points, epochs).ravel() for _, seed in nets])
-    each = torch.arange(len(nets))[:, None]
-    for batch in torch.from_numpy(order.astype(np.int64)).split(usual.batch_size, dim=1):
-        at = x[each, batch], y[each, batch]
-        gradient = evaluate(theta, *at)[1]
+    models = [Model(ToySetting(data=data, epochs=epochs), seed, 0, 0) for _, seed in nets]
+    training, evaluation, index = points_of(models)
+    theta, training = initial(models), torch.from_numpy(training[index])
+    on_head, below = torch.tensor([lengths for lengths, _ in nets], dtype=torch.float64).T[..., None, None]
+    order = np.stack([batch_order(seed, data.training_points, epochs).ravel() for _, seed in nets]).astype(np.int64)
+    each, rate = torch.arange(len(nets))[:, None], torch.tensor(-models[0].setting.learning_rate)
+    for chosen in torch.from_numpy(order).split(models[0].setting.batch_size, dim=1):
+        x, y = training[each, chosen].split((4, 1), dim=-1)
+        gradient = evaluate(theta, x, y[..., 0])[1]
         head = torch.zeros_like(gradient)
         head[..., -1] = gradient[..., -1]
-        phantom = theta + unit(head, head_length) + unit(gradient - head, length)
-        theta.addcmul_(evaluate(phantom, *at)[1], torch.tensor(-usual.learning_rate))
-    tested = {seed: sample(data, seed, "test") for seed in seeds}
-    found = stack_errors(theta, [tested[seed] for _, seed in nets])
-    return found.reshape(len(radii), len(seeds), -1)
+        phantom = theta + unit(head, on_head) + unit(gradient - head, below)
+        theta.addcmul_(evaluate(phantom, x, y[..., 0])[1], rate)
+    return stack_errors(theta, evaluation[index][:, 1]).reshape(len(radii), len(seeds), -1)
 
 
 def name_of(window: Window | None) -> str:
@@ -413,8 +415,8 @@ def figure_images(gains: Mapping[str, Mapping[Window | None, np.ndarray]]) -> Fi
     for panel, (title, of_window) in zip(axes.flat, gains.items()):
         style.rows(panel, [name_of(window) for window in names])
         panel.axvline(0, color="black", linewidth=0.6)
-        half = 100 * HALF * of_window[None].mean()
-        panel.axvline(half, color=style.GREY, linewidth=0.9, linestyle=":")
+        if (half := 100 * HALF * of_window[None].mean()) > 0:
+            panel.axvline(half, color=style.GREY, linewidth=0.9, linestyle=":")
         for row, (window, values) in enumerate(of_window.items()):
             colour = style.GREY if window is None else style.LSAM if window[0] == 0 else style.SGD
             marker = "D" if window is None else "o" if window[0] == 0 else "s"
@@ -425,7 +427,7 @@ def figure_images(gains: Mapping[str, Mapping[Window | None, np.ndarray]]) -> Fi
         panel.set_title(title)
     for panel in axes[-1]:
         panel.set_xlabel("fall of the hard probing error, points")
-    looks = {"radius on at first": (style.LSAM, "o"), "on from then": (style.SGD, "s"), "always": (style.GREY, "D")}
+    looks = {"first epochs only": (style.LSAM, "o"), "from there on": (style.SGD, "s"), "throughout": (style.GREY, "D")}
     _legend(fig, looks)
     return fig
 
@@ -435,9 +437,12 @@ def _legend(fig: Figure, looks: Mapping[str, tuple[str, str]]) -> None:
     style.legend(fig, named, loc="outside upper center", ncols=len(looks))
 
 
-def figure_switch(found: Mapping[Window | None, np.ndarray], before: np.ndarray, points: Parts) -> Figure:
+def figure_switch(
+    found: Mapping[Window | None, np.ndarray], before: np.ndarray, points: Parts, longer: Parts
+) -> Figure:
     """Left: hard probing error (seed,) against the epoch of the switch, by the window of LSAM (None: all of the
-    training), and that of SGD. Right: shares of the gain kept by the first tenth and by the rest, `judged_points`."""
+    training), and that of SGD. Right: shares of the gain kept by the first tenth and by the rest, of the
+    `judged_points` of the design and of longer trainings."""
     fig, (left, right) = plt.subplots(1, 2, figsize=(style.PAGE_WIDTH, 3.3), width_ratios=[1.25, 1])
     switches = [window[1] for window in found if window is not None and window[0] == 0]
     last = max(window[1] for window in found if window is not None)
@@ -451,13 +456,16 @@ def figure_switch(found: Mapping[Window | None, np.ndarray], before: np.ndarray,
         left.axhline(values.mean(), color=colour, linewidth=1, linestyle=":", label=name)
     left.set(xscale="log", xlabel="epoch of the switch", ylabel="hard probing error", ylim=(0, None))
     style.plain(left.xaxis, ticks=switches)
-    left.legend(fontsize=8.5, loc="center left", bbox_to_anchor=(0.0, 0.52))
-    judged = points[f"outcome of {FIRST}"] != ""
-    first, rest = (100 * points[f"share of {name}"][judged] for name in (FIRST, REST))
+    left.legend(fontsize=8.5, loc="center right", bbox_to_anchor=(1.0, 0.6))
     right.axline((0, 0), slope=1, color=style.GREY, linewidth=0.7)
-    for at in (right.axvline, right.axhline):
-        at(100 * HALF, color=style.GREY, linewidth=0.9, linestyle=":")
-    right.plot(first, rest, "o", color=style.HARD, markersize=4, alpha=0.7)
+    for of_half in (right.axvline, right.axhline):
+        of_half(100 * HALF, color=style.GREY, linewidth=0.9, linestyle=":")
+    for name, of, look in (("20 to 100 epochs", points, "x"), ("long", longer, "o")):
+        judged = of[f"outcome of {FIRST}"] != ""
+        colour = style.LSAM if of is longer else style.GREY
+        first, rest = (100 * of[f"share of {part}"][judged] for part in (FIRST, REST))
+        right.plot(first, rest, look, color=colour, markersize=4, alpha=0.8, label=name)
+    right.legend(fontsize=8.5)
     right.set(xlabel=f"kept by {FIRST}", ylabel=f"kept by {REST}", title="other constants")
     for axis in (right.xaxis, right.yaxis):
         axis.set_major_formatter(PercentFormatter(decimals=0))
@@ -479,20 +487,24 @@ def figure_parts(before: np.ndarray, whole: np.ndarray, parts: Parts, baselines:
     return fig
 
 
-def figure_border(error: Mapping[int, np.ndarray], share: Mapping[int, np.ndarray]) -> Figure:
-    """Hard training error e and share of raised steps of every epoch, in the mean over seeds, batch size -> (seed,
-    epoch), with the bound 1 - (1 - e)^B."""
-    fig, axes = plt.subplots(1, len(error), figsize=(style.PAGE_WIDTH, 2.9), sharey=True)
+def figure_border(found: Mapping[str, tuple[Epochs, Epochs]]) -> Figure:
+    """Hard training error e and share of raised steps of every epoch, in the mean over seeds, a row a setting, with the
+    bound 1 - (1 - e)^B."""
+    count = len(next(iter(found.values()))[0])
+    size = style.PAGE_WIDTH, 0.6 + 2.2 * len(found)
+    fig, axes = plt.subplots(len(found), count, figsize=size, sharex=True, sharey=True, squeeze=False)
     grid = np.geomspace(1e-3, 0.6, 200)
-    for panel, (batch, of_batch) in zip(axes, error.items()):
-        panel.plot(100 * grid, 1 - (1 - grid) ** batch, color="black", linewidth=1)
-        panel.plot(100 * of_batch.mean(axis=0), share[batch].mean(axis=0), "o", color=style.HARD, markersize=3.5)
-        panel.axhline(HALF, color=style.GREY, linewidth=0.9, linestyle=":")
-        panel.axvline(100 * least_error(batch), color=style.GREY, linewidth=0.9, linestyle=":")
-        panel.set(xscale="log", xlim=(0.1, 60), ylim=(-0.02, 1.02), title=f"batches of {batch}")
+    for panels, (setting, (error, share)) in zip(axes, found.items()):
+        for panel, batch in zip(panels, error):
+            panel.plot(100 * grid, 1 - (1 - grid) ** batch, color="black", linewidth=1)
+            panel.plot(100 * error[batch].mean(axis=0), share[batch].mean(axis=0), "o", color=style.HARD, markersize=3)
+            panel.axhline(HALF, color=style.GREY, linewidth=0.9, linestyle=":")
+            panel.axvline(100 * least_error(batch), color=style.GREY, linewidth=0.9, linestyle=":")
+            panel.set(xscale="log", xlim=(0.8, 60), ylim=(-0.02, 1.02), title=f"{setting}, batches of {batch}")
+            style.plain(panel.xaxis, ticks=(1, 3, 10, 30))
+        panels[0].set_ylabel(r"steps with $\tilde w_h > w_h$")
+    for panel in axes[-1]:
         panel.set_xlabel("hard training error, %")
-        style.plain(panel.xaxis, ticks=(0.1, 1, 10))
-    axes[0].set_ylabel(r"share of steps with $\tilde w_h > w_h$")
     return fig
 
 
@@ -505,5 +517,5 @@ def figure_radii(bodies: Sequence[float], found: Mapping[float, np.ndarray], sam
         panel.axhline(sam[:, 1 - i].mean(), color=style.SGD, linewidth=1, linestyle=":")
         panel.set(title=f"{feature} feature", xlabel="length of the ascent below the head", ylim=(-0.02, 0.6))
     axes[0].set_ylabel("probing error")
-    axes[1].legend(title="length on the head", loc="upper left")
+    fig.legend(*axes[0].get_legend_handles_labels(), title="length on the head", loc="outside upper center", ncols=9)
     return fig

@@ -58,7 +58,7 @@ def test_share_kept_is_that_of_the_means_and_its_ends_are_where_the_rule_turns()
     found = share_kept(BEFORE, whole, part)
     assert found.mean == pytest.approx(0.7) and found.n == FEW
     for end, bound in ((found.low, 1), (found.high, 2)):
-        assert when.mean_interval(kept(BEFORE, whole, part, end))[bound] == pytest.approx(0, abs=1e-9)
+        assert when.mean_interval(kept(BEFORE, whole, part, end))[bound] == pytest.approx(0, abs=1e-4)
     assert found.low < 0.7 < found.high
 
 
@@ -93,11 +93,21 @@ HOLDS, UNDECIDED, CONTRADICTED, NOT_RUN = Outcome.HOLDS, Outcome.UNDECIDED, Outc
         ({"first": 0.502, "last": 0.502}, [HOLDS, HOLDS, HOLDS, CONTRADICTED, HOLDS]),
         ({"first": 0.498, "rest": 0.502}, [HOLDS, CONTRADICTED, CONTRADICTED, HOLDS, CONTRADICTED]),
         ({"first": 0.5}, [HOLDS, UNDECIDED, CONTRADICTED, CONTRADICTED, HOLDS]),
-        ({"gain": 0.004}, [CONTRADICTED, NOT_RUN, NOT_RUN, NOT_RUN, CONTRADICTED]),
-        ({"gain": -0.1}, [CONTRADICTED, NOT_RUN, NOT_RUN, NOT_RUN, CONTRADICTED]),
+        ({"gain": 0.004}, [CONTRADICTED] + [NOT_RUN] * 4),
+        ({"gain": 0.006}, [HOLDS, HOLDS, CONTRADICTED, CONTRADICTED, CONTRADICTED]),
+        ({"gain": -0.1}, [CONTRADICTED] + [NOT_RUN] * 4),
         ({"seeds": FEW - 1}, [UNDECIDED] * 5),
     ],
-    ids=["as predicted", "just above half", "just below", "half", "too small a gain", "a loss", "few seeds"],
+    ids=[
+        "as predicted",
+        "just above half",
+        "just below",
+        "half",
+        "too small a gain",
+        "just large enough",
+        "a loss",
+        "few seeds",
+    ],
 )
 def test_half_of_the_gain_is_kept_or_not(case, outcomes):
     found = judged(**case)
@@ -107,8 +117,8 @@ def test_half_of_the_gain_is_kept_or_not(case, outcomes):
 
 def test_a_share_of_a_gain_that_may_be_none_is_undecided():
     parts = {FIRST: BEFORE - 0.2, LAST: BEFORE, REST: BEFORE}
-    premise, *shares, _ = checks("here", BEFORE, BEFORE - 0.01 + 5 * SEEDS, parts)
-    assert premise.outcome is UNDECIDED and [one.outcome for one in shares] == [UNDECIDED] * 3
+    premise, *shares = checks("here", BEFORE, BEFORE - 0.01 + 5 * SEEDS, parts)
+    assert premise.outcome is UNDECIDED and [one.outcome for one in shares] == [UNDECIDED] * 4
 
 
 def test_what_was_not_trained_is_not_run():
@@ -172,7 +182,7 @@ def test_each_seeds_strength_is_the_others_choice():
     hard, easy, strength = found["LSAM"]
     np.testing.assert_allclose(hard, test[1] / 1000)
     np.testing.assert_allclose(easy, test[1] / 100)
-    assert strength == 1.0 and found["constant easy rate"][2] == 0.03
+    assert strength == when.STRENGTHS["LSAM"][1] and found["constant easy rate"][2] == 0.03
 
 
 # The hard rate
@@ -212,8 +222,8 @@ def test_the_border_moves_where_a_majority_is_raised_below_it(share, majority):
 
 
 def test_the_border_is_judged_below_it_only():
-    assert border(0.9, least_error(5) + 0.002)[1].outcome is NOT_RUN
-    assert border(0.9, least_error(5) - 0.002)[1].outcome is HOLDS
+    assert border(0.9, least_error(5) + 0.0001)[1].outcome is NOT_RUN
+    assert border(0.9, least_error(5) - 0.0001)[1].outcome is HOLDS
     assert border(0.9, least_error(50) - 0.002)[2].outcome is NOT_RUN
 
 
@@ -258,7 +268,7 @@ def test_figure_of_the_switch_has_a_line_in_either_direction():
     found = {None: BEFORE - 0.2} | {w: BEFORE - 0.01 * sum(w) for w in windows(60, (1, 6))}
     points = {f"outcome of {FIRST}": np.array(["holds", "", "holds"])}
     points |= {f"share of {name}": np.array([0.9, np.nan, 0.8]) for name in (FIRST, REST)}
-    fig = when.figure_switch(found, BEFORE, points)
+    fig = when.figure_switch(found, BEFORE, points, points)
     lines = {line.get_label(): line for line in fig.axes[0].lines}
     np.testing.assert_allclose(lines["LSAM, then SGD"].get_ydata(), [found[0, 1].mean(), found[0, 6].mean()])
     np.testing.assert_allclose(lines["SGD, then LSAM"].get_ydata(), [found[1, 60].mean(), found[6, 60].mean()])
@@ -273,7 +283,7 @@ def test_figures_of_parts_border_and_radii_show_the_means():
         {5: np.full((3, 4), 0.2), 20: np.full((3, 4), 0.1)},
         {5: np.full((3, 4), 0.6), 20: np.full((3, 4), 0.5)},
     )
-    border = when.figure_border(error, share)
+    border = when.figure_border({"here": (error, share)})
     np.testing.assert_allclose(border.axes[1].lines[1].get_data(), [[10] * 4, [0.5] * 4])
     errors = np.arange(2 * 3 * 3).reshape(2, 3, 3) / 100
     radii = when.figure_radii((0.0, 0.4), {1.4: errors}, errors[0])
