@@ -16,7 +16,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from book.claims import JUDGEMENT, Check, judge
+from book.claims import JUDGEMENT, Check, Outcome, judge
 from book.make import chapters, fingerprint, pages
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -366,7 +366,7 @@ def test_claims_of_the_executed_chapters_are_stored_where_the_pages_read_them(tr
     shown = {
         "output_type": "execute_result",
         "data": {},
-        "metadata": {JUDGEMENT: judge("C1", [Check("a check", True)]).as_json()},
+        "metadata": {JUDGEMENT: judge("C1", [Check("a check", Outcome.HOLDS)]).as_json()},
     }
     cells = [{"cell_type": "code", "source": "", "outputs": [shown]}]
     (tree / "book" / "chapters" / "03_toy.ipynb").write_text(json.dumps({"cells": cells, "metadata": {}}))
