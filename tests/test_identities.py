@@ -8,6 +8,7 @@ import pytest
 from book.experiments import experiments
 
 MORE_SEEDS = ("cifar-mnist", "fmnist-mnist", "celeba", "birds-on-scenes")  # frozen when there were four
+MORE_SEEDS += ("celeba-full", "waterbirds-full", "pacs-full", "vlcs-full", "office-home-full")
 KNOWN = json.loads((Path(__file__).parent / "golden" / "identities.json").read_text())
 
 
