@@ -12,7 +12,7 @@ from lib.data.toy import ToyConstants
 from lib.toy.ensemble import intervention, lsam, sgd, train
 from lib.toy.variants import VariantSetting
 from lib.trials.store import RESULTS, Store, identity
-from lib.trials.toy import KINDS, MEANS, ToyTrial, errors, heads, means
+from lib.trials.toy import KINDS, MEANS, ToyTrial, ascents, errors, heads, means
 from lib.trials.trial import Place
 
 DATA = ToyConstants(training_points=40, test_points=60, complexity=200.0)
@@ -21,6 +21,7 @@ SETTINGS = (sgd(**SHARED), lsam(0.5, **SHARED), intervention("both", 2.0, **SHAR
 TRIAL = ToyTrial(SETTINGS, 3, 5, trace_every=4)
 PLACE = Place(device="cpu", checkpoints=None)
 EXPLODES = lsam(0.5, **SHARED | {"learning_rate": 1e6})
+VARIANTS = (VariantSetting("lsam", 0.5, **SHARED), VariantSetting("lsam", 0.5, **SHARED | {"learning_rate": 1e6}))
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +98,7 @@ def test_settings_round_trip_as_a_variant_too():
     [
         {"settings": ()},
         {"settings": ("sgd",)},
+        {"settings": (sgd(), VariantSetting("sgd"))},
         {"seeds": 0},
         {"seeds": 2.0},
         {"first_seed": -1},
@@ -149,18 +151,16 @@ def test_trials_are_paired_by_seed_whatever_their_company(record):
     assert np.array_equal(errors(alone, "hard")[0], errors(record, "hard")[1, 1:])
 
 
-def test_diverged_net_is_missing_and_the_others_stay():
-    record = ToyTrial((SETTINGS[0], EXPLODES), 2, trace_every=4).run(PLACE)
+@pytest.mark.parametrize(("fine", "wild", "followed"), [(SETTINGS[0], EXPLODES, means), (*VARIANTS, ascents)])
+def test_diverged_net_is_missing_and_the_others_stay(fine, wild, followed):
+    record = ToyTrial((fine, wild), 2, trace_every=4).run(PLACE)
     assert record["status"] == "finished"
     json.dumps(record, allow_nan=False)
     assert not np.isnan(errors(record, "hard")[0]).any() and np.isnan(errors(record, "hard")[1]).all()
-    assert np.isnan(heads(record)[1]).all() and np.isnan(means(record)[1]).all()
-
-
-def test_trial_of_which_every_net_diverged_is_diverged():
-    record = ToyTrial((EXPLODES,), 2, trace_every=4).run(PLACE)
+    assert np.isnan(heads(record)[1]).all() and np.isnan(followed(record)[1]).all()
+    record = ToyTrial((wild,), 2, trace_every=4).run(PLACE)
     assert record["status"] == "diverged" and record["metrics"] is None
-    for values, shape in ((errors(record, "hard"), (1, 2)), (heads(record), (1, 2, 2)), (means(record), (1, 2, 6))):
+    for values, shape in ((errors(record, "hard"), (1, 2)), (heads(record), (1, 2, 2)), (followed(record), (1, 2, 6))):
         assert values.shape == shape and np.isnan(values).all()
 
 

@@ -383,6 +383,19 @@ def test_a_bad_setting_is_named_in_one_line(arguments, named):
         ToySetting(**arguments)
 
 
+def test_the_borders_themselves_are_allowed():
+    widest = {
+        "smoothing": 1,
+        "phantom_points": 300,
+        "ascent": (0, 200),
+        "gain": 0,
+        "bias": 0,
+        "decoupling": 0,
+        "memory": 1,
+    }
+    assert ToySetting(**widest).window == (0, 12_000)
+
+
 def test_an_unknown_effect_is_refused():
     with pytest.raises(ValueError, match="effect"):
         intervention("none", 1.0)

@@ -210,12 +210,12 @@ def _sigmoid(margin):
 
 
 @njit(cache=True)
-def _weight(margin, config):
+def _weight(margin, smoothing, decoupling):
     """The importance weight: the size of the loss's slope in the logit."""
     weight = _sigmoid(-margin)
-    if config.decoupling > 0:  # an infinite margin times zero would be NaN
-        weight -= config.decoupling * margin
-    return weight - config.smoothing / 2
+    if decoupling > 0:  # an infinite margin times zero would be NaN
+        weight -= decoupling * margin
+    return weight - smoothing / 2
 
 
 @njit(cache=True)
@@ -260,35 +260,6 @@ def _errors(nets, width, head, X, Y, x, h1, h2, f, out):
 
 
 @njit(cache=True, fastmath=MATH)
-def _look(nets, width, X, Y, order, start, rows, x, y, h1, h2, f):
-    """Run both nets on `rows` points in this order, from `start` on and from its end on to its beginning."""
-    for b in range(rows):
-        at = start + b
-        point = order[at if at < len(order) else at - len(order)]
-        for feature in range(2):
-            x[feature, b, 0] = X[point, 2 * feature]
-            x[feature, b, 1] = X[point, 2 * feature + 1]
-        y[b] = Y[point]
-    for feature in range(2):
-        _forward(nets[feature], width, x[feature], rows, h1[feature], h2[feature], f[feature])
-
-
-@njit(cache=True, fastmath=MATH)
-def _ascend(head, config, rows, y, f):
-    """w~ - w of equation (5)."""
-    easy, hard = 0.0, 0.0
-    for b in range(rows):
-        weight = y[b] * _weight(y[b] * (head[EASY] * f[EASY, b] + head[HARD] * f[HARD, b]), config)
-        easy -= weight * f[EASY, b]
-        hard -= weight * f[HARD, b]
-    norm = math.sqrt(easy * easy + hard * hard)
-    if norm > 0:
-        easy *= config.rho / norm
-        hard *= config.rho / norm
-    return easy, hard
-
-
-@njit(cache=True, fastmath=MATH)
 def _train_model(nets, width, head, config, points, record, trace_every):
     """Train one model on `points`: X, Y, evaluation and order. In `record`: stops, errors, head_record, snapshots and
     trace. At each stop (a step number) note errors and head, and the nets where `snapshots` has room.
@@ -305,7 +276,8 @@ def _train_model(nets, width, head, config, points, record, trace_every):
     h1, h2 = np.zeros((2, room, width), np.float32), np.zeros((2, room, width), np.float32)
     d1, d2 = np.zeros((room, width), np.float32), np.zeros((room, width), np.float32)
     y, slope, delta = np.zeros(room), np.zeros(room), np.zeros((2, room), np.float32)
-    rate, memory = config.learning_rate, config.memory
+    rate, rho, memory = config.learning_rate, config.rho, config.memory
+    smoothing, decoupling = config.smoothing, config.decoupling
     step, stop, bias = 0, 0, np.float32(config.with_bias)
     mean_easy, mean_hard, missing = 0.0, 0.0, 1.0  # of the ascents so far, and what the mean's weights lack to one
     for epoch in range(config.epochs + 1):
@@ -329,9 +301,25 @@ def _train_model(nets, width, head, config, points, record, trace_every):
                 begin, count = (start + config.phantom_shift * batch_size) % n, config.phantom_points
                 if own:
                     begin, count = start, rows
-                _look(nets, width, X, Y, order[epoch], begin, count, x, y, h1, h2, f)
-                if ascending and config.rho > 0 and own != apart:
-                    ascent_easy, ascent_hard = _ascend(head, config, count, y, f)
+                for b in range(count):  # in the epoch's order, from its end on to its beginning
+                    at = begin + b
+                    point = order[epoch, at if at < n else at - n]
+                    for feature in range(2):
+                        x[feature, b, 0] = X[point, 2 * feature]
+                        x[feature, b, 1] = X[point, 2 * feature + 1]
+                    y[b] = Y[point]
+                for feature in range(2):
+                    _forward(nets[feature], width, x[feature], count, h1[feature], h2[feature], f[feature])
+                if ascending and rho > 0 and own != apart:  # w~ - w of equation (5)
+                    for b in range(count):
+                        margin = y[b] * (w_easy * f[EASY, b] + w_hard * f[HARD, b])
+                        weight = y[b] * _weight(margin, smoothing, decoupling)
+                        ascent_easy -= weight * f[EASY, b]
+                        ascent_hard -= weight * f[HARD, b]
+                    norm = math.sqrt(ascent_easy * ascent_easy + ascent_hard * ascent_hard)
+                    if norm > 0:
+                        ascent_easy *= rho / norm
+                        ascent_hard *= rho / norm
             if ascending and memory > 1:
                 mean_easy = (1 - 1 / memory) * mean_easy + ascent_easy / memory
                 mean_hard = (1 - 1 / memory) * mean_hard + ascent_hard / memory
@@ -341,7 +329,7 @@ def _train_model(nets, width, head, config, points, record, trace_every):
                     scale = 1 / (1 - missing)
                 elif config.average == SCALED:
                     norm = math.sqrt(mean_easy * mean_easy + mean_hard * mean_hard)
-                    scale = config.rho / norm if norm > 0 else 0.0
+                    scale = rho / norm if norm > 0 else 0.0
                 ascent_easy, ascent_hard = scale * mean_easy, scale * mean_hard
             tilde_easy = w_easy if config.displaced == ONLY_HARD else w_easy + ascent_easy
             tilde_hard = w_hard if config.displaced == ONLY_EASY else w_hard + ascent_hard
@@ -354,11 +342,16 @@ def _train_model(nets, width, head, config, points, record, trace_every):
             g_easy, g_hard = _choose(config.effective * ascending, *held)
             v_easy, v_hard = _choose(head_importance, *held)
             for b in range(rows):
-                weight = _weight(y[b] * (u_easy * f[EASY, b] + u_hard * f[HARD, b]), config)
+                weight = _weight(y[b] * (u_easy * f[EASY, b] + u_hard * f[HARD, b]), smoothing, decoupling)
                 slope[b] = -rate * y[b] * weight / rows
                 delta[EASY, b], delta[HARD, b] = slope[b] * g_easy, slope[b] * g_hard
                 if head_importance != importance:
-                    slope[b] = -rate * y[b] * _weight(y[b] * (v_easy * f[EASY, b] + v_hard * f[HARD, b]), config) / rows
+                    slope[b] = (
+                        -rate
+                        * y[b]
+                        * _weight(y[b] * (v_easy * f[EASY, b] + v_hard * f[HARD, b]), smoothing, decoupling)
+                        / rows
+                    )
             for b in range(rows, rows + BLOCK):
                 delta[EASY, b], delta[HARD, b] = 0, 0  # rows that fill up the last block teach nothing
             for b in range(rows):
