@@ -193,7 +193,7 @@ def compared(
     held = found.count(Outcome.HOLDS)
     count = f" ({held} of {len(effects)})" if len(effects) > 1 else ""
     needs = None
-    if found[worst] is Outcome.UNDECIDED and math.isfinite(effects[worst].spread):
+    if found[worst] is Outcome.UNDECIDED and math.isfinite(effects[worst].mean):
         nearest = min((low, high), key=lambda border: abs(effects[worst].mean - border))
         needs = seeds_needed(effects[worst], nearest)
     return Check(what + count, found[worst], effects[worst], main, reduced, needs=needs)

@@ -12,6 +12,7 @@ from scipy.stats import t as student
 RESAMPLES = 4000
 LEVEL = 0.95
 FEW = 8  # paired seeds; fewer decide nothing, and are too few for a bootstrap
+SOME = 0.25
 MOST = 10_000  # seeds that `seeds_needed` thinks of
 
 
@@ -53,8 +54,9 @@ def mean_interval(values: np.ndarray, seed: int = 0, level: float = LEVEL) -> tu
     """(mean, low, high) over the last axis (seeds) of `values`, each of the leading shape.
 
     Student's t interval; from FEW seeds on, at either end the wider of it and the bootstrap-t interval (Efron and
-    Tibshirani, 1993, chapter 12), which follows skewed values. Resamples without any spread say nothing and are left
-    out. What it covers at which n is simulated in the book. One seed, or equal ones: the mean alone.
+    Tibshirani, 1993, chapter 12), which follows skewed values. Resamples with less than SOME of the values' spread,
+    from which a rare value is missing, say nothing of its error and are left out: they would make the interval as
+    wide as one likes. What it covers at which n is simulated in the book. One seed, or equal ones: the mean alone.
     """
     values = np.asarray(values, dtype=float)
     drawn = bootstrap_means(values, seed) if values.ndim and values.shape[-1] >= FEW else None
@@ -71,7 +73,7 @@ def mean_interval(values: np.ndarray, seed: int = 0, level: float = LEVEL) -> tu
     if drawn is not None:
         away = drawn - mean[..., None]
         errors = np.sqrt(np.maximum(bootstrap_means(deviations**2, seed) - away**2, 0) / (n - 1))
-        some = errors > 1e-6 * error[..., None]
+        some = errors > SOME * error[..., None]
         ratio = np.where(some, away / np.where(some, errors, 1), np.nan)
         ratio = np.where(error[..., None] > 0, ratio, 0)
         below, above = np.nanquantile(ratio, [(1 - level) / 2, (1 + level) / 2], axis=-1)
@@ -80,10 +82,12 @@ def mean_interval(values: np.ndarray, seed: int = 0, level: float = LEVEL) -> tu
 
 
 def seeds_needed(effect: Estimate, border: float) -> int | None:
-    """The least number of paired seeds, FEW or more, whose t interval leaves `border` out if mean and spread stay as
-    they are; None where that would be more than MOST."""
+    """The least number of paired seeds, FEW or more, whose interval leaves `border` out if the mean stays as it is
+    and the interval shrinks as Student's; None where that would be more than MOST."""
     distance, n = abs(effect.mean - border), np.arange(FEW, MOST + 1)
-    enough = student.ppf((1 + LEVEL) / 2, n - 1) * effect.spread / np.sqrt(n) < distance
+    reach = abs((effect.low if border < effect.mean else effect.high) - effect.mean)
+    shrinks = np.sqrt(effect.n / n) * student.ppf((1 + LEVEL) / 2, n - 1)
+    enough = reach * shrinks < distance * student.ppf((1 + LEVEL) / 2, max(effect.n - 1, 1))
     return int(n[enough][0]) if enough.any() else None
 
 

@@ -52,20 +52,28 @@ def test_from_eight_seeds_on_the_wider_of_both_intervals_counts_at_either_end():
     assert mean_interval(np.full(FEW, 0.1)) == (0.1, 0.1, 0.1) and mean_interval(np.array([0.1])) == (0.1, 0.1, 0.1)
 
 
+def seen(mean: float, n: int = 4) -> Estimate:
+    """An effect of spread 1 over n seeds, with Student's interval."""
+    reach = student.ppf(0.975, n - 1) / n**0.5 if n > 1 else 0.0
+    return Estimate(n, mean, 1.0, mean - reach, mean + reach)
+
+
 @pytest.mark.parametrize(("mean", "border", "n"), [(1.0, 0.0, 8), (0.5, 0.0, 18), (0.5, 1.0, 18), (-0.5, 0.0, 18)])
 def test_seeds_needed_is_the_least_number_whose_interval_leaves_the_border_out(mean, border, n):
-    assert seeds_needed(Estimate(4, mean, 1.0, -9, 9), border) == n
+    assert seeds_needed(seen(mean), border) == seeds_needed(seen(mean, 12), border) == n
     reach = [student.ppf(0.975, k - 1) / k**0.5 for k in (n - 1, n)]
     assert reach[1] < abs(mean - border) and (n == FEW or abs(mean - border) <= reach[0])
 
 
+def test_seeds_needed_are_more_than_there_are_where_the_border_is_within_the_interval():
+    skewed = Estimate(20, 0.5, 1.0, -0.2, 0.6)  # wider than Student's below
+    assert seeds_needed(skewed, 0) > 20 > seeds_needed(skewed, 1.0)
+
+
 def test_no_number_of_seeds_decides_an_effect_at_the_border():
-    assert seeds_needed(Estimate(4, 0.0, 1.0, -1, 1), 0) is None
-    assert (
-        seeds_needed(Estimate(4, 0.01, 1.0, -1, 1), 0) is None
-        and seeds_needed(Estimate(4, 0.02, 1.0, -1, 1), 0) < 10_000
-    )
-    assert seeds_needed(Estimate(1, 1.0, 0.0, 1, 1), 0) == FEW
+    assert seeds_needed(seen(0.0), 0) is None and seeds_needed(seen(0.01), 0) is None
+    assert seeds_needed(seen(0.02), 0) < 10_000
+    assert seeds_needed(seen(1.0, 1), 0) == FEW
 
 
 def test_interval_agrees_with_the_normal_one_for_many_seeds():
@@ -76,9 +84,22 @@ def test_interval_agrees_with_the_normal_one_for_many_seeds():
     assert (result.high - result.low) / 2 == pytest.approx(half, rel=0.06)
 
 
-def test_resamples_whose_spread_is_rounding_alone_are_left_out():
-    correlations = np.array([-1.0] + [1 - 1e-16 * i for i in range(8)])  # of ranks: one seed against the others
-    assert -1 < estimate(correlations).low and estimate(correlations).high < 2
+@pytest.mark.parametrize("noise", [1e-16, 0.001, 0.01])
+def test_resamples_without_the_rare_value_do_not_widen_the_interval(noise):
+    correlations = np.r_[0.2, -1 + noise * np.arange(19)]  # of ranks: one seed against the others
+    effect = estimate(correlations)
+    students = student.interval(0.95, 19, effect.mean, effect.spread / 20**0.5)
+    assert effect.low == pytest.approx(students[0], abs=0.05) and effect.high < students[1] + 0.1
+
+
+def test_resamples_with_a_quarter_of_the_spread_count_and_others_do_not():
+    values, n = np.r_[np.arange(7) * 0.1, 2.0], 8
+    spread, ratios = values.std(ddof=1), []
+    for counts in np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=4000):
+        drawn = np.repeat(values, counts)
+        if drawn.std(ddof=1) > 0.25 * spread:
+            ratios.append((drawn.mean() - values.mean()) / drawn.std(ddof=1))
+    assert mean_interval(values)[2] == pytest.approx(values.mean() - np.quantile(ratios, 0.025) * spread)
 
 
 def test_same_values_same_interval():
