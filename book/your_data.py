@@ -6,18 +6,21 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
 from scipy.stats import t as student
 from scipy.stats.contingency import association
 from sklearn.datasets import load_digits
 from torch import nn
 
-from book import real_data
+from book import real_data, style
 from book.notebook import ParameterError
 from book.protocols import METHODS, Protocol, Result, comparison, diverged, selected, weight_trials
 from book.templates import render
@@ -156,4 +159,28 @@ def conclusions(result: Result, of: Mapping[str, Any]) -> str:
     )
 
 
-rows, figure = real_data.rows_of_table, real_data.gains
+def rows(result: Result) -> dict[str, dict[str, str]]:
+    """`real_data.rows_of_table` of the one data set, without its name."""
+    return {name.removeprefix(f"{result.title}: "): row for name, row in real_data.rows_of_table(result).items()}
+
+
+def medians(result: Result) -> Figure:
+    """Figure 5 feature by feature: the median importance weight of the training images, real and phantom, along the
+    contribution of either feature, signed by the label, in bins of equally many images from the worst fitted to the
+    best; geometric mean and range over seeds."""
+    fig, panels = plt.subplots(1, 2, figsize=(style.PAGE_WIDTH, 3.2), sharey=True)
+    for kind, attribute, ax in zip(("easy", "hard"), result.features, panels):
+        for (method, net), (point, line) in product(result.measured().items(), {"real": "--", "phantom": "-"}.items()):
+            bins = [one["contributions"]["label"]["attributes"][attribute]["bins"][point] for one in net]
+            values, places = np.log(np.array(bins)), (np.arange(len(bins[0])) + 0.5) / len(bins[0])
+            style.band(ax, places, *np.exp([values.min(0), values.max(0)]), real_data.COLOURS[method], alpha=0.1)
+            look = {"color": real_data.COLOURS[method], "ls": line, "label": f"{METHODS[method]} net, {point}"}
+            ax.plot(places, np.exp(values.mean(0)), lw=1.5, **look)
+        ax.set(yscale="log", xlim=(0, 1), xticks=[0, 1], xticklabels=["worst\nfitted", "best\nfitted"])
+        ax.set_title(f"{attribute} ({kind})")
+    panels[0].set_ylabel("median weight")
+    fig.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return fig
+
+
+figure = real_data.gains

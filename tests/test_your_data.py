@@ -155,6 +155,13 @@ def test_one_setting_is_measured_on_paired_seeds_and_said_in_words(own_sources, 
     assert {one["configuration"]["method"] for one in result.records} == {"sgd", "sam", "lsam"}
     assert set(result.features) == set(pair.load().attributes) <= set(result.errors["sam"].columns)
     assert len(your_data.rows(result)) == 5 and len(your_data.figure([result]).axes) == 1
+    assert all(row.startswith(("test", "probe, ", "own answer, ")) for row in your_data.rows(result))
+    left, _ = your_data.medians(result).axes
+    bins = [
+        one["contributions"]["label"]["attributes"][result.features[0]]["bins"]["real"]
+        for one in result.measured()["sgd"]
+    ]
+    assert np.allclose(left.lines[0].get_ydata(), np.exp(np.log(bins).mean(0)))
     words = your_data.conclusions(result, your_data.of_data(pair.load()))
     assert all(said in words for said in ("hard feature", "tested on", "s nets"))
     plt.close("all")
