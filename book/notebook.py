@@ -53,7 +53,15 @@ def between(low: float, high: float) -> Rule:
 
 def one_of(*choices: Any) -> Rule:
     """One of `choices`."""
-    return Rule(f", one of {', '.join(map(repr, choices))}", lambda value: value in choices)
+    named = [*map(repr, choices)]
+    if len(named) > 24:
+        named = [*named[:3], "...", named[-1]]
+    return Rule(f", one of {', '.join(named)}", lambda value: value in choices)
+
+
+def not_empty() -> Rule:
+    """A text of one character or more."""
+    return Rule(" that is not empty", bool)
 
 
 def anything() -> Rule:
@@ -71,6 +79,8 @@ def check_parameters(**rules: Rule) -> None:
     namespace = sys._getframe(1).f_globals
     if "In" not in namespace:
         raise RuntimeError("check_parameters reads the cells of a notebook and must be called in one")
+    if not isinstance(namespace["In"], list):  # IPython's own name, which a parameter has taken
+        raise ParameterError(f"unknown parameter In; this notebook takes {', '.join(rules)}")
     namespace.update(checked(namespace["In"], namespace, rules))
 
 
@@ -112,7 +122,7 @@ def _checked_value(name: str, value: Any, kind: str, rule: Rule) -> Any:
     if element not in (LISTS if is_list else TYPES):
         raise ParameterError(f"parameter {name} must be annotated {', '.join(TYPES)} or list, not {kind}")
     items = (value if isinstance(value, list) else []) if is_list else [value]
-    items = [float(item) if element == "float" and type(item) is int else item for item in items]
+    items = [float(item) if element == "float" and type(item) is int and abs(item) < 1e300 else item for item in items]
     kinds = [element] if element else list(TYPES)
     if not items or not all(type(item).__name__ in kinds and rule.accepts(item) for item in items):
         words = f"a list of one or more {LISTS[element]}" if is_list else TYPES[element]

@@ -1,0 +1,137 @@
+"""`python -m book run`: a bad parameter is one line before a kernel starts, whatever notebook, parameter and value."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from book import __main__ as command
+from book.make import chapters, fingerprint
+from book.make.chapters import declared
+from book.notebook import ParameterError
+
+ROOT = Path(__file__).resolve().parents[1]
+HUGE = "9" * 400
+NO_NUMBERS = f"""nan NaN Infinity -Infinity inf -inf 1e999 -1e999 1e400 -1 {HUGE} -{HUGE} {"9" * 5000} True False None
+null [0.1] [1] [] {{}} {{"a":1}} "0.1" "1" 0.1.2 1,5 1_0 0x10 --1 ρ ½ 1j 1e 1+1 lambda:1 __import__('os') high
+[ {"[" * 5000}""".split()
+BAD = {  # by the kind of parameter: texts that no notebook takes for one
+    "float": [*NO_NUMBERS, "", "\n", "1 + 1", "-1e-3"],
+    "int": [*NO_NUMBERS, "", "\n", "2.5", "1.0", "1e3", "-0.0", "99999999999"],
+    "str": f'3 0.1 True False null [] ["a"] {{}} NaN {HUGE} -1 1e5'.split(),
+    "list": [
+        *f"""a 0.1 1 [] {{}} null True None [null] [{{}}] [[0.1]] [NaN] [Infinity] [-Infinity] [1e999] [{HUGE}]
+        [-{HUGE}] [true] [0.1,"x",{{}}] [0.1 0.1] (0.1,) [-1] nan {{"0":1}} "[0.1]" [1,null] [0.5,[1]]
+        {"[" * 5000}""".split(),
+        "",
+        " ",
+    ],
+    "bool": ["1", "0", "yes", "", "null", "[]", "0.5", '"True"', "true or false", "None", HUGE, "{}"],
+}
+UNKNOWN = [
+    "nonsense",
+    "In",
+    "Out",
+    "__builtins__",
+    "_",
+    "",
+    "rho ",
+    "Rho",
+    "lambda",
+    "__name__",
+    "exit",
+    "1",
+    "ρ",
+    "a.b",
+]
+
+
+def kind(notebook: Path, name: str) -> str:
+    """The kind of value of a parameter."""
+    lines = (line for cell in fingerprint.code_cells(notebook) for line in chapters._annotated(cell))
+    return next(chapters.ast.unparse(line.annotation) for line in lines if line.target.id == name).partition("[")[0]
+
+
+def cases(notebook: Path) -> list[tuple[str, str]]:
+    known = sorted(declared(fingerprint.code_cells(notebook)))
+    bad = [(name, text) for name in known for text in BAD[kind(notebook, name)]]
+    return bad + [(name, "3") for name in UNKNOWN]
+
+
+@pytest.mark.parametrize("notebook", fingerprint.chapters(), ids=lambda path: path.stem)
+def test_every_bad_value_of_every_parameter_is_one_clear_line_before_any_work(notebook, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(chapters, "execute", lambda *_: pytest.fail("a run began"))
+    for name, text in cases(notebook):
+        status = command.main(["run", notebook.stem, "-p", name, text, "-o", str(tmp_path / "out.ipynb")])
+        (line,) = capsys.readouterr().err.splitlines()
+        assert status == 2 and line.startswith("book run: ") and len(line) < 500, (name, text[:50], line)
+        assert f"parameter {name}" in line, (name, text[:50], line)
+
+
+def test_good_values_pass_the_check():
+    notebook = command.chapter("06")
+    command.check(notebook, {"rho": 0.5, "rhos": [0, 0.5], "seeds": 3})
+    with pytest.raises(ParameterError, match="parameter seeds must be a whole number from 2 to 1000, not 1"):
+        command.check(notebook, {"seeds": 1})
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("3", 3), ("0.1", 0.1), ("1e-3", 1e-3), ("[1, 2]", [1, 2]), ("True", True), ("a b", "a b"), ('"3"', "3")],
+)
+def test_the_text_of_a_value_is_read_as_one_means_it(text, value):
+    assert command.value(text) == value and type(command.value(text)) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["99", "-o", "out.ipynb"], "chapter must be one of 01_sam"),
+        (["0", "-o", "out.ipynb"], "chapter must be one of 01_sam"),
+        (["06", "-o", "nowhere/out.ipynb"], "out must be a file NAME.ipynb in a folder that is there"),
+        (["06"], "the following arguments are required: -o"),
+        (["06", "-o", "out.ipynb", "-p", "rho"], "argument -p: expected 2 arguments"),
+        (["06", "-o", "out.txt"], "out must be a file NAME.ipynb"),
+        (["06", "-o", str(ROOT / "notebooks" / "06_interventions.ipynb")], "out must not be one of the book's own"),
+    ],
+)
+def test_wrong_argument_is_one_line(arguments, line, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    try:
+        status = command.main(["run", *arguments])
+    except SystemExit as end:
+        status = end.code
+    assert status == 2
+    (shown,) = capsys.readouterr().err.splitlines()
+    assert shown.startswith(f"book run: {line}")
+
+
+def test_output_stays_until_the_new_run_has_succeeded(tmp_path, monkeypatch):
+    out = tmp_path / "out.ipynb"
+    out.write_text("mine")
+    run = ["run", "06", "-p", "rho", "0.5", "-o", str(out)]
+    monkeypatch.setattr(chapters, "execute", lambda *_: None)
+    assert command.main(run) == 1 and out.read_text() == "mine"
+    seen = {}
+    result = nbformat.v4.new_notebook()
+    monkeypatch.setattr(chapters, "execute", lambda notebook, values: seen.update({notebook.stem: values}) or result)
+    assert command.main(run) == 0 and seen == {"06_interventions": {"rho": 0.5}}
+    assert json.loads(out.read_text())["nbformat"] == 4
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(chapters, "execute", interrupt)
+    assert command.main(run) == 130 and json.loads(out.read_text())["nbformat"] == 4
+
+
+def test_command_is_one_line_from_a_shell(tmp_path):
+    command = [sys.executable, "-m", "book", "run", "01", "-p", "rho", "high", "-o", str(tmp_path / "out.ipynb")]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 2 and not run.stdout and not list(tmp_path.iterdir())
+    assert run.stderr == "book run: parameter rho must be a number from 0 to 2, not 'high'\n"
