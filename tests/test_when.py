@@ -154,6 +154,25 @@ def test_fewer_points_are_the_first_of_more():
     assert when.points(5) == when.points(12)[:5]
 
 
+def test_longer_trainings_are_as_long_in_rate_times_epochs_and_otherwise_the_same():
+    for short, long in zip(when.design(4), when.design(4, first_seed=6000, length=3.0)):
+        assert long.first_seed == 6000
+        for one, other in zip(short.settings, long.settings):
+            assert abs(other.epochs * other.learning_rate - 3.0) <= other.learning_rate / 2
+            assert replace(other, epochs=one.epochs, ascent=None) == replace(one, ascent=None)
+
+
+def test_parts_of_the_phantom_share_all_but_the_part():
+    parts = when.part_settings(1.4)
+    assert len(set(parts.values())) == len(parts)
+    assert {(part.data, part.epochs, part.learning_rate, part.head) for part in parts.values()} == {
+        (parts["SGD"].data, when.EPOCHS, 0.05, (1.0, 1.0))
+    }
+    assert when.PREDICTED.keys() < parts.keys()
+    assert parts["importance weights alone"].importance == "phantom" == parts["learning rates alone"].effective
+    assert parts["importance weights alone"].effective == "real" == parts["learning rates alone"].importance
+
+
 def test_points_without_enough_to_gain_are_not_judged():
     def record(whole):
         after = np.array([before, whole, whole, before, before])[..., None] + np.arange(FEW)
@@ -168,6 +187,10 @@ def test_points_without_enough_to_gain_are_not_judged():
     assert list(found[f"outcome of {FIRST}"]) == ["holds", "", "holds"]
     assert list(found[f"outcome of {LAST}"]) == ["contradicted", "", "contradicted"]
     np.testing.assert_allclose(found[f"share of {FIRST}"], [1, np.nan, 1])
+    unsure = record(100)
+    unsure["metrics"]["wrong"]["test"]["hard"][1] = [100, 500] * (FEW // 2 - 1) + [100, 100]  # a gain, but of few seeds
+    (gain,), (outcome,) = (when.judged_points([unsure])[name] for name in ("gain", f"outcome of {FIRST}"))
+    assert gain > when.TO_GAIN and outcome == ""
 
 
 def test_each_seeds_strength_is_the_others_choice():
@@ -177,11 +200,13 @@ def test_each_seeds_strength_is_the_others_choice():
     test = np.arange(sum(strengths) * 3).reshape(-1, 3)
     wrong = {"validation": {"hard": validation.tolist(), "easy": validation.tolist()}}
     wrong["test"] = {"hard": test.tolist(), "easy": (10 * test).tolist()}
+    wrong["test"]["hard"][-strengths[-1]][0] = None
     shared = {"experiment": "toy", "seeds": 3, "shared": {"test_points": 1000}, "settings": [{}] * sum(strengths)}
     found = when.at_best({"configuration": shared, "metrics": {"wrong": wrong}})
     hard, easy, strength = found["LSAM"]
     np.testing.assert_allclose(hard, test[1] / 1000)
     np.testing.assert_allclose(easy, test[1] / 100)
+    assert found["label smoothing"][0][0] == 0.5  # that net diverged
     assert strength == when.STRENGTHS["LSAM"][1] and found["constant easy rate"][2] == 0.03
 
 
@@ -247,6 +272,21 @@ def test_two_radii_give_sgd_and_lsam_where_the_ascent_stays_on_the_head():
 def test_a_radius_below_the_head_changes_the_training():
     alone, both = when.two_radii([(1.4, 0), (1.4, 0.4)], range(2), epochs=1)
     assert not np.allclose(alone, both)
+
+
+# The paper's picture
+
+
+def test_claims_are_judged_at_the_papers_setting_by_what_was_trained():
+    found, result = when.paper_picture(range(2))
+    assert list(found) == ["C1", "C2", "C5", "C6"]
+    assert len(result.settings) == len(when.PAPER_RHOS) + 3 * len(when.PAPER_RATIOS)
+    last = result.traces[len(when.PAPER_RHOS) - 1].astype(float)
+    assert found["C5"][0].effect.mean == pytest.approx((last[..., 3] / last[..., 1]).mean())
+    ratio = [(trace[..., 3].mean(axis=1) / trace[..., 2].mean(axis=1)).mean() for trace in result.traces[:4]]
+    assert found["C2"][1].effect.mean == pytest.approx(ratio[-1] - ratio[0], rel=1e-4)
+    hard = result.error("hard")[..., -1].mean(axis=1)
+    assert found["C1"][0].effect.mean == pytest.approx(hard[0] - hard[3])
 
 
 # Figures
