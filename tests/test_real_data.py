@@ -420,15 +420,15 @@ def test_sweep_is_told_in_numbers_seed_by_seed_and_over_seeds(store, pair):
     }
     assert real_data.rows_of_surface(pair) == {} and real_data.rows_of_sweep([]) == {"": "not run here"}
     for trial in grid(CIFAR, 1):
-        # The probe likes SAM at (.1, .2), validation SAM at (.01, .01), which is no better than SGD at its rate.
-        place = {(0.1, 0.2): (0.5, 0.251), (0.01, 0.01): (0.4, 0.351)}.get((trial.lr, trial.rho), (0.5, 0.351))
+        # The probe likes SAM at (.1, .2), validation SAM at (.01, .01), where the loss is not the lowest.
+        place = {(0.1, 0.2): (0.5, 0.251), (0.01, 0.01): (0.4, 0.361)}.get((trial.lr, trial.rho), (0.5, 0.351))
         store.write(whole(error_record(trial, *place)))
     more = protocols.stored(CIFAR, store)
     rows = real_data.rows_of_sweep([more])
     over = {name: row["CIFAR-MNIST, over 2 seeds"] for name, row in rows.items()}
     assert over["SAM's settings below SGD at the same rate"] == "18 of 18"
     assert over["SGD less SAM, chosen by the hard probe"].startswith("10.0 [")
-    assert over["SGD less SAM, chosen by validation"].startswith("5.0 [") and over["SGD, from to"] == ""
+    assert over["SGD less SAM, chosen by validation"].startswith("4.5 [") and over["SGD, from to"] == ""
     assert rows["SAM's settings at the lowest validation error"]["CIFAR-MNIST, seed 1"] == "1 of 18"
     assert real_data.rows_of_surface(more)["CIFAR-MNIST, SGD"]["rate 0.05"].startswith("32.5 [")
 
