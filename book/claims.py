@@ -20,12 +20,15 @@ JUDGEMENT = "judgement"  # the key of a displayed judgement, as plain values, in
 
 @dataclass(frozen=True)
 class Claim:
-    """What the paper says, by which figure or table, and the chapters that judge it."""
+    """What the paper says, by which figure or table, the chapters that judge it, and what was found, in plain words for
+    one verdict."""
 
     id: str
     statement: str
     shown_by: str
     notebooks: list[str]
+    verdict: str
+    found: str
 
 
 _STATED = yaml.safe_load(Path(__file__).with_suffix(".yml").read_text(encoding="utf-8"))

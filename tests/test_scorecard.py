@@ -220,7 +220,10 @@ def test_the_stored_file_holds_every_claim_with_the_verdict_of_its_checks():
         pytest.skip("results/claims.json is not there (make book)")
     rows = json.loads(fingerprint.CLAIMS.read_text(encoding="utf-8"))["claims"]
     assert [row["claim"] for row in rows] == list(CLAIMS)
-    assert rows == [score.as_json() for score in scorecard.read()]
+    scores = scorecard.read()
+    assert rows == [score.as_json() for score in scores]
+    written_for = {score.claim.id: score.claim.verdict for score in scores}
+    assert {score.claim.id: score.verdict.value for score in scores} == written_for, "book/claims.yml: found"
 
 
 def build(folder: Path, executed: Path) -> Path:
@@ -312,6 +315,7 @@ def test_landing_page_and_file_agree(built):
         assert texts(row, ".outcome") == [verdict_in_words(score.checks)]
         assert row.select_one(".outcome a")["href"] == f"scorecard.html#claim-{score.claim.id.lower()}"
         assert score.claim.statement in row.get_text()
+        assert (score.claim.found in row.get_text()) == (score.verdict.value == score.claim.verdict)
     for page in (landing, soup(html / "scorecard.html")):
         told = [sum(score.verdict is verdict for score in scores) for verdict in Verdict]
         assert texts(page, ".tally .outcome") == [f"{n} {verdict.value}" for n, verdict in zip(told, Verdict)]

@@ -1,4 +1,4 @@
-"""Bootstrap intervals and paired differences."""
+"""Means with their intervals, and paired differences."""
 
 from __future__ import annotations
 
