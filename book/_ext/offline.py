@@ -42,6 +42,11 @@ MENDED = {
     # for those who use the keyboard: what scrolls sideways on a phone can be reached
     r'<table(?= (?:border="1" )?class="(?:table|dataframe))': '<table tabindex="0"',
 }
+# What a page keeps only where it shows it: sphinx-design's styles, and its tabs.
+OPTIONAL = {
+    'class="sd-': r"<link [^>]*sphinx-design\.min\.css[^>]*>",
+    'class="sd-tab': r"<script [^>]*design-tabs\.js[^>]*></script>",
+}
 
 
 def finish(app: Sphinx, failed: Exception | None) -> None:
@@ -57,6 +62,8 @@ def finish(app: Sphinx, failed: Exception | None) -> None:
         if path.suffix == ".html":
             for written, mended in MENDED.items():
                 text = re.sub(written, mended, text)
+            for needed, loaded in OPTIONAL.items():
+                text = text if needed in text else re.sub(loaded, "", text)
             path.write_text(text, encoding="utf-8")
     for path in (static / ICONS).rglob("*.min.css"):
         styles = path.read_text(encoding="utf-8")
