@@ -441,7 +441,7 @@ def test_configuration_of_something_else_gives_no_trial(change):
         ({"epoch": 2}, "epoch must be a whole number of at least 0 and at most 1, not 2"),
         ({"batch_size": 0}, "batch_size must be a whole number of at least 1, not 0"),
         ({"batches": 0}, "batches must be a whole number of at least 1, not 0"),
-        ({"of": PACS}, "the kind of the trial must be one of images, groups, not 'domains'"),
+        ({"of": PACS}, "the kind of the trial must be one of images, groups, own pair, own table, not 'domains'"),
     ],
 )
 def test_wrong_measurement_is_refused(settings, message):

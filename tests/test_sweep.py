@@ -54,6 +54,12 @@ def chains(*numbers: int, **changes) -> list[ChainTrial]:
     return [ChainTrial(number, **changes) for number in numbers]
 
 
+def heard() -> None:
+    """In a new process: signals that this one ignores, under nohup or in the background, end it all the same."""
+    for ignored in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_DFL)
+
+
 def start(folder: Path, count: int, jobs: int, step: float, behaviour: str = "finish") -> subprocess.Popen:
     environment = {**os.environ, "SWEEP_STEP": str(step), "PYTHONPATH": str(SCRIPT.parents[1])}
     return subprocess.Popen(
@@ -61,6 +67,7 @@ def start(folder: Path, count: int, jobs: int, step: float, behaviour: str = "fi
         env=environment,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
+        preexec_fn=heard,
     )
 
 
@@ -414,7 +421,8 @@ sys.exit(sweep.main(["chains", "--checkpoints", "checkpoints", "--jobs", sys.arg
 """
     environment = {**os.environ, "SWEEP_STEP": "0.2", "PYTHONPATH": f"{SCRIPT.parent}:{SCRIPT.parents[1]}"}
     running = subprocess.Popen(
-        [sys.executable, "-c", code, str(jobs)], cwd=tmp_path, env=environment, start_new_session=True,
+        [sys.executable, "-c", code, str(jobs)], cwd=tmp_path, env=environment,
+        start_new_session=True, preexec_fn=heard,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     _wait(lambda: len({pid for _, _, pid in _lines(tmp_path / "log")}) == jobs)
@@ -477,7 +485,7 @@ def test_trials_that_fail_for_one_reason_are_told_in_one_line(store, place):
 def test_sweep_ends_in_one_line_at_the_first_trial_that_is_not_stored(
     tmp_path, place, log, monkeypatch, jobs, error, line
 ):
-    monkeypatch.setenv("SWEEP_STEP", "0.05")
+    monkeypatch.setenv("SWEEP_STEP", "0.3")
     monkeypatch.setattr(engine, "SEEN_SECONDS", 0.1)
     with pytest.raises(SweepError) as caught:
         run(chains(*range(9), *range(100, 200)), FailingStore(tmp_path / "store", error), place, jobs=jobs)
