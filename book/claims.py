@@ -35,7 +35,16 @@ _STATED = yaml.safe_load(Path(__file__).with_suffix(".yml").read_text(encoding="
 CLAIMS = {id: Claim(id, **stated) for id, stated in _STATED.items()}
 
 
-class Verdict(Enum):
+class Kind(Enum):
+    """What came out, with the class that its card or mark has on a page."""
+
+    @property
+    def kind(self) -> str:
+        """The class."""
+        return self.name.lower().replace("_", "-")
+
+
+class Verdict(Kind):
     """What may be concluded about a claim."""
 
     REPRODUCED = "reproduced"
@@ -44,24 +53,14 @@ class Verdict(Enum):
     CONTRADICTED = "contradicted"
     NOT_RUN = "not run here"
 
-    @property
-    def kind(self) -> str:
-        """The class of its card on a page."""
-        return self.name.lower().replace("_", "-")
 
-
-class Outcome(Enum):
+class Outcome(Kind):
     """What became of a check."""
 
     HOLDS = "holds"
     UNDECIDED = "undecided"
     CONTRADICTED = "contradicted"
     NOT_RUN = "not run"
-
-    @property
-    def kind(self) -> str:
-        """The class of its mark on a page."""
-        return self.name.lower().replace("_", "-")
 
 
 @dataclass(frozen=True)

@@ -53,10 +53,6 @@ class ClaimRecord:
         ]
         return order[:1] + (others[:1] if order and order[0].outcome is Outcome.HOLDS else [])
 
-    def count(self, outcome: Outcome) -> int:
-        """How many checks that are not trivial have this outcome."""
-        return sum(check.outcome is outcome and not check.trivial for check in self.checks)
-
     @property
     def command(self) -> str:
         """The command that runs the chapter as the book does."""

@@ -12,7 +12,7 @@ from scipy.stats import t as student
 RESAMPLES = 4000
 LEVEL = 0.95
 FEW = 8  # paired seeds; fewer decide nothing, and are too few for a bootstrap
-SOME = 0.25
+SOME = 0.25  # of the values' spread, which a resample must have to say something of the mean's error
 MOST = 10_000  # seeds that `seeds_needed` thinks of
 
 
@@ -37,11 +37,16 @@ def bootstrap_means(values: np.ndarray, seed: int = 0, resamples: int = RESAMPLE
     One set of draws serves every leading index, so that differences between settings stay paired.
     Raises ValueError where there is no seed at all.
     """
+    values = _of_seeds(values)
+    n = values.shape[-1]
+    return values @ _draws(n, seed, resamples).T / n
+
+
+def _of_seeds(values: np.ndarray) -> np.ndarray:
     values = np.asarray(values, dtype=float)
     if values.ndim == 0 or values.shape[-1] == 0:
         raise ValueError(f"values must have at least one seed along the last axis, not shape {values.shape}")
-    n = values.shape[-1]
-    return values @ _draws(n, seed, resamples).T / n
+    return values
 
 
 @cache
@@ -58,20 +63,16 @@ def mean_interval(values: np.ndarray, seed: int = 0, level: float = LEVEL) -> tu
     from which a rare value is missing, say nothing of its error and are left out: they would make the interval as
     wide as one likes. What it covers at which n is simulated in the book. One seed, or equal ones: the mean alone.
     """
-    values = np.asarray(values, dtype=float)
-    drawn = bootstrap_means(values, seed) if values.ndim and values.shape[-1] >= FEW else None
-    n = values.shape[-1] if values.ndim else 0
-    if not n:
-        raise ValueError(f"values must have at least one seed along the last axis, not shape {values.shape}")
-    mean = values.mean(-1)
+    values = _of_seeds(values)
+    mean, n = values.mean(-1), values.shape[-1]
     if n == 1:
         return mean, mean, mean
     deviations = values - mean[..., None]
     error = np.sqrt((deviations**2).sum(-1) / (n - 1) / n)
     reach = error * student.ppf((1 + level) / 2, n - 1)
     low, high = mean - reach, mean + reach
-    if drawn is not None:
-        away = drawn - mean[..., None]
+    if n >= FEW:
+        away = bootstrap_means(values, seed) - mean[..., None]
         errors = np.sqrt(np.maximum(bootstrap_means(deviations**2, seed) - away**2, 0) / (n - 1))
         some = errors > SOME * error[..., None]
         ratio = np.where(some, away / np.where(some, errors, 1), np.nan)

@@ -1,8 +1,9 @@
 """What tests of more than one room begin with."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,19 @@ def public_path():
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """An installed Chromium, driven by playwright."""
+    from playwright.sync_api import sync_playwright
+
+    from book.make import pdf
+
+    with sync_playwright() as driver:
+        chromium = driver.chromium.launch(**pdf.launched())
+        yield chromium
+        chromium.close()
 
 
 @pytest.fixture

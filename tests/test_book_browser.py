@@ -5,7 +5,6 @@ Needs pages that are up to date (`make book`) and an installed Chromium; skipped
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 
 import pytest
@@ -15,11 +14,10 @@ from book.make import pages, pdf
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-core is not installed")
 
-CHROMIUM = next(filter(None, map(shutil.which, pdf.BROWSERS)), None)
 DESKTOP = {"width": 1360, "height": 900}
 PHONE = {"width": 390, "height": 844}
 
-if CHROMIUM is None:
+if pdf.installed() is None:
     pytest.skip("no Chromium on this machine (apt install chromium)", allow_module_level=True)
 if not pages.MADE_FROM.exists() or pages.MADE_FROM.read_text() != pages.inputs():
     pytest.skip("the pages are not built from what is here now (make book)", allow_module_level=True)
@@ -30,14 +28,6 @@ def address() -> Iterator[str]:
     """The pages' address on this machine."""
     with pdf.served() as address:
         yield address
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[playwright.Browser]:
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield chromium
-        chromium.close()
 
 
 class Visit:

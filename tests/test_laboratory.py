@@ -9,19 +9,19 @@ from __future__ import annotations
 import io
 import itertools
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from urllib.parse import parse_qsl, urlencode
 
 import numpy as np
 import pytest
 import torch
+from offline import LABORATORY, SCRIPTS
 from PIL import Image
 from scipy import stats
 from torch.nn.functional import softplus
 
+from book.make import pdf
 from lib.data.toy import ToyConstants, sample
 from lib.importance import gini, lorenz_curve
 from lib.toy.decomposition import decompose
@@ -29,12 +29,9 @@ from lib.toy.ensemble import batch_order, features, initial_nets, intervention, 
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-if CHROMIUM is None:
+if pdf.installed() is None:
     pytest.skip("no Chromium on this machine (apt install chromium)", allow_module_level=True)
 
-LABORATORY = Path(__file__).resolve().parents[1] / "book" / "laboratory"
-SCRIPTS = ("engine.js", "settings.js", "drawing.js", "page.js")
 DESKTOP = {"width": 1360, "height": 900}
 PHONE = {"width": 390, "height": 844}
 ASK = """questions => new Promise((resolve, reject) => {
@@ -55,14 +52,6 @@ DEFAULTS = {
     **{"method": "sgd", "rho": 1.4, "ratio": 1, "from": 0, "to": 200, "complexity": 360, "rate": 0.05, "batch": 5},
     **{"noise": "gaussian", "level": 0, "width": 64, "epochs": 5, "seed": 1},
 }
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[playwright.Browser]:
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from book.make import pages
 from lib.files import replacing
@@ -39,7 +40,7 @@ def write() -> None:
 
     book = PdfWriter()
     with served() as address, sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=_browser(), args=["--no-sandbox", "--disable-gpu"])
+        browser = driver.chromium.launch(**launched())
         page = browser.new_page(color_scheme="light")
         for name in pages.contents():
             page.goto(f"{address}/{name}.html", wait_until="load")
@@ -50,11 +51,16 @@ def write() -> None:
         book.write(file)
 
 
-def _browser() -> str:
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
+def installed() -> str | None:
+    """The path of an installed browser, if there is one."""
+    return next(filter(None, map(shutil.which, BROWSERS)), None)
+
+
+def launched() -> dict[str, Any]:
+    """How the installed browser is launched. Raises ValueError where there is none."""
+    if (found := installed()) is None:
         raise ValueError(f"a browser must be installed to print the pages (apt install chromium), one of {BROWSERS}")
-    return found
+    return {"executable_path": found, "args": ["--no-sandbox", "--disable-gpu"]}
 
 
 def main() -> int:

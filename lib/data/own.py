@@ -231,9 +231,10 @@ class Table:
         """See `Source`; too few images of a combination are a DataError, and so are other files than at first."""
         check.whole("seed", seed)
         size = cache.check_size(size)
-        folder, files, values, codes, split = self._read(root)
-        if self.fingerprint(root).split()[-1] != self.digest:
+        read = self._read(root)
+        if self._fingerprint(read).split()[-1] != self.digest:
             raise DataError(f"{self.name}: the files are others than those that the trial was made for; make it anew")
+        folder, files, values, codes, split = read
         if split is None or not (split == 1).any():
             split, random = np.zeros(len(files), int) if split is None else split, np.random.default_rng(seed)
             drawn = (1,) if (split == 2).any() else (1, 2)
@@ -248,7 +249,10 @@ class Table:
     def fingerprint(self, root: Root = None) -> str:
         """The number of images and a hash of what the table says of them and of the files' sizes, the same on every
         machine; raises as `load`."""
-        folder, files, values, codes, split = self._read(root)
+        return self._fingerprint(self._read(root))
+
+    def _fingerprint(self, read: Read) -> str:
+        folder, files, values, codes, split = read
         cache.fingerprint(Path(self.table).stem, folder, files)
         digest = hashlib.sha256(repr((values, [column.tolist() for column in codes.values()])).encode())
         digest.update(repr(None if split is None else split.tolist()).encode())
