@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from records import whole
@@ -27,11 +27,13 @@ class ChainTrial(Trial):
 
     `behaviour`: "finish"; "raise"; "diverge"; "lack"; "die" (the process kills itself, every time) or "die
     once"; "exit" (as a script does); "other" (gives another trial's record); "hang". A step takes SWEEP_STEP seconds,
-    from the environment. What was computed is logged beside the checkpoints.
+    from the environment of the process that asks for it, since workers live on from test to test. What was computed is
+    logged beside the checkpoints.
     """
 
     number: int
     behaviour: str = "finish"
+    step: float = field(default_factory=lambda: float(os.environ.get("SWEEP_STEP", 0)))
 
     @property
     def configuration(self) -> dict:
@@ -53,7 +55,7 @@ class ChainTrial(Trial):
         kept = place.checkpoint(self)
         done, state = json.loads(kept.read_text()) if kept.exists() else (0, self.number)
         for step in range(done, STEPS):
-            time.sleep(float(os.environ.get("SWEEP_STEP", 0)))
+            time.sleep(self.step)
             state = (6364136223846793005 * state + 1442695040888963407) % 2**64
             kept.parent.mkdir(parents=True, exist_ok=True)
             temporary = kept.with_suffix(f".{os.getpid()}")
