@@ -11,10 +11,8 @@ from book import style
 from book.claims import MARGIN, Check, compared, weakest
 from book.noise import panels_of, tuned
 from lib import check
-from lib.curves import of_means
 from lib.data.toy import ToyConstants
-from lib.selection import at_choice, choose
-from lib.stats import LEVEL, Estimate, bootstrap_means, estimate, mean_interval
+from lib.stats import LEVEL, Estimate, at_choice, bootstrap_means, choose, estimate, mean_interval, of_means
 from lib.toy.ensemble import lsam
 from lib.trials.toy import ToyTrial
 

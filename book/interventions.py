@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from book import style
 from book.claims import MARGIN, Check, compared, weakest
-from lib.curves import at, distance, mean_height
+from book.curves import at, distance, mean_height
 from lib.stats import Estimate
 from lib.toy.decomposition import Decomposition
 

@@ -14,7 +14,7 @@ from book.claims import MARGIN, Check, weakest
 from book.toy import spiral_is_hard
 from lib import check
 from lib.data.toy import NOISY, ToyConstants
-from lib.selection import at_choice, choose, whole_seeds
+from lib.stats import at_choice, choose, whole_seeds
 from lib.toy.ensemble import lsam
 from lib.trials.toy import ToyTrial, errors
 

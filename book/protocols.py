@@ -15,7 +15,7 @@ from book import compute
 from lib import stats
 from lib.data import domains, groups
 from lib.data.groups import Groups
-from lib.selection import best_record
+from lib.stats import best_record
 from lib.trials import run
 from lib.trials.images import ImageTrial, grouped, paired
 from lib.trials.plan import Plan

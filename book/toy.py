@@ -11,8 +11,7 @@ from matplotlib.figure import Figure
 from book import style
 from book.claims import MARGIN, Check, exact, weakest
 from lib.data.toy import ToySample
-from lib.selection import at_choice
-from lib.stats import estimate, rank_correlation
+from lib.stats import at_choice, estimate, rank_correlation
 
 FIT = 0.005  # largest mean training error of a net that fits the labels
 LABELS = ((-1, style.NEGATIVE, "o", "circle"), (1, style.POSITIVE, "^", "triangle-up"))

@@ -20,8 +20,7 @@ from lib.data.toy import ToyConstants
 from lib.device import threads
 from lib.optim.constants import CONSTANTS
 from lib.optim.variants import TITLES
-from lib.selection import at_choice, choose
-from lib.stats import Estimate, estimate, paired_difference
+from lib.stats import Estimate, at_choice, choose, estimate, paired_difference
 from lib.toy.variants import WITHOUT_RADIUS, VariantSetting
 from lib.trials.images import ImageTrial
 from lib.trials.plan import Plan

@@ -17,8 +17,7 @@ from book.claims import Check, Outcome, compared, exact
 from book.protocols import PAIRED, selected
 from lib.data.toy import ToyConstants
 from lib.device import threads
-from lib.selection import at_choice, choose
-from lib.stats import FEW, Estimate, estimate, mean_interval
+from lib.stats import FEW, Estimate, at_choice, choose, estimate, mean_interval
 from lib.toy.ensemble import ToyResult, train
 from lib.toy.nets import Model, batch_order
 from lib.toy.nets import points as points_of

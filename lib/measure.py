@@ -23,6 +23,7 @@ from lib.importance import gini, lorenz_curve, probe_contributions, real_and_pha
 from lib.models import FeatureNet, Opened
 from lib.optim import SAM
 from lib.probes import Probe
+from lib.stats import wilson_interval
 from lib.training import Images
 
 if TYPE_CHECKING:
@@ -206,7 +207,7 @@ def fit_probes(model: FeatureNet, data: Dataset, device: torch.device, strengths
 def rate(wrong: Tensor) -> dict[str, Any]:
     """The share of wrong answers (n,) with its 95 % Wilson interval."""
     mistakes, examples = int(wrong.sum()), len(wrong)
-    low, high = probes.wilson_interval(mistakes, examples)
+    low, high = wilson_interval(mistakes, examples)
     return {"error": mistakes / examples, "low": low, "high": high, "examples": examples}
 
 

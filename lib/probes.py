@@ -14,11 +14,12 @@ from itertools import product
 from typing import TypeAlias
 
 import numpy as np
-from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from torch import Tensor
+
+from lib.stats import wilson_interval
 
 STRENGTHS = tuple(10.0**power for power in range(-5, 2))  # of C, the inverse of the L2 penalty, to begin with
 WIDEST = 1e-7, 1e3  # how far the grid is widened where the best is at its end
@@ -153,14 +154,6 @@ def check_balance(attributes: Attributes, equal: bool = True) -> None:
             f"attributes must be balanced (see balanced_indices): {rare} occurs "
             f"{counts[rare]} times, {frequent} {counts[frequent]} times"
         )
-
-
-def wilson_interval(errors: int, examples: int, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval for a rate; ValueError unless 0 <= `errors` <= `examples` > 0."""
-    if examples < 1 or not 0 <= errors <= examples:
-        raise ValueError(f"errors must lie between 0 and examples > 0, not {errors} of {examples}")
-    interval = binomtest(errors, examples).proportion_ci(level, method="wilson")
-    return float(interval.low), float(interval.high)
 
 
 def _fit(

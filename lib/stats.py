@@ -1,12 +1,16 @@
-"""Means with 95 % intervals, paired differences: how every comparison of the book is reported."""
+"""How every comparison of the book is reported: means with 95 % intervals, paired differences; and settings that are
+chosen on validation data, seed by seed."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
-from scipy.stats import rankdata
+from scipy.stats import binomtest, rankdata
 from scipy.stats import t as student
 
 RESAMPLES = 4000
@@ -30,16 +34,14 @@ class Estimate:
         return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}] (n = {self.n})"
 
 
-def bootstrap_means(values: np.ndarray, seed: int = 0, resamples: int = RESAMPLES) -> np.ndarray:
-    """Means of `resamples` draws with replacement along the last axis (seeds) of `values`, shape (...,
-    resamples).
+def bootstrap_means(values: np.ndarray, resamples: int = RESAMPLES) -> np.ndarray:
+    """Means (..., resamples) of draws with replacement along the last axis (seeds) of `values`.
 
     One set of draws serves every leading index, so that differences between settings stay paired.
     Raises ValueError where there is no seed at all.
     """
     values = _of_seeds(values)
-    n = values.shape[-1]
-    return values @ _draws(n, seed, resamples).T / n
+    return values @ _draws(values.shape[-1], resamples).T / values.shape[-1]
 
 
 def _of_seeds(values: np.ndarray) -> np.ndarray:
@@ -50,12 +52,12 @@ def _of_seeds(values: np.ndarray) -> np.ndarray:
 
 
 @cache
-def _draws(n: int, seed: int, resamples: int) -> np.ndarray:
+def _draws(n: int, resamples: int) -> np.ndarray:
     """How often each of n seeds is drawn in each resample, (resamples, n)."""
-    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
+    return np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=resamples)
 
 
-def mean_interval(values: np.ndarray, seed: int = 0, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def mean_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(mean, low, high) over the last axis (seeds) of `values`, each of the leading shape.
 
     Student's t interval; from FEW seeds on, at either end the wider of it and the bootstrap-t interval (Efron and
@@ -69,15 +71,15 @@ def mean_interval(values: np.ndarray, seed: int = 0, level: float = LEVEL) -> tu
         return mean, mean, mean
     deviations = values - mean[..., None]
     error = np.sqrt((deviations**2).sum(-1) / (n - 1) / n)
-    reach = error * student.ppf((1 + level) / 2, n - 1)
+    reach = error * student.ppf((1 + LEVEL) / 2, n - 1)
     low, high = mean - reach, mean + reach
     if n >= FEW:
-        away = bootstrap_means(values, seed) - mean[..., None]
-        errors = np.sqrt(np.maximum(bootstrap_means(deviations**2, seed) - away**2, 0) / (n - 1))
+        away = bootstrap_means(values) - mean[..., None]
+        errors = np.sqrt(np.maximum(bootstrap_means(deviations**2) - away**2, 0) / (n - 1))
         some = errors > SOME * error[..., None]
         ratio = np.where(some, away / np.where(some, errors, 1), np.nan)
         ratio = np.where(error[..., None] > 0, ratio, 0)
-        below, above = np.nanquantile(ratio, [(1 - level) / 2, (1 + level) / 2], axis=-1)
+        below, above = np.nanquantile(ratio, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=-1)
         low, high = np.minimum(low, mean - above * error), np.maximum(high, mean - below * error)
     return mean, low, high
 
@@ -97,30 +99,85 @@ def spread(values: np.ndarray) -> float:
     return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
 
-def estimate(values: np.ndarray, seed: int = 0, level: float = LEVEL) -> Estimate:
-    """Mean, spread and interval of one quantity over seeds; `values` has shape (seeds,)."""
+def estimate(values: np.ndarray) -> Estimate:
+    """Mean, spread and interval of one quantity over seeds; `values` has shape (seeds,), else ValueError."""
     values = np.asarray(values, dtype=float)
     if values.ndim != 1:
         raise ValueError(f"values must have shape (seeds,), not {values.shape}")
-    mean, low, high = mean_interval(values, seed, level)
+    mean, low, high = mean_interval(values)
     return Estimate(len(values), float(mean), spread(values), float(low), float(high))
 
 
-def paired_difference(first: np.ndarray, second: np.ndarray, seed: int = 0, level: float = LEVEL) -> Estimate:
-    """Mean of first - second over seeds that the two share; both of shape (seeds,), in the same order of
-    seeds."""
+def paired_difference(first: np.ndarray, second: np.ndarray) -> Estimate:
+    """Mean of first - second over the seeds that they share, (seeds,) each, in the same order; else ValueError."""
     first, second = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     if first.shape != second.shape:
         raise ValueError(f"first and second must share their seeds: shapes {first.shape} and {second.shape} differ")
-    return estimate(first - second, seed, level)
+    return estimate(first - second)
+
+
+def of_means(
+    statistic: Callable[[np.ndarray], np.ndarray], values: np.ndarray, over_seeds: float = math.nan
+) -> Estimate:
+    """A statistic of the means over seeds of `values` (..., seed), and its spread where a single seed has one.
+
+    `statistic` takes means (...) or, with one more axis, (..., draw). The interval is the percentile bootstrap's, for
+    Student's is one of means themselves; its ends were drawn, so that an infinite one does no harm.
+    """
+    drawn = statistic(bootstrap_means(values))
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="inverted_cdf")
+    return Estimate(values.shape[-1], float(statistic(values.mean(axis=-1))), over_seeds, float(low), float(high))
 
 
 def rank_correlation(x: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Spearman's correlation of x (points,) with each seed's values (points, seeds), shape (seeds,); 0
-    where a seed's values are all equal."""
-    ranks = rankdata(values, axis=0)
-    ranks = ranks - ranks.mean(axis=0)
-    x_ranks = rankdata(x)
-    x_ranks = x_ranks - x_ranks.mean()
+    """Spearman's correlation of x (points,) with each seed's values (points, seeds), shape (seeds,); 0 where a seed's
+    values are all equal."""
+    ranks, x_ranks = rankdata(values, axis=0), rankdata(x)
+    ranks, x_ranks = ranks - ranks.mean(axis=0), x_ranks - x_ranks.mean()
     norm = np.linalg.norm(ranks, axis=0) * np.linalg.norm(x_ranks)
     return np.divide(x_ranks @ ranks, norm, out=np.zeros(ranks.shape[1]), where=norm > 0)
+
+
+def wilson_interval(errors: int, examples: int) -> tuple[float, float]:
+    """Wilson's 95 % score interval for a rate; ValueError unless 0 <= `errors` <= `examples` > 0."""
+    if examples < 1 or not 0 <= errors <= examples:
+        raise ValueError(f"errors must lie between 0 and examples > 0, not {errors} of {examples}")
+    interval = binomtest(errors, examples).proportion_ci(LEVEL, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def best_record(records: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
+    """The record with the lowest validation error after the last epoch; ties go to the lower validation loss, as so
+    few images are told wrongly that many settings tie. Diverged trials are left out; None where none finished."""
+    return min(
+        (record for record in records if record["status"] == "finished"),
+        default=None,
+        key=lambda record: (record["metrics"]["validation_error"], record["metrics"]["validation_loss"]),
+    )
+
+
+def whole_seeds(errors: np.ndarray) -> np.ndarray:
+    """Errors (..., seed) of the seeds of which no net diverged; ValueError where there is none."""
+    kept = np.isfinite(errors).all(axis=tuple(range(errors.ndim - 1)))
+    if not kept.any():
+        raise ValueError(f"errors must have a seed of which no net diverged, not {len(kept)} of the others")
+    return errors[..., kept]
+
+
+def choose(validation: np.ndarray) -> np.ndarray:
+    """For every seed the setting of the lowest validation error in the mean over the *other* seeds.
+
+    validation: (..., setting, seed), without NaN; returns indices (..., seed); of a tie the first. A net's
+    validation and test errors go together: a choice by its own would flatter its test error.
+    Raises ValueError for a single seed.
+    """
+    validation = np.asarray(validation, dtype=float)
+    if validation.shape[-1] < 2:
+        raise ValueError(f"validation must have two seeds or more, not shape {validation.shape}")
+    others = validation.sum(axis=-1, keepdims=True) - validation
+    return np.round(others, 9).argmin(axis=-2)  # rounded: a tie stays one whatever the order of the sum
+
+
+def at_choice(values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Each seed's value at its chosen setting: (..., seed) of values (..., setting, seed)."""
+    return np.take_along_axis(values, chosen[..., None, :], axis=-2)[..., 0, :]

@@ -7,7 +7,7 @@ from matplotlib import pyplot as plt
 from book import batch_size, noise
 from book.batch_size import BUDGETS, RADII, SIZES, epochs_of, largest_over_smallest, more_sensitive, plan, sensitivity
 from book.claims import MARGIN, Outcome
-from lib import curves
+from lib import stats
 from lib.stats import bootstrap_means
 from lib.toy.ensemble import ToySetting
 
@@ -101,7 +101,7 @@ def test_intervals_leave_out_a_fortieth_of_the_draws_on_either_side():
 
 def test_ends_of_the_ratios_interval_are_ratios_that_were_drawn(monkeypatch):
     drawn = np.array([[[0.0] * 4, [1.0] * 4], [[0, 0, 0, 1], [1, 1, 1, 0]]])  # (size, radius, draw)
-    monkeypatch.setattr(curves, "bootstrap_means", lambda values: drawn)
+    monkeypatch.setattr(stats, "bootstrap_means", lambda values: drawn)
     found = largest_over_smallest((1.0, 2.0), np.zeros((2, 2, 5)))
     assert (found.low, found.high) == (1.0, 2.0)
 

@@ -10,8 +10,7 @@ import pytest
 from book import open_choices, rebalancing, toy
 from book.claims import Outcome, Verdict, verdict_of
 from book.open_choices import CHOICES, EFFECTS, OURS, RADII, RATIOS, Explanation, Points, explain, share
-from lib.probes import wilson_interval
-from lib.stats import FEW, estimate
+from lib.stats import FEW, estimate, wilson_interval
 from lib.toy.ensemble import ToySetting, lsam
 from lib.trials.toy import MEANS, ToyTrial
 from lib.trials.trial import Place

@@ -224,31 +224,6 @@ def test_balanced_indices_reach_every_example():
     assert seen == set(range(40))
 
 
-def test_wilson_interval_against_published_values():
-    # Newcombe (1998), Statistics in Medicine 17, 857-872, Table I, method 3.
-    for errors, examples, low, high in (
-        (81, 263, 0.2553, 0.3662),
-        (15, 148, 0.0624, 0.1605),
-        (0, 20, 0.0, 0.1611),
-        (1, 29, 0.0061, 0.1718),
-    ):
-        assert np.allclose(probes.wilson_interval(errors, examples), (low, high), atol=5e-5)
-    low, high = probes.wilson_interval(20, 20)
-    assert high == 1.0 and abs(low - (1 - 0.1611)) < 5e-5
-    for bad in ((-1, 5), (6, 5), (0, 0)):
-        with pytest.raises(ValueError):
-            probes.wilson_interval(*bad)
-
-
-def test_interval_holds_the_error_and_covers_the_long_run_error():
-    random = np.random.default_rng(0)
-    covered = [
-        low <= 0.1 <= high
-        for low, high in (probes.wilson_interval(int(errors), 400) for errors in random.binomial(400, 0.1, 2000))
-    ]
-    assert 0.93 < np.mean(covered) < 0.97
-
-
 def bad_inputs() -> list:
     train, test = balanced(10), balanced(10, seed=3)
     good = dict(

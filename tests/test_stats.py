@@ -1,4 +1,4 @@
-"""Means with their intervals, and paired differences."""
+"""Means with their intervals, paired differences, and settings chosen on validation data."""
 
 from __future__ import annotations
 
@@ -7,16 +7,8 @@ import pytest
 from scipy.stats import spearmanr
 from scipy.stats import t as student
 
-from lib.stats import (
-    FEW,
-    Estimate,
-    bootstrap_means,
-    estimate,
-    mean_interval,
-    paired_difference,
-    rank_correlation,
-    seeds_needed,
-)
+from lib import stats
+from lib.stats import FEW, Estimate, at_choice, best_record, choose, estimate, mean_interval, seeds_needed
 
 DRAWS = {
     "normal": (lambda random, shape: random.normal(3, 2, shape), 3),
@@ -45,43 +37,9 @@ def test_from_eight_seeds_on_the_wider_of_both_intervals_counts_at_either_end():
     values = np.random.default_rng(2).exponential(size=FEW)
     mean, low, high = mean_interval(values)
     ends = student.interval(0.95, FEW - 1, mean, values.std(ddof=1) / FEW**0.5)
-    assert (
-        low == pytest.approx(ends[0]) and high > ends[1] * 1.05
-    )  # skewed upwards: only there the bootstrap-t is wider
+    assert low == pytest.approx(ends[0]) and high > ends[1] * 1.05  # skewed upwards: only there it is wider
     assert mean_interval(-values)[1] == pytest.approx(-high)
     assert mean_interval(np.full(FEW, 0.1)) == (0.1, 0.1, 0.1) and mean_interval(np.array([0.1])) == (0.1, 0.1, 0.1)
-
-
-def seen(mean: float, n: int = 4) -> Estimate:
-    """An effect of spread 1 over n seeds, with Student's interval."""
-    reach = student.ppf(0.975, n - 1) / n**0.5 if n > 1 else 0.0
-    return Estimate(n, mean, 1.0, mean - reach, mean + reach)
-
-
-@pytest.mark.parametrize(("mean", "border", "n"), [(1.0, 0.0, 8), (0.5, 0.0, 18), (0.5, 1.0, 18), (-0.5, 0.0, 18)])
-def test_seeds_needed_is_the_least_number_whose_interval_leaves_the_border_out(mean, border, n):
-    assert seeds_needed(seen(mean), border) == seeds_needed(seen(mean, 12), border) == n
-    reach = [student.ppf(0.975, k - 1) / k**0.5 for k in (n - 1, n)]
-    assert reach[1] < abs(mean - border) and (n == FEW or abs(mean - border) <= reach[0])
-
-
-def test_seeds_needed_are_more_than_there_are_where_the_border_is_within_the_interval():
-    skewed = Estimate(20, 0.5, 1.0, -0.2, 0.6)  # wider than Student's below
-    assert seeds_needed(skewed, 0) > 20 > seeds_needed(skewed, 1.0)
-
-
-def test_no_number_of_seeds_decides_an_effect_at_the_border():
-    assert seeds_needed(seen(0.0), 0) is None and seeds_needed(seen(0.01), 0) is None
-    assert seeds_needed(seen(0.02), 0) < 10_000
-    assert seeds_needed(seen(1.0, 1), 0) == FEW
-
-
-def test_interval_agrees_with_the_normal_one_for_many_seeds():
-    values = np.random.default_rng(1).normal(0, 1, size=2000)
-    result = estimate(values)
-    half = 1.96 * values.std() / np.sqrt(2000)
-    assert result.n == 2000 and result.mean == pytest.approx(values.mean())
-    assert (result.high - result.low) / 2 == pytest.approx(half, rel=0.06)
 
 
 @pytest.mark.parametrize("noise", [1e-16, 0.001, 0.01])
@@ -102,39 +60,118 @@ def test_resamples_with_a_quarter_of_the_spread_count_and_others_do_not():
     assert mean_interval(values)[2] == pytest.approx(values.mean() - np.quantile(ratios, 0.025) * spread)
 
 
-def test_same_values_same_interval():
-    values = np.random.default_rng(2).normal(size=(3, 10))
-    assert np.array_equal(bootstrap_means(values), bootstrap_means(values))
+def seen(mean: float, n: int = 4) -> Estimate:
+    """An effect of spread 1 over n seeds, with Student's interval."""
+    reach = student.ppf(0.975, n - 1) / n**0.5 if n > 1 else 0.0
+    return Estimate(n, mean, 1.0, mean - reach, mean + reach)
+
+
+@pytest.mark.parametrize(("mean", "border", "n"), [(1.0, 0.0, 8), (0.5, 0.0, 18), (0.5, 1.0, 18), (-0.5, 0.0, 18)])
+def test_seeds_needed_is_the_least_number_whose_interval_leaves_the_border_out(mean, border, n):
+    assert seeds_needed(seen(mean), border) == seeds_needed(seen(mean, 12), border) == n
+    reach = [student.ppf(0.975, k - 1) / k**0.5 for k in (n - 1, n)]
+    assert reach[1] < abs(mean - border) and (n == FEW or abs(mean - border) <= reach[0])
+
+
+def test_seeds_needed_follow_the_end_towards_the_border_and_may_be_too_many():
+    skewed = Estimate(20, 0.5, 1.0, -0.2, 0.6)  # wider than Student's below
+    assert seeds_needed(skewed, 0) > 20 > seeds_needed(skewed, 1.0)
+    assert seeds_needed(seen(0.0), 0) is None and seeds_needed(seen(0.01), 0) is None
+    assert seeds_needed(seen(0.02), 0) < 10_000
+    assert seeds_needed(seen(1.0, 1), 0) == FEW
+
+
+def test_an_estimate_has_mean_spread_and_interval_and_of_one_seed_the_value_alone():
+    values = np.random.default_rng(1).normal(0, 1, size=2000)
+    result, half = estimate(values), 1.96 * values.std() / np.sqrt(2000)
+    assert result.n == 2000 and result.mean == pytest.approx(values.mean())
+    assert (result.high - result.low) / 2 == pytest.approx(half, rel=0.06)
+    assert estimate([1.0, 3.0]).spread == pytest.approx(2**0.5)
+    assert estimate([0.5]) == Estimate(1, 0.5, 0, 0.5, 0.5)
 
 
 def test_pairing_removes_what_seeds_share():
     generator = np.random.default_rng(3)
     shared = generator.normal(0, 10, size=20)
-    first, second = shared + 1, shared + generator.normal(0, 0.1, size=20)
-    result = paired_difference(first, second)
+    result = stats.paired_difference(shared + 1, shared + generator.normal(0, 0.1, size=20))
     assert result.low > 0.9 and result.high < 1.1
-
-
-def test_spread_is_the_standard_deviation_of_a_sample():
-    assert estimate([1.0, 3.0]).spread == pytest.approx(2**0.5)
-
-
-def test_one_seed_has_no_spread():
-    assert estimate([0.5]).spread == 0 and estimate([0.5]).low == estimate([0.5]).high == 0.5
 
 
 def test_rank_correlation_is_spearmans_and_zero_without_variation():
     x = np.array([0.0, 0.2, 0.5, 1.0, 2.0])
     values = np.random.default_rng(4).normal(size=(5, 6)).round(1)
     expected = [spearmanr(x, column).statistic for column in values.T]
-    np.testing.assert_allclose(rank_correlation(x, values), expected)
-    assert rank_correlation(x, np.zeros((5, 2))).tolist() == [0, 0]
+    np.testing.assert_allclose(stats.rank_correlation(x, values), expected)
+    assert stats.rank_correlation(x, np.zeros((5, 2))).tolist() == [0, 0]
 
 
-def test_bad_shapes_are_refused():
-    with pytest.raises(ValueError, match="at least one seed"):
-        bootstrap_means(np.zeros((3, 0)))
-    with pytest.raises(ValueError, match="differ"):
-        paired_difference([1, 2], [1])
-    with pytest.raises(ValueError, match="shape"):
-        estimate(np.zeros((2, 2)))
+# Newcombe (1998), Statistics in Medicine 17, 857-872, Table I, method 3; the last is the mirror of the third.
+WILSON = [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0, 0.1611), (1, 29, 0.0061, 0.1718)]
+
+
+@pytest.mark.parametrize("errors, examples, low, high", [*WILSON, (20, 20, 0.8389, 1)])
+def test_wilson_interval_against_published_values(errors, examples, low, high):
+    assert np.allclose(stats.wilson_interval(errors, examples), (low, high), atol=5e-5)
+
+
+def record(error: float, loss: float) -> dict:
+    return {"status": "finished", "metrics": {"validation_error": error, "validation_loss": loss}}
+
+
+def test_best_record_has_the_lowest_error_then_loss_and_did_not_diverge():
+    records = [record(0.2, 0.1), record(0.1, 0.5), record(0.1, 0.4), {"status": "diverged", "metrics": None}]
+    assert best_record(records) is records[2]
+    assert best_record(records[3:]) is None
+
+
+def test_seeds_of_which_a_net_diverged_are_left_out():
+    errors = np.array([[0.1, np.nan, 0.3], [0.4, 0.5, 0.6]])
+    assert np.array_equal(stats.whole_seeds(errors), [[0.1, 0.3], [0.4, 0.6]])
+
+
+def test_a_choice_does_not_depend_on_its_own_seed():
+    validation = np.random.default_rng(0).uniform(size=(4, 3, 6))
+    changed = validation.copy()
+    changed[..., 2] = np.random.default_rng(1).uniform(size=(4, 3))
+    assert np.array_equal(choose(validation)[..., 2], choose(changed)[..., 2])
+
+
+def test_a_seed_gets_what_is_best_for_the_others_though_not_for_itself():
+    validation = np.array([[0.0, 0.3, 0.3], [0.2, 0.2, 0.2]])  # by all three seeds, a tie
+    assert choose(validation).tolist() == [1, 0, 0]
+
+
+def test_of_a_tie_the_first_is_chosen_whatever_the_order_of_the_sum():
+    validation = np.tile([0.1, 0.2, 0.3, 0.7], (2, 1))
+    assert np.array_equal(choose(np.stack([validation[0], validation[1][::-1]]))[[0, 3]], [1, 0])
+    assert not choose(validation).any()
+
+
+def test_a_choice_among_equals_does_not_flatter():
+    values = np.random.default_rng(0).normal(size=(2000, 7, 10))  # noise: no setting is better than another
+    assert at_choice(values, choose(values)).mean() > -0.02
+    assert values.mean(axis=-1).min(axis=-1).mean() < -0.3  # what a choice by the same seeds would report
+
+
+def test_values_at_a_choice_are_each_seeds_own():
+    values = np.arange(12.0).reshape(3, 4)
+    assert np.array_equal(at_choice(values, np.array([0, 2, 1, 0])), [0, 9, 6, 3])
+
+
+REFUSED = {
+    "at least one seed": lambda: stats.bootstrap_means(np.zeros((3, 0))),
+    "at least one seed along": lambda: mean_interval(np.zeros((3, 0))),
+    "shapes .* differ": lambda: stats.paired_difference([1, 2], [1]),
+    r"shape \(seeds,\), not \(2, 2\)": lambda: estimate(np.zeros((2, 2))),
+    "not -1 of 5": lambda: stats.wilson_interval(-1, 5),
+    "not 6 of 5": lambda: stats.wilson_interval(6, 5),
+    "not 0 of 0": lambda: stats.wilson_interval(0, 0),
+    "errors must have a seed": lambda: stats.whole_seeds(np.array([[np.nan, 0.1], [0.1, np.nan]])),
+    "validation must have two seeds or more": lambda: choose(np.zeros((3, 1))),
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_what_is_not_allowed_is_refused(message):
+    with pytest.raises(ValueError, match=message):
+        REFUSED[message]()
