@@ -12,7 +12,7 @@ from PIL import Image
 from torchvision import datasets
 
 from lib.data.dataset import Split
-from lib.data.readers import CIFAR_CLASSES
+from lib.data.readers import CLASSES
 
 
 def marked(counts: dict[int, int], side: int, channels: int, seed: int = 0) -> Split:
@@ -53,7 +53,7 @@ def write_cifar_folder(root: Path, train: int = 20, test: int = 12, classes: int
     for number, (split, count) in enumerate((("train", train), ("test", test))):
         part = marked(dict.fromkeys(range(classes), count), 32, 3, seed + number)
         for index, (image, label) in enumerate(zip(part.images, part.labels)):
-            path = root / "cifar10" / split / CIFAR_CLASSES[label] / f"image_{index:05}.png"
+            path = root / "cifar10" / split / CLASSES["cifar10"][label] / f"image_{index:05}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image.permute(1, 2, 0).numpy()).save(path)
 
@@ -64,7 +64,7 @@ def write_cifar_archive(
     """The same images in the unpacked archive's layout; `monkeypatch` tells torchvision their checksums."""
     folder = root / datasets.CIFAR10.base_folder
     folder.mkdir(parents=True, exist_ok=True)
-    contents = {"batches.meta": {"label_names": list(CIFAR_CLASSES)}}
+    contents = {"batches.meta": {"label_names": list(CLASSES["cifar10"])}}
     for number, (file, count) in enumerate((("data_batch_1", train), ("test_batch", test))):
         part = marked(dict.fromkeys(range(classes), count), 32, 3, seed + number)
         contents[file] = {"data": part.images.flatten(1).numpy(), "labels": part.labels.tolist()}

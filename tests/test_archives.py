@@ -6,7 +6,7 @@ import tarfile
 import threading
 import zipfile
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from urllib.request import Request
 
 import numpy as np
@@ -159,7 +159,7 @@ def test_fetch_ends_with_the_whole_file_whatever_part_is_there(part, knows_range
 
 def test_part_that_is_longer_than_the_file_is_thrown_away(server, root):
     (root / ".file.part").write_bytes(CONTENT + b"x")
-    with pytest.raises(OSError, match="no part"):
+    with pytest.raises(OSError, match="416"):
         archives.fetch(server, root / "file")
     assert not snapshot(root)
     archives.fetch(server, root / "file")
@@ -284,8 +284,8 @@ def test_archive_of_more_than_twice_the_size_of_its_set_is_refused(pack, room, r
 
 def test_an_extractor_that_makes_a_link_is_found_out_before_anything_is_moved(root, monkeypatch, refuses):
     (root / "file").write_bytes(tar(FILES))
+    (root / "file").write_bytes(tar({"set": b"x"}))
     monkeypatch.setattr(tarfile.TarFile, "extract", lambda self, member, to: (Path(to) / "set").symlink_to("/etc"))
-    monkeypatch.setattr(archives, "_members", lambda archive: [("set", PurePosixPath("set"), True, 1)])
     refuses(DataError, archives.unpack, root / "file", "set", root / "target", match="'set' is a link")
     assert [path.name for path in root.iterdir()] == ["file"]
 

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from image_trees import numbers, write_image
@@ -13,6 +14,7 @@ from PIL import Image
 from torchvision.transforms.v2 import functional
 
 from lib.data import cache
+from lib.data.cache import ImageFiles
 from lib.data.root import DataError, MissingData
 
 SIZE = 8
@@ -30,12 +32,12 @@ def root(own_cache) -> Path:
     return own_cache
 
 
-def files_of(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+def images(folder: Path, files: list[str] | None = None) -> ImageFiles:
+    return ImageFiles("set", folder, pd.DataFrame(index=files or sorted(path.name for path in folder.iterdir())))
 
 
 def decoded(folder: Path, size: int = SIZE) -> torch.Tensor:
-    return cache.decoded("set", folder, files_of(folder), size)
+    return images(folder).decoded(size)
 
 
 def cached(root: Path) -> list[Path]:
@@ -45,7 +47,7 @@ def cached(root: Path) -> list[Path]:
 @pytest.fixture
 def no_decoding(monkeypatch):
     """Calling it makes every further decoding fail."""
-    return lambda: monkeypatch.setattr(cache, "_decode_all", lambda *_: pytest.fail("decoded again"))
+    return lambda: monkeypatch.setattr(ImageFiles, "_decoded_one_by_one", lambda *_: pytest.fail("decoded again"))
 
 
 def test_cache_root_is_that_of_the_environment_else_of_the_repository(root, monkeypatch):
@@ -55,10 +57,10 @@ def test_cache_root_is_that_of_the_environment_else_of_the_repository(root, monk
 
 
 def test_images_come_in_the_order_asked_for_as_bytes_with_channels_last_in_memory(folder):
-    images = cache.decoded("set", folder, ["4.jpg", "0.jpg", "5.jpg"], SIZE)
-    assert images.shape == (3, 3, SIZE, SIZE) and images.dtype == torch.uint8
-    assert numbers(images) == [4, 0, 5]
-    assert images.is_contiguous(memory_format=torch.channels_last)
+    found = images(folder, ["4.jpg", "0.jpg", "5.jpg"]).decoded(SIZE)
+    assert found.shape == (3, 3, SIZE, SIZE) and found.dtype == torch.uint8
+    assert numbers(found) == [4, 0, 5]
+    assert found.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_images_are_scaled_as_torchvision_scales_them(tmp_path):
@@ -78,38 +80,40 @@ def test_every_kind_of_image_becomes_colour(mode, tmp_path):
     assert decoded(tmp_path / "images").float().mean() > 250
 
 
-def test_second_call_decodes_nothing(folder, root, no_decoding):
-    first = decoded(folder)
+def test_each_size_is_decoded_once_and_kept_beside_the_others(folder, root, no_decoding):
+    first, larger = decoded(folder), decoded(folder, 12)
     no_decoding()
-    assert torch.equal(decoded(folder), first)
-    assert len(cached(root)) == 1
+    assert torch.equal(decoded(folder), first) and torch.equal(decoded(folder, 12), larger)
+    assert larger.shape[-1] == 12 and len(cached(root)) == 2
 
 
-def test_sizes_are_kept_side_by_side(folder, root):
-    assert decoded(folder, 8).shape[-1] == 8 and decoded(folder, 12).shape[-1] == 12
-    assert len(cached(root)) == 2
+def test_changed_added_removed_and_renamed_images_are_decoded_again(folder):
+    stamps = [images(folder).stamp()]
+    for change, expected in (
+        (lambda: (write_image(folder / "2.jpg", 77), os.utime(folder / "2.jpg", (1, 1))), [0, 1, 77, 3, 4, 5]),
+        (lambda: write_image(folder / "6.jpg", 6), [0, 1, 77, 3, 4, 5, 6]),
+        (lambda: (folder / "0.jpg").unlink(), [1, 77, 3, 4, 5, 6]),
+        (lambda: (folder / "3.jpg").rename(folder / "3 é.JPG"), [1, 77, 3, 4, 5, 6]),
+    ):
+        change()
+        stamps.append(images(folder).stamp())
+        assert numbers(decoded(folder)) == expected
+    assert len(set(stamps)) == 5
 
 
-def test_changed_image_is_decoded_again(folder):
-    decoded(folder)
-    write_image(folder / "2.jpg", 77)
+def test_contents_depend_on_the_files_and_the_columns_but_not_on_names_and_times(folder):
+    def contents(values: str = "abcabc") -> str:
+        made = images(folder)
+        return ImageFiles("set", folder, made.table.assign(kind=list(values))).contents()
+
+    before = contents()
     os.utime(folder / "2.jpg", (1, 1))
-    assert numbers(decoded(folder)) == [0, 1, 77, 3, 4, 5]
-
-
-def test_added_and_removed_images_are_noticed(folder):
-    decoded(folder)
-    write_image(folder / "6.jpg", 6)
-    assert numbers(decoded(folder)) == list(range(7))
-    (folder / "0.jpg").unlink()
-    assert numbers(decoded(folder)) == list(range(1, 7))
-
-
-def test_renamed_images_change_the_fingerprint(folder):
-    before = cache.fingerprint("set", folder, files_of(folder))
-    (folder / "3.jpg").rename(folder / "3 é.JPG")
-    assert cache.fingerprint("set", folder, files_of(folder)) != before
-    assert numbers(decoded(folder))[3] == 3
+    (folder / "5.jpg").rename(folder / "6.jpg")
+    assert contents() == before and before.startswith("6 images ")
+    assert contents("abcabd") != before
+    content = (folder / "2.jpg").read_bytes()
+    (folder / "2.jpg").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert contents() != before
 
 
 @pytest.mark.parametrize(
@@ -133,35 +137,30 @@ def test_damaged_cache_is_made_anew(damage, folder, root):
 def test_writing_to_the_images_leaves_the_cache_as_it_is(folder):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        images = decoded(folder)
-        images[0] = 0
+        decoded(folder)[0] = 0
     assert numbers(decoded(folder)) == list(range(6))
 
 
-@pytest.mark.parametrize("content", [b"<html>not found</html>", b"\xff\xd8\xff\xe0 short"])
+@pytest.mark.parametrize("content", [b"<html>not found</html>", b"\xff\xd8\xff\xe0 short", "cut"])
 def test_damaged_image_is_named_and_leaves_nothing_behind(content, folder, root, refuses):
+    if content == "cut":
+        noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / "3.jpg")
+        content = (folder / "3.jpg").read_bytes()[:2000]
     (folder / "3.jpg").write_bytes(content)
-    words = [f"{folder / '3.jpg'} is not a whole image"]
+    words = [f"set: {folder / '3.jpg'} is not a whole image"]
     refuses(DataError, decoded, folder, words=words)
     assert not [path for path in root.iterdir() if path.suffix != ".lock"]
-    refuses(DataError, cache.check_images, "set", folder, files_of(folder), words=words)
-
-
-def test_image_that_breaks_off_is_named(folder, refuses):
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(folder / "1.jpg")
-    content = (folder / "1.jpg").read_bytes()
-    (folder / "1.jpg").write_bytes(content[: len(content) // 2])
-    refuses(DataError, decoded, folder, words=[folder / "1.jpg"])
+    refuses(DataError, images(folder).check, words=words)
 
 
 def test_whole_images_pass_the_check_without_a_cache(folder, root):
-    cache.check_images("set", folder, files_of(folder))
+    images(folder).check()
     assert not root.exists()
 
 
 def test_missing_and_empty_images_are_named(folder, refuses):
-    files = ["0.jpg", "x.jpg", "y.jpg"]
-    refuses(MissingData, cache.decoded, "set", folder, files, SIZE, match="and 1 more", words=[folder / "x.jpg"])
+    refuses(MissingData, images(folder, ["0.jpg", "x.jpg"]).decoded, SIZE, words=[folder / "x.jpg"])
     (folder / "4.jpg").write_bytes(b"")
     refuses(DataError, decoded, folder, match="empty", words=[folder / "4.jpg"])
 
@@ -175,9 +174,8 @@ def test_decoding_that_was_killed_does_not_matter_afterwards(folder, root):
 
 
 def test_several_at_once_decode_once(folder, monkeypatch):
-    decodings = []
-    decode_all = cache._decode_all
-    monkeypatch.setattr(cache, "_decode_all", lambda *given: decodings.append(1) or decode_all(*given))
+    decodings, decode = [], ImageFiles._decoded_one_by_one
+    monkeypatch.setattr(ImageFiles, "_decoded_one_by_one", lambda *given: decodings.append(1) or decode(*given))
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: numbers(decoded(folder)), range(4)))
     assert found == [list(range(6))] * 4 and len(decodings) == 1
@@ -185,7 +183,11 @@ def test_several_at_once_decode_once(folder, monkeypatch):
 
 def test_too_little_room_is_said_before_anything_is_decoded(folder, root, monkeypatch, no_decoding, refuses):
     Usage = namedtuple("Usage", "total used free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(9, 9, 6 * SIZE * SIZE * 3 - 1))
+    needed = 6 * SIZE * SIZE * 3
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(9, 9, needed))
+    decoded(folder)
+    shutil.rmtree(root)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(9, 9, needed - 1))
     no_decoding()
     refuses(DataError, decoded, folder, words=["SAM_CACHE_ROOT", root])
 

@@ -1,14 +1,16 @@
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from image_trees import DOMAIN_FOLDERS, numbers, snapshot, write_domains, write_image
 
-from lib.data import cache
 from lib.data.__main__ import main, state
 from lib.data.archives import ARCHIVES
+from lib.data.cache import ImageFiles
 from lib.data.dataset import Dataset, Split
 from lib.data.domains import BENCHMARKS, Domains
 from lib.data.root import DataError, MissingData, data_root
@@ -221,8 +223,8 @@ def test_image_of_a_number_is_known_again(tmp_path):
     """What the tests above stand on."""
     for number in (0, 7, 8, 63, 64, 511):
         write_image(tmp_path / f"PACS/photo/dog/{number:03}.jpg", number)
-    files = sorted(path.name for path in (tmp_path / "PACS/photo/dog").iterdir())
-    images = cache.decoded("x", tmp_path / "PACS/photo/dog", files, SIZE)
+    folder = tmp_path / "PACS/photo/dog"
+    images = ImageFiles("x", folder, pd.DataFrame(index=sorted(os.listdir(folder)))).decoded(SIZE)
     assert numbers(images) == [0, 7, 8, 63, 64, 511]
 
 

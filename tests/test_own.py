@@ -281,7 +281,7 @@ FOLDERS: dict[str, tuple[Change, str]] = {
     ),
     "link to nowhere": (
         lambda own: ((own / "train/ant/0.png").unlink(), (own / "train/ant/0.png").symlink_to("nowhere")),
-        r"0.png cannot be read \(No such file or directory\)",
+        "0.png is missing",
     ),
     "link to itself": (
         lambda own: ((own / "train/ant/0.png").unlink(), (own / "train/ant/0.png").symlink_to("0.png")),
@@ -374,8 +374,7 @@ def test_a_pair_of_files_travels_by_name_and_refuses_other_files(tmp_path, refus
     refuses(DataError, sent.load, match="the images have the hash .* make it anew")
     assert Pair("shade-tone", files).configuration != source.configuration
     first.unlink()
-    assert sent.lacks() == f"{first} is missing" and source.parts[1].lacks() is None
-    assert "--download mnist" in Files("mnist").lacks(tmp_path)
+    assert sent.lacks() == f"{first} is missing"
 
 
 # Tables.
@@ -467,7 +466,7 @@ def image(change: Callable[[Path], object]) -> Change:
 
 ROWS = list(enumerate(grid()))
 TABLE_CHANGES: dict[str, tuple[Change, dict, str]] = {
-    "missing": (lambda folder: (folder / "own.csv").unlink(), {}, r"cannot be read as a table \(No such file"),
+    "missing": (lambda folder: (folder / "own.csv").unlink(), {}, "own.csv is missing"),
     "a folder": (lambda folder: ((folder / "own.csv").unlink(), (folder / "own.csv").mkdir()), {}, "Is a directory"),
     "empty": (lambda folder: (folder / "own.csv").write_text(""), {}, "cannot be read as a table"),
     "page": (lambda folder: (folder / "own.csv").write_text("<html>\n"), {}, "names its images in no column called"),

@@ -136,10 +136,9 @@ def test_file_of_full_length_and_wrong_content_is_refused(tmp_path, monkeypatch,
     write_mnist(tmp_path)
     monkeypatch.setitem(readers.COUNTS, "mnist", (200, 10_000))
     refuses(DataError, readers.read, "mnist", "train", root=tmp_path, match="checksum")
-    checksums = {path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in (tmp_path / RAW).iterdir()}
-    monkeypatch.setitem(
-        readers.IDX_CHECKSUMS, "mnist", {file: checksums[file] for file in readers.IDX_CHECKSUMS["mnist"]}
-    )
+    files = [tmp_path / RAW / file for split in readers.SPLITS for file in readers.IDX[split]]
+    checksums = [hashlib.md5(path.read_bytes()).hexdigest() for path in files]
+    monkeypatch.setitem(readers.IDX_CHECKSUMS, "mnist", checksums)
     assert len(readers.read("mnist", "train", root=tmp_path)) == 200
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.data.toy import ToyConstants, constant_pitch, sample
+from lib.data.toy import ToyConstants, sample
 
 CONSTANTS = st.builds(
     ToyConstants,
@@ -42,17 +42,14 @@ def test_easy_latent_has_an_interval_of_its_own():
 
 
 def test_constant_pitch_turns_alike_however_far_out_the_spiral_goes():
-    short, long = (constant_pitch(complexity, pitch=400, inner=0.0) for complexity in (200, 600))
-    assert (short.outer, long.outer, long.easy_interval) == (0.5, 1.5, (0.1, 1.0))
-    for constants in (short, long):
-        points = sample(constants, 0)
+    for complexity in (200, 600):
+        points = sample(ToyConstants(complexity, inner=0.0, outer=complexity / 400, easy_interval=(0.1, 1.0)), 0)
         angle = np.unwrap(
             np.arctan2(*(points.y * points.x[:, 3], points.y * points.x[:, 2]))[
                 order := np.argsort(np.abs(points.z[:, 1]))
             ]
         )
         np.testing.assert_allclose(angle, np.radians(400) * np.abs(points.z[order, 1]), atol=1e-4)
-    assert constant_pitch(360, easy_interval=(1, 2)).easy_interval == (1, 2)
 
 
 def test_labels_are_balanced_and_features_independent_given_the_label():

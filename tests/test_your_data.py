@@ -88,11 +88,7 @@ WRONG = {
     "no attribute": ({"table": "a.csv", "label": "x"}, ParameterError, "parameters label and attribute must name"),
     "the same column": ({"table": "a.csv", "label": "x", "attribute": "x"}, ValueError, "different columns"),
     "no such file": ({"first": "/no/a.npz", "second": "/no/b.npz"}, RuntimeError, "/no/a.npz is missing"),
-    "no such table": (
-        {"table": "/no/a.csv", "label": "x", "attribute": "y"},
-        RuntimeError,
-        "cannot be read as a table",
-    ),
+    "no such table": ({"table": "/no/a.csv", "label": "x", "attribute": "y"}, RuntimeError, "is missing"),
 }
 
 

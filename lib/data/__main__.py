@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lib.data import archives, cache, domains, groups, readers, root
+from lib.data import archives, domains, groups, readers, root
 
 
 def state(name: str, where: root.Root = None, decode: bool = False) -> tuple[str, str]:
@@ -16,16 +16,15 @@ def state(name: str, where: root.Root = None, decode: bool = False) -> tuple[str
     """
     room = readers if name in readers.SETS else groups if name in groups.SETS else domains
     try:
-        if root.find(name, where) is None:
-            published = name not in root.UNPUBLISHED
-            return "missing", f"get it with: {root.command([name], where)}" if published else root.NO_ARCHIVE
-        kind, detail, folder, files = room.describe(name, where)
-        cache.fingerprint(name, folder, files)
-        if decode:
-            cache.check_images(name, folder, files)
-    except (root.DataError, OSError) as error:
+        with root.reading(name, where):
+            if root.find(name, where) is None:
+                return "missing", root.how([name], where)
+            complete, detail, images = room.describe(name, where)
+            if images is not None:
+                images.check() if decode else images.stamp()
+    except root.DataError as error:
         return "damaged", str(error)
-    return kind, detail
+    return "complete" if complete else "reduced", detail
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,21 +37,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--download", nargs="+", choices=root.LAYOUTS, default=[], metavar="NAME", help=names)
     parser.add_argument("--decode", action="store_true", help="open every image, which takes minutes for large sets")
     options = parser.parse_args(arguments)
-    failed = False
+    there, failed = root.data_root(options.root), False
     for name in options.download:
-        if state(name, options.root)[0] == "complete":
-            continue
         try:
-            if name in readers.SETS:
-                readers.download(name, options.root)
-            else:
-                archives.get(name, options.root)
+            if state(name, there)[0] != "complete":
+                (readers.download if name in readers.SETS else archives.get)(name, options.root)
         except root.DataError as error:
             print(error, file=sys.stderr)
             failed = True
-    print(f"data root: {root.data_root(options.root)}")
-    if not root.data_root(options.root).is_dir():
-        print(f"the data root {root.data_root(options.root)} must be a folder, and is none", file=sys.stderr)
+    print(f"data root: {there}")
+    if not there.is_dir():
+        print(f"the data root {there} must be a folder, and is none", file=sys.stderr)
         failed = True
     for name in root.LAYOUTS:
         kind, detail = state(name, options.root, options.decode)

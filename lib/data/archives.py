@@ -12,11 +12,11 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import stat
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
@@ -27,11 +27,10 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 from torchvision.datasets.utils import check_integrity
 from tqdm import tqdm
 
-from lib.data.root import NO_ARCHIVE, TIMEOUT, DataError, Root, command, data_root
+from lib.data.root import BIRDS, TIMEOUT, DataError, Root, command, data_root, how
 from lib.data.tables import CELEBA_CHECKSUMS
 from lib.files import replacing
 
-CHUNK = 1 << 20  # bytes
 KEPT = "archives.json"
 
 
@@ -49,30 +48,24 @@ class Archive:
     also: tuple[str, ...] = ()  # files that have to be fetched besides
 
 
-BIRDS = "waterbird_complete95_forest2water2"
 DRIVE = "https://drive.google.com/uc?id="  # with the file numbers of DomainBed's download script
+HOME, FACES = "OfficeHomeDataset_10072016", "img_align_celeba"
 ARCHIVES = {
     "waterbirds": Archive(
         f"{BIRDS}.tar.gz", BIRDS, BIRDS, f"https://nlp.stanford.edu/data/dro/{BIRDS}.tar.gz", 0.6e9, direct=True
     ),
     "celeba": Archive(
-        "celeba/img_align_celeba.zip",
-        "img_align_celeba",
-        "celeba/img_align_celeba",
+        f"celeba/{FACES}.zip",
+        FACES,
+        f"celeba/{FACES}",
         "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
         1.5e9,
-        checksum=CELEBA_CHECKSUMS["img_align_celeba.zip"],
+        checksum=CELEBA_CHECKSUMS[f"{FACES}.zip"],
         also=("list_attr_celeba.txt", "list_eval_partition.txt"),
     ),
     "pacs": Archive("PACS.zip", "kfold", "PACS", f"{DRIVE}1JFr8f805nMUelQWWmfnJR3y4_SYoN5Pd", 0.2e9),
     "vlcs": Archive("VLCS.tar.gz", "VLCS", "VLCS", f"{DRIVE}1skwblH1_okBwxWxmRsp9_qi15hyPpxg8", 4e9),
-    "office_home": Archive(
-        "office_home.zip",
-        "OfficeHomeDataset_10072016",
-        "office_home",
-        f"{DRIVE}1uY0pj7oFsjMxRwaD3Sxy0jgel0fsYXLC",
-        1.2e9,
-    ),
+    "office_home": Archive("office_home.zip", HOME, "office_home", f"{DRIVE}1uY0pj7oFsjMxRwaD3Sxy0jgel0fsYXLC", 1.2e9),
 }
 
 
@@ -84,7 +77,7 @@ def get(name: str, root: Root = None) -> None:
     downloaded the line says what to do by hand.
     """
     if name not in ARCHIVES:
-        raise DataError(f"{name}: {NO_ARCHIVE}")
+        raise DataError(f"{name}: {how([name], root)}")
     archive, root = ARCHIVES[name], data_root(root)
     target, file = root / archive.target, root / archive.file
     if target.exists():
@@ -102,41 +95,29 @@ def get(name: str, root: Root = None) -> None:
             fetch(archive.address, file)
         if not check_integrity(file, archive.checksum):
             raise DataError(f"{file} has the wrong content (checksum); get it anew")
-        digest, known = sha256(file), _known(root)
-        if known.setdefault(name, digest) != digest:
+        kept = root / KEPT
+        known = json.loads(kept.read_text()) if kept.exists() else {}
+        with file.open("rb") as content:
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
+        if known.get(name, digest) != digest:
             raise DataError(
                 f"{file} has the wrong content (SHA-256 {digest}, not {known[name]} as at first); get it anew"
             )
         unpack(file, archive.inner, target, 2 * archive.size)
-        if known != _known(root):
-            print(f"{name}: no SHA-256 is published; {digest} is kept in {root / KEPT} to compare with")
-            with replacing(root / KEPT) as kept:
-                kept.write(json.dumps(known, indent=1).encode())
+        if name not in known:
+            print(f"{name}: no SHA-256 is published; {digest} is kept in {kept} to compare with")
+            with replacing(kept) as new:
+                new.write(json.dumps(known | {name: digest}, indent=1).encode())
+    except (ValueError, TypeError, AttributeError) as error:
+        raise DataError(f"{root / KEPT} must hold the SHA-256 of each archive; correct or remove it") from error
     except (OSError, HTTPException) as error:  # URLError is an OSError
-        reason = " ".join(str(error).split())
         raise DataError(
-            f"{name}: {file.name} could not be fetched: {reason}; run again to go on, or put it "
+            f"{name}: {file.name} could not be fetched: {' '.join(str(error).split())}; run again to go on, or put it "
             f"into {file.parent} by hand, from {archive.address}"
         ) from error
     finally:
         if not by_hand:
             file.unlink(missing_ok=True)
-
-
-def sha256(file: Path) -> str:
-    """The SHA-256 of a file's content."""
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
-
-
-def _known(root: Path) -> dict[str, str]:
-    """The SHA-256 of the archives that were unpacked under this root, by their names."""
-    try:
-        return dict(json.loads((root / KEPT).read_text()))
-    except FileNotFoundError:
-        return {}
-    except (ValueError, TypeError) as error:
-        raise DataError(f"{root / KEPT} must hold the SHA-256 of each archive; correct or remove it") from error
 
 
 class _Secure(HTTPRedirectHandler):
@@ -154,29 +135,26 @@ def fetch(address: str, path: Path) -> None:
     Raises OSError or HTTPException; what came so far is kept.
     """
     part = path.with_name(f".{path.name}.part")
-    have = part.stat().st_size if part.exists() else 0
     # The last byte comes once more, so that a part that is already whole is no special case.
-    begin = max(have - 1, 0)
-    request = Request(address, headers={"Range": f"bytes={begin}-"} if have else {})
+    begin = max(part.stat().st_size - 1, 0) if part.exists() else 0
+    request = Request(address, headers={"Range": f"bytes={begin}-"} if begin else {})
     try:
-        with build_opener(_Secure).open(request, timeout=TIMEOUT) as reply, part.open("r+b" if have else "wb") as file:
-            if not reply.headers.get("Content-Range", "").startswith(f"bytes {begin}-"):
-                begin = 0  # the whole file comes, from a server that knows no ranges
-            file.truncate(file.seek(begin))
-            length = reply.headers.get("Content-Length")
-            total = None if length is None else begin + int(length)
-            bar = tqdm(None, path.name, total, initial=begin, unit="B", unit_scale=True, leave=False, disable=None)
-            while block := reply.read(CHUNK):
-                bar.update(file.write(block))
-            bar.close()
-            size = file.tell()
+        opened = build_opener(_Secure).open(request, timeout=TIMEOUT)
     except HTTPError as error:
-        if error.code == 416:  # range not satisfiable
+        if error.code == 416:  # range not satisfiable: what is left is no part of this file
             part.unlink()
-            raise OSError(f"what was left of an earlier download is no part of {address}") from error
         raise
-    if total is not None and size < total:
-        raise OSError(f"the connection broke off after {size:,} of {total:,} bytes")
+    with opened as reply, part.open("r+b" if begin else "wb") as file:
+        if not reply.headers.get("Content-Range", "").startswith(f"bytes {begin}-"):
+            begin = 0  # the whole file comes, from a server that knows no ranges
+        file.truncate(file.seek(begin))
+        length = begin + int(reply.headers.get("Content-Length", -begin))
+        bar = {"desc": path.name, "total": length or None, "initial": begin, "leave": False, "disable": None}
+        with tqdm.wrapattr(file, "write", **bar) as counted:
+            shutil.copyfileobj(reply, counted)
+        size = file.tell()
+    if size < length:
+        raise OSError(f"the connection broke off after {size:,} of {length:,} bytes")
     os.replace(part, path)
 
 
@@ -189,39 +167,31 @@ def unpack(file: Path, inner: str, target: Path, limit: float = math.inf) -> Non
     """
     try:
         with tempfile.TemporaryDirectory(prefix=".unpack-", dir=target.parent) as temporary:
-            with zipfile.ZipFile(file) if zipfile.is_zipfile(file) else tarfile.open(file) as archive:
-                room = limit
-                for member, path, plain, size in tqdm(
-                    _members(archive), f"unpacking {file.name}", leave=False, disable=None
-                ):
+            is_zip, room = zipfile.is_zipfile(file), limit
+            archive: Any = zipfile.ZipFile(file) if is_zip else tarfile.open(file)
+            with archive:
+                archive.extraction_filter = getattr(tarfile, "data_filter", None)  # modes and owners are not taken over
+                members = archive.infolist() if is_zip else archive
+                for member in tqdm(members, f"unpacking {file.name}", leave=False, disable=None):
+                    path = PurePosixPath(member.filename.replace("\\", "/") if is_zip else member.name)
+                    plain = not stat.S_ISLNK(member.external_attr >> 16) if is_zip else member.isreg() or member.isdir()
                     if not plain or path.is_absolute() or ".." in path.parts:
                         what = "leads out of its folder" if plain else "is a link or a device"
                         raise DataError(f"{file} is not safe to unpack: {str(path)!r} {what}")
-                    if (room := room - size) < 0:
+                    room -= member.file_size if is_zip else member.size
+                    if room < 0:
                         raise DataError(f"{file} is not safe to unpack: it holds more than {limit:.3g} bytes")
                     archive.extract(member, temporary)
+                while not is_zip and archive.fileobj.read(1 << 20):  # its checksum stands after the last member
+                    pass
             unpacked = Path(temporary).resolve()
             if outside := [path for path in unpacked.rglob("*") if path.resolve() != path]:  # an extractor that errs
                 raise DataError(f"{file} is not safe to unpack: {outside[0].name!r} is a link or a device")
-            if not (Path(temporary) / inner).is_dir():
+            if not (unpacked / inner).is_dir():
                 raise DataError(f"{file} has no folder {inner}")
-            os.replace(Path(temporary) / inner, target)
+            os.replace(unpacked / inner, target)
     except DataError:
         raise
     except Exception as error:  # by kind of damage
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{file} could not be unpacked: {reason}") from error
-
-
-def _members(archive: Any) -> Iterator[tuple[Any, PurePosixPath, bool, int]]:
-    """Every member of an archive, its path, whether it is a file or a folder, and its size in bytes."""
-    if isinstance(archive, zipfile.ZipFile):
-        for member in archive.infolist():
-            path = PurePosixPath(member.filename.replace("\\", "/"))
-            yield member, path, not stat.S_ISLNK(member.external_attr >> 16), member.file_size
-        return
-    archive.extraction_filter = getattr(tarfile, "data_filter", None)  # modes and owners are not taken over
-    for member in archive:
-        yield member, PurePosixPath(member.name), member.isreg() or member.isdir(), member.size
-    while archive.fileobj.read(CHUNK):  # a packed file's checksum stands after the last member
-        pass

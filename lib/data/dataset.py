@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lib.data.root import Root
+from lib.data.root import Root, lacking
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +108,22 @@ class Dataset:
         return torch.from_numpy(np.ravel_multi_index(columns, tuple(map(len, self.values.values()))))
 
 
+@dataclass(frozen=True)
+class Part:
+    """One of the two images of a pair: the name of its attribute, its training and its test images, and the names
+    of its classes 0, 1, ... where they have any."""
+
+    attribute: str
+    train: Split
+    test: Split
+    values: tuple[str, ...] = ()
+    files: ClassVar[tuple[str, ...]] = ()
+
+    def read(self, root: Root = None) -> Part:
+        """Itself: what `lib.data.own.Files` give where they are read."""
+        return self
+
+
 class Source(Protocol):
     """What names a data set and can load it."""
 
@@ -120,6 +136,10 @@ class Source(Protocol):
         """What a stored configuration says of the data, as plain values: the kind of ``experiment`` and its own
         fields."""
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What is read: sets of files of the data root by name, and paths."""
+
     def load(self, seed: int = 0, size: int | None = None, root: Root = None) -> Dataset:
         """The data set as `seed` splits it, of `size` by `size` pixels where its images have no size of their own.
 
@@ -131,7 +151,8 @@ class Source(Protocol):
         """The number of images and a hash of all that `load` reads, the same on every machine; raises as `load`."""
 
     def lacks(self, root: Root = None) -> str | None:
-        """In one line what is missing under the data root and how to get it; None: nothing."""
+        """In one line what is missing and how to get it; None: nothing."""
+        return lacking(self.files, root)
 
 
 def mean_pixel(images: Tensor) -> Tensor:

@@ -3,18 +3,12 @@
 A net is trained on all domains but one, the target. Nine in ten of their images train it, and one in ten,
 drawn at random, is for validation. The target's images are split at random within each class, four in five to
 train a linear probe and one in five to test it, the shares that DomainBed itself uses (Gulrajani and
-Lopez-Paz, 2021). Under the data root, in the folders that DomainBed's own script leaves::
-
-    PACS/{art_painting,cartoon,photo,sketch}/{dog,...}/*
-    VLCS/{Caltech101,LabelMe,SUN09,VOC2007}/{bird,...}/*
-    office_home/{Art,Clipart,Product,Real World}/{Alarm_Clock,...}/*
-
-A domain's folder may also have the paper's letter for a name, or _ in the place of a blank.
+Lopez-Paz, 2021). In the set's folder (`lib.data.root.LAYOUTS`) each domain is a folder with one folder a class; it
+may also have the paper's letter for a name, or _ in the place of a blank.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +18,9 @@ import torch
 
 from lib import check
 from lib.data import cache
-from lib.data.dataset import Dataset, Split, rows_of_each
-from lib.data.root import DataError, Root, class_images, damaged, lacking, missing, need, remembered
+from lib.data.cache import ImageFiles
+from lib.data.dataset import Dataset, Source, Split, rows_of_each
+from lib.data.root import DataError, Root, class_images, missing, need, reading
 
 ATTRIBUTE = "class"  # the one attribute
 VALIDATION_SHARE = 0.1  # of the training domains ("10% of the training dataset", Appendix F.2)
@@ -52,11 +47,10 @@ BENCHMARKS = {
         {"A": "Art", "C": "Clipart", "P": "Product", "R": "Real World"}, (2427, 4365, 4439, 4357), classes=65
     ),
 }
-NAMES = tuple(BENCHMARKS)
 
 
 @dataclass(frozen=True)
-class Domains:
+class Domains(Source):
     """The source of a benchmark (one of BENCHMARKS) without the domain `target`, a letter of the paper's Table 2.
 
     The label is the class, and the one attribute; `test` and `probe_test` are the target's test images,
@@ -79,28 +73,31 @@ class Domains:
         """See `Source`."""
         return {"experiment": "domains", "benchmark": self.benchmark, "target": self.target}
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """See `Source`."""
+        return (self.benchmark,)
+
     def load(self, seed: int = 0, size: int | None = None, root: Root = None) -> Dataset:
         """See `Source`; classes that differ over the domains, or too few images of one, are a DataError."""
         check.whole("seed", seed)
         size = cache.check_size(size)
-        folder, table, classes = _list(self.benchmark, root)
-        is_target = table["domain"].to_numpy() == list(BENCHMARKS[self.benchmark].domains).index(self.target)
+        files, classes = _read(self.benchmark, root)
+        label = files.table["label"].to_numpy(copy=True)
+        is_target = files.table["domain"].to_numpy() == list(BENCHMARKS[self.benchmark].domains).index(self.target)
         train_random, target_random = np.random.default_rng(seed).spawn(2)
         others = train_random.permutation(np.flatnonzero(~is_target))
         held_out = max(1, round(VALIDATION_SHARE * len(others)))
         tests, probes = [], []
-        for name, rows in zip(
-            classes, rows_of_each(table["label"].to_numpy(), len(classes), np.flatnonzero(is_target))
-        ):
+        for name, rows in zip(classes, rows_of_each(label, len(classes), np.flatnonzero(is_target))):
             if len(rows) < 2:
                 problem = f"must have two or more images of each class, and has {len(rows)} of {name}"
                 raise DataError(f"{self.benchmark}: the domain {self.target} {problem}")
             shuffled, count = target_random.permutation(rows), max(1, round(TEST_SHARE * len(rows)))
             tests.append(shuffled[:count])
             probes.append(shuffled[count:])
-        labels = torch.tensor(table["label"].to_numpy())
-        images = cache.decoded(self.benchmark, folder, list(table.index), size)
-        everything = Split(images, labels, {ATTRIBUTE: labels})
+        labels = torch.from_numpy(label)
+        everything = Split(files.decoded(size), labels, {ATTRIBUTE: labels})
         chosen = others[held_out:], others[:held_out], np.concatenate(probes), np.concatenate(tests)
         # In the order in which they lie on the disk.
         train, validation, probe_train, test = (everything.take(np.sort(rows)) for rows in chosen)
@@ -108,47 +105,40 @@ class Domains:
 
     def fingerprint(self, root: Root = None) -> str:
         """See `Source`; that of the whole benchmark."""
-        read = partial(_list, self.benchmark, root)
-        return remembered(self.benchmark, [self.benchmark], root, lambda: cache.contents(self.benchmark, *read()[:2]))
-
-    def lacks(self, root: Root = None) -> str | None:
-        """See `Source`."""
-        return lacking([self.benchmark], root)
+        return _read(self.benchmark, root)[0].contents()
 
 
-def describe(name: str, root: Root = None) -> tuple[str, str, Path, Sequence[str]]:
-    """Complete or reduced; one line of detail; the folder of the benchmark `name` and its images' names in it.
-
-    Raises MissingData or DataError as `Domains.load`.
-    """
-    (folder, table, classes), official = _list(name, root), BENCHMARKS[name]
-    counts = np.bincount(table["domain"]).tolist()
+def describe(name: str, root: Root = None) -> tuple[bool, str, ImageFiles]:
+    """Whether the benchmark `name` is complete, one line of detail, and its images; raises as `Domains.load`."""
+    (files, classes), official = _read(name, root), BENCHMARKS[name]
+    counts = np.bincount(files.table["domain"]).tolist()
     detail = ", ".join(f"{count:,} {domain}" for count, domain in zip(counts, official.domains.values()))
     complete = counts == list(official.counts) and len(classes) == official.classes
-    detail += f" images of {len(classes)} classes"
-    return "complete" if complete else "reduced", detail, folder, list(table.index)
+    return complete, f"{detail} images of {len(classes)} classes", files
 
 
-def _list(benchmark: str, root: Root) -> tuple[Path, pd.DataFrame, tuple[str, ...]]:
-    """The folder; its images by their names in it, with domain and label, numbers, in the order of these; the
-    classes' names. What is no image, or hidden, is passed over.
+def _read(benchmark: str, root: Root) -> tuple[ImageFiles, tuple[str, ...]]:
+    """The images with domain and label, numbers, in the order of these, and the classes' names. What is no image, or
+    hidden, is passed over.
 
     Raises MissingData or DataError where a domain is missing or empty, or classes differ.
     """
-    folder, rows = need(benchmark, root), []
+    rows: list[tuple[str, int, int]] = []
     classes: tuple[str, ...] = ()
-    for number, (letter, domain) in enumerate(BENCHMARKS[benchmark].domains.items()):
-        places = [folder / name for name in (domain, domain.replace(" ", "_"), letter)]
-        place = next(filter(Path.is_dir, places), None)
-        if place is None:
-            raise missing(benchmark, places[0], root)
-        found = class_images(place)
-        classes = classes or tuple(found)
-        if odd := sorted(set(found) ^ set(classes)):
-            problem = f"and the domains before it do not share the classes {', '.join(odd)}"
-            raise damaged(benchmark, place, problem, root)
-        if not found:
-            raise damaged(benchmark, place, "has no folder of images of a class", root)
-        for label, (kind, images) in enumerate(found.items()):
-            rows += [(f"{place.name}/{kind}/{image.name}", number, label) for image in images]
-    return folder, pd.DataFrame(rows, columns=["file", "domain", "label"]).set_index("file"), classes
+    with reading(benchmark, root):
+        folder = need(benchmark, root)
+        for number, (letter, domain) in enumerate(BENCHMARKS[benchmark].domains.items()):
+            places = [folder / name for name in (domain, domain.replace(" ", "_"), letter)]
+            place = next(filter(Path.is_dir, places), None)
+            if place is None:
+                raise missing(places[0])
+            found = class_images(place)
+            classes = classes or tuple(found)
+            if odd := sorted(set(found) ^ set(classes)):
+                raise DataError(f"{place} and the domains before it do not share the classes {', '.join(odd)}")
+            if not found:
+                raise DataError(f"{place} has no folder of images of a class")
+            for label, (kind, images) in enumerate(found.items()):
+                rows += [(f"{place.name}/{kind}/{image.name}", number, label) for image in images]
+    table = pd.DataFrame(rows, columns=["file", "domain", "label"]).set_index("file")
+    return ImageFiles(benchmark, folder, table, root), classes

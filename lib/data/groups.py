@@ -11,22 +11,19 @@ Validation and test have other shares of the groups than training; their errors 
 training (`lib.measure.weighted_mean`), as in Sagawa et al. (2020) and Kirichenko et al. (2023).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from lib import check
 from lib.data import cache, tables
-from lib.data.dataset import Dataset, Split, mean_pixel, rows_of_each
-from lib.data.root import DataError, Root, lacking, remembered
+from lib.data.cache import ImageFiles
+from lib.data.dataset import Dataset, Source, Split, mean_pixel, rows_of_each
+from lib.data.root import DataError, Root
 
 GROUPS = 4
 SPLIT_NAMES = ("training", "validation", "test")
@@ -49,7 +46,7 @@ COUNTS = {  # images of a complete set in each split, of each group
 
 
 @dataclass(frozen=True)
-class Groups:
+class Groups(Source):
     """The source of one of SETS.
 
     `attributes` are the columns of the label and of the other attribute: of CelebA any two of its 40, as
@@ -80,37 +77,37 @@ class Groups:
         other = {} if self.attributes is None else {"attributes": list(self.attributes)}
         return {"experiment": "groups", "dataset": self.dataset, **other}
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """See `Source`."""
+        return (self.dataset,)
+
     def load(self, seed: int = 0, size: int | None = None, root: Root = None) -> Dataset:
         """See `Source`; `seed` draws the probes' images. A split with too few images of a group is a DataError."""
         check.whole("seed", seed)
         size = cache.check_size(size)
+        images = self._read(root)
         columns = self.attributes or SETS[self.dataset]
-        folder, table = tables.read(self.dataset, columns, root)
-        values: dict[str, tuple[str, ...]] = dict(
-            ATTRIBUTES.get(column, (column, (f"not {column}", column))) for column in columns
-        )
-        codes = {name: table[column].to_numpy(copy=True) for name, column in zip(values, columns)}
-        images = partial(cache.decoded, self.dataset, folder, list(table.index), size)
-        return with_groups(self.name, values, codes, table["split"].to_numpy(), images, seed)
+        named = dict(ATTRIBUTES.get(column, (column, (f"not {column}", column))) for column in columns)
+        codes = {name: images.table[column].to_numpy(copy=True) for name, column in zip(named, columns)}
+        return with_groups(self.name, named, codes, images.table["split"].to_numpy(), images, seed, size)
 
     def fingerprint(self, root: Root = None) -> str:
         """See `Source`."""
-        columns = self.attributes or SETS[self.dataset]
-        read = partial(tables.read, self.dataset, columns, root)
-        return remembered(self, [self.dataset], root, lambda: cache.contents(self.dataset, *read()))
+        return self._read(root).contents()
 
-    def lacks(self, root: Root = None) -> str | None:
-        """See `Source`."""
-        return lacking([self.dataset], root)
+    def _read(self, root: Root) -> ImageFiles:
+        return tables.of_set(self.dataset, self.attributes or SETS[self.dataset], root)
 
 
 def with_groups(
     name: str,
-    values: dict[str, tuple[str, ...]],
+    values: Mapping[str, tuple[str, ...]],
     codes: Mapping[str, np.ndarray],
     split: np.ndarray,
-    images: Callable[[], Tensor],
+    images: ImageFiles,
     seed: int,
+    size: int,
     pooled: bool = False,
     natural: bool = True,
 ) -> Dataset:
@@ -119,22 +116,22 @@ def with_groups(
 
     pooled: the images that train the probes are half of the validation images of every group, to be weighted, and not
     as many of each as of the rarest. natural: with no mean pixel, see `Dataset`. Raises DataError where a split has too
-    few images of a group.
+    few images of a group, and as `ImageFiles.decoded`.
     """
     sizes = tuple(map(len, values.values()))
-    group, count = np.ravel_multi_index([codes[name] for name in values], sizes), int(np.prod(sizes))
+    group, count = np.ravel_multi_index(list(codes.values()), sizes), int(np.prod(sizes))
     counts = np.bincount(split * count + group, minlength=tables.SPLITS * count).reshape(tables.SPLITS, count)
     # Half of the rarest group's validation images train probes, and at least one stays.
     for part, found, least in zip(SPLIT_NAMES, counts, (1, 4 if pooled else 2, 1), strict=True):
         if few := [", ".join(kind) for kind, images_of in zip(product(*values.values()), found) if images_of < least]:
             problem = f"the {part} images must have {least} or more of every group, and lack: {'; '.join(few)}"
             raise DataError(f"{name}: {problem}")
-    attributes = {name: torch.from_numpy(codes[name]) for name in values}
-    everything = Split(images(), next(iter(attributes.values())), attributes)
+    attributes = {name: torch.from_numpy(column) for name, column in codes.items()}
+    everything = Split(images.decoded(size), next(iter(attributes.values())), attributes)
     splits = {part: everything.take(rows) for part, rows in places(split, group, seed, count, pooled).items()}
     mean = None if natural else mean_pixel(splits["train"].images)
     shares = torch.from_numpy(counts[0] / counts[0].sum())
-    return Dataset(name, values, sizes[0], mean_pixel=mean, group_weights=shares, **splits)
+    return Dataset(name, dict(values), sizes[0], mean_pixel=mean, group_weights=shares, **splits)
 
 
 def places(
@@ -151,23 +148,18 @@ def places(
     return {"train": train, "validation": kept, "test": test, "probe_train": probe_train, "probe_test": probe_test}
 
 
-def describe(name: str, root: Root = None) -> tuple[str, str, Path, Sequence[str]]:
-    """Complete, reduced or damaged; one line of detail; the folder of the set `name` and its images' names in it.
-
-    Raises MissingData or DataError as `tables.read`.
-    """
-    folder, table = tables.read(name, SETS[name], root)
-    group = table["split"] * GROUPS + 2 * table[SETS[name][0]] + table[SETS[name][1]]
+def describe(name: str, root: Root = None) -> tuple[bool, str, ImageFiles]:
+    """Whether the set `name` is complete, one line of detail, and its images; raises as `tables.of_set`, and DataError
+    where it has as many images as the official one but other groups."""
+    images = tables.of_set(name, SETS[name], root)
+    group = images.table["split"] * GROUPS + 2 * images.table[SETS[name][0]] + images.table[SETS[name][1]]
     counts = np.bincount(group, minlength=tables.SPLITS * GROUPS).reshape(tables.SPLITS, GROUPS)
     official = np.array(COUNTS[name])
     detail = ", ".join(f"{count:,} {split}" for count, split in zip(counts.sum(1), SPLIT_NAMES)) + " images"
-    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS}
-    if others := sum(not name.startswith(".") and "/." not in name for name in found - set(table.index)):
-        detail += f"; {others:,} more that no table names"
-    kind = "complete" if (counts == official).all() else "reduced"
-    if kind == "reduced" and (counts.sum(1) == official.sum(1)).all():
-        kind, detail = "damaged", f"{detail}, but other numbers in the groups than the official ones"
-    return kind, detail, folder, list(table.index)
+    complete = bool((counts == official).all())
+    if not complete and (counts.sum(1) == official.sum(1)).all():
+        raise DataError(f"{detail}, but other numbers in the groups than the official ones")
+    return complete, detail, images
 
 
 def _drawn(rows: Sequence[np.ndarray], counts: Sequence[int], random: np.random.Generator) -> np.ndarray:

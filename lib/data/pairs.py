@@ -10,8 +10,9 @@ combination (``probe_test``).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,36 +21,22 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from lib import check
-from lib.data import readers
-from lib.data.dataset import Dataset, Split, mean_pixel, rows_of_each
-from lib.data.root import DataError, Root, lacking, remembered
+from lib.data.dataset import Dataset, Part, Split, mean_pixel, rows_of_each
+from lib.data.own import Files
+from lib.data.readers import CLASSES
+from lib.data.root import DataError, Root, find, lacking, reading
 
 SIDE = 32  # pixels: the side of the square that each of the two images is padded to, of the paper's sets
 VALIDATION_SHARE = 0.1  # "a random 90/10 split of the training set" (Appendix B)
-# (attribute, files) of the upper and of the lower image, and how many of the first classes of each are used.
+# The upper and the lower image, each of the first classes of its set.
 PAIRED_SETS = {
-    "cifar-mnist": (("cifar", "cifar10"), ("mnist", "mnist"), 2),
-    "fmnist-mnist": (("fmnist", "fashion-mnist"), ("mnist", "mnist"), 5),
+    "cifar-mnist": (Files("cifar10", CLASSES["cifar10"][:2], attribute="cifar"), Files("mnist", CLASSES["mnist"][:2])),
+    "fmnist-mnist": (
+        Files("fashion-mnist", CLASSES["fashion-mnist"][:5], attribute="fmnist"),
+        Files("mnist", CLASSES["mnist"][:5]),
+    ),
 }
-
-
-@dataclass(frozen=True)
-class Part:
-    """One of the two images of a pair: the name of its attribute, its training and its test images, and the names
-    of its classes 0, 1, ... where they have any."""
-
-    attribute: str
-    train: Split
-    test: Split
-    values: tuple[str, ...] = ()
-
-    def read(self, root: Root = None) -> Part:
-        """Itself: what `lib.data.own.Files` give where they are read."""
-        return self
-
-    def lacks(self, root: Root = None) -> str | None:
-        """See `Source`."""
-        return None
+_FINGERPRINTS: dict[Hashable, str] = {}
 
 
 @dataclass(frozen=True)
@@ -63,7 +50,7 @@ class Pair:
 
     name: str
     parts: tuple[Any, Any] | None = field(default=None, compare=False, repr=False)
-    images: str | None = field(default=None, init=False)  # a hash of the parts' images and labels
+    images: str | None = field(default=None, init=False)  # a hash of the images and labels of parts of your own
 
     def __post_init__(self) -> None:
         if self.parts is None:
@@ -81,6 +68,11 @@ class Pair:
         own = {"experiment": "images"} if self.images is None else {"experiment": "own pair", "images": self.images}
         return {"dataset": self.name, **own}
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """See `Source`."""
+        return tuple(file for part in self.parts or PAIRED_SETS[self.name] for file in part.files)
+
     def load(self, seed: int = 0, size: int | None = None, root: Root = None) -> Dataset:
         """See `Source`; the images keep their size."""
         check.whole("seed", seed)
@@ -91,26 +83,22 @@ class Pair:
         return pair(self.name, *parts, seed, side=SIDE if self.parts is None else 0)
 
     def fingerprint(self, root: Root = None) -> str:
-        """See `Source`."""
-        files = [files for _, files in PAIRED_SETS[self.name][:2]] if self.parts is None else []
-        return remembered(self, files, root, lambda: _fingerprint(self._read(root)))
-
-    def _read(self, root: Root = None) -> tuple[Part, Part]:
-        if self.parts is not None:
-            first, second = (part.read(root) for part in self.parts)
-            return first, _in_order_of(first, second)
-        *sides, classes = PAIRED_SETS[self.name]
-        parts = []
-        for attribute, files in sides:
-            train, test = (readers.read(files, split, range(classes), root) for split in readers.SPLITS)
-            parts.append(Part(attribute, train, test, readers.CLASSES[files][:classes]))
-        return parts[0], parts[1]
+        """See `Source`; computed once in this process for each state (names, sizes, times of change) of the files."""
+        with reading():
+            folders = [find(name, root) or Path(name) for name in self.files]
+            files = [path for folder in folders for path in (folder, *sorted(folder.rglob("*")))]
+            state = self, tuple((path, (found := path.stat()).st_size, found.st_mtime_ns) for path in files)
+        if state not in _FINGERPRINTS:
+            _FINGERPRINTS[state] = _fingerprint(self._read(root))
+        return _FINGERPRINTS[state]
 
     def lacks(self, root: Root = None) -> str | None:
         """See `Source`."""
-        if self.parts is None:
-            return lacking([files for _, files in PAIRED_SETS[self.name][:2]], root)
-        return next(filter(None, (part.lacks(root) for part in self.parts)), None)
+        return lacking(self.files, root)
+
+    def _read(self, root: Root = None) -> tuple[Part, Part]:
+        first, second = (part.read(root) for part in self.parts or PAIRED_SETS[self.name])
+        return first, _in_order_of(first, second)
 
 
 def _fingerprint(parts: tuple[Part, Part]) -> str:

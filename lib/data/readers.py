@@ -27,36 +27,39 @@ from lib.data.root import (
     DataError,
     Root,
     class_images,
-    damaged,
     data_root,
     missing,
     need,
+    reading,
     rgb_image,
 )
 
 SPLITS = ("train", "test")
 SETS = {"mnist": datasets.MNIST, "fashion-mnist": datasets.FashionMNIST, "cifar10": datasets.CIFAR10}
 COUNTS = {"mnist": (60_000, 10_000), "fashion-mnist": (60_000, 10_000), "cifar10": (50_000, 10_000)}  # of each split
-CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 CLASSES = {
     "mnist": tuple(map(str, range(10))),
     "fashion-mnist": tuple(datasets.FashionMNIST.classes),
-    "cifar10": CIFAR_CLASSES,
+    "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
 }
-# MD5 of the unpacked files; torchvision knows those of the packed ones.
+# The files of images and of labels in each split, and their unpacked MD5; torchvision knows those of the packed ones.
+IDX = {
+    split: [f"{start}-images-idx3-ubyte", f"{start}-labels-idx1-ubyte"]
+    for split, start in zip(SPLITS, ("train", "t10k"))
+}
 IDX_CHECKSUMS = {
-    "mnist": {
-        "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
-        "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
-        "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
-        "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
-    },
-    "fashion-mnist": {
-        "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
-        "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
-        "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
-        "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
-    },
+    "mnist": (
+        "6bbc9ace898e44ae57da46a324031adb",
+        "a25bea736e30d166cdddb491f175f624",
+        "2646ac647ad5339dbf082846283269ea",
+        "27ae3e4e09519cfbb04c329615203637",
+    ),
+    "fashion-mnist": (
+        "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+        "9018921c3c673c538a1fc5bad174d6f9",
+        "8181f5470baa50b63fa0f6fddb340f0a",
+        "15d484375f8d13e6eb1aabb0c3f46965",
+    ),
 }
 Images = tuple[np.ndarray, np.ndarray]  # uint8 (n, 1 or 3, height, width), and labels 0 to 9 (n,)
 
@@ -74,13 +77,14 @@ def read(name: str, split: str, classes: Sequence[int] | None = None, root: Root
     classes = tuple(range(10) if classes is None else classes)
     if not classes or len(set(classes)) < len(classes) or not set(classes) <= set(range(10)):
         raise ValueError(f"classes must be distinct numbers from 0 to 9, not {classes}")
-    folder = need(name, root)
-    if name != "cifar10":
-        images, labels = _read_idx(name, split, folder, root)
-    elif (folder / split).is_dir():
-        images, labels = _read_cifar_folder(folder / split, classes, root)
-    else:
-        images, labels = _read_cifar(split, folder, root)
+    with reading(name, root):
+        folder = need(name, root)
+        if name != "cifar10":
+            images, labels = _read_idx(name, split, folder)
+        elif (folder / split).is_dir():
+            images, labels = _read_cifar_folder(folder / split, classes)
+        else:
+            images, labels = _read_cifar(split, folder)
     position = np.full(10, -1)
     position[list(classes)] = np.arange(len(classes))
     wanted = position[labels] >= 0
@@ -110,91 +114,79 @@ def download(name: str, root: Root = None) -> None:
                 if path.suffix != ".gz":
                     os.replace(path, root / folder / path.name)
     except (OSError, RuntimeError) as error:  # URLError is an OSError
-        reason = " ".join(str(error).split())
-        raise DataError(
-            f"{name} could not be downloaded to {root / folder}: {reason}; copy the files there by hand or try again"
-        ) from error
+        problem = f"{name} could not be downloaded to {root / folder}: {' '.join(str(error).split())}"
+        raise DataError(f"{problem}; copy the files there by hand or try again") from error
     finally:
         socket.setdefaulttimeout(timeout)
 
 
-def describe(name: str, root: Root = None) -> tuple[str, str, Path, Sequence[str]]:
-    """Complete or reduced; one line of detail; the folder of the set `name`, whose files are all read, and no names.
-
-    Raises MissingData or DataError as `read`.
-    """
-    folder, counts, classes = need(name, root), [], list(range(10))
+def describe(name: str, root: Root = None) -> tuple[bool, str, None]:
+    """Whether the set `name` is complete, and one line of detail; all of its files are read, see `read`."""
+    counts, classes = [], list(range(10))
     for split in SPLITS:
-        if name == "cifar10" and (folder / split).is_dir():  # it may hold only some of the classes, but one at least
-            there = [(folder / split / kind).is_dir() for kind in CIFAR_CLASSES]
-            classes = [label for label in range(10) if there[label]] or [0]
+        if name == "cifar10" and (folder := need(name, root) / split).is_dir():  # it may hold some of the classes
+            classes = [label for label in range(10) if (folder / CLASSES[name][label]).is_dir()] or [0]
         counts.append(len(read(name, split, classes, root)))
     detail = ", ".join(f"{count:,} {split} images" for count, split in zip(counts, SPLITS))
-    detail += f" of {len(classes)} classes" if len(classes) < 10 else ""
-    return "complete" if tuple(counts) == COUNTS[name] else "reduced", detail, folder, ()
+    return tuple(counts) == COUNTS[name], detail + (f" of {len(classes)} classes" if len(classes) < 10 else ""), None
 
 
-def _content(name: str, path: Path, root: Root) -> bytes:
+def _content(path: Path) -> bytes:
     """A file as it lies there, packed, or in CIFAR-10's archive."""
     packed, archive = path.with_name(f"{path.name}.gz"), path.with_name(CIFAR)
+    found = next(filter(Path.exists, (path, packed, archive)), path)
     try:
-        if path.exists():
-            return path.read_bytes()
-        if packed.exists():
-            return gzip.decompress(packed.read_bytes())
-        if name == "cifar10" and archive.exists():
+        if found == archive:
             with tarfile.open(archive) as file:
                 return file.extractfile(f"{datasets.CIFAR10.base_folder}/{path.name}").read()  # type: ignore[union-attr]
-    except (OSError, EOFError, KeyError, zlib.error, tarfile.TarError, AttributeError) as error:
-        found = next(filter(Path.exists, (path, packed, archive)))
-        raise damaged(name, found, f"cannot be read ({' '.join(str(error).split())})", root) from error
-    raise missing(name, path, root)
+        return gzip.decompress(found.read_bytes()) if found == packed else found.read_bytes()
+    except (EOFError, KeyError, AttributeError, zlib.error, tarfile.TarError, gzip.BadGzipFile) as error:
+        raise DataError(f"{found} cannot be read ({' '.join(str(error).split())})") from error
 
 
-def _read_idx(name: str, split: str, folder: Path, root: Root) -> Images:
-    arrays = []
-    files = [file for file in IDX_CHECKSUMS[name] if file.startswith({"train": "train", "test": "t10k"}[split])]
-    for file, item in zip(files, ((28, 28), ())):
-        path, content = folder / file, _content(name, folder / file, root)
-        shape = np.frombuffer(content[4:], ">u4", min(1 + len(item), len(content) // 4 - 1)).tolist()
-        head = 8 + 4 * len(item)
-        if content[:4] != bytes([0, 0, 8, 1 + len(item)]) or len(content) - head != np.prod(shape, dtype=int):
-            raise damaged(name, path, "is no whole idx file", root)
-        if tuple(shape[1:]) != item:
-            raise damaged(name, path, f"is not an idx file of items of shape {item}", root)
-        # A shorter file can be no official one, and is the owner's choice.
-        full = shape[0] >= COUNTS[name][SPLITS.index(split)]
-        if full and hashlib.md5(content).hexdigest() != IDX_CHECKSUMS[name][file]:
-            raise damaged(name, path, "has the wrong content (checksum)", root)
-        arrays.append(np.frombuffer(content, np.uint8, offset=head).reshape(shape))
+def _checked(path: Path, content: bytes, checksum: str) -> bytes:
+    if hashlib.md5(content).hexdigest() != checksum:
+        raise DataError(f"{path} has the wrong content (checksum)")
+    return content
+
+
+def _read_idx(name: str, split: str, folder: Path) -> Images:
+    arrays: list[np.ndarray] = []
+    checksums = dict(zip(IDX["train"] + IDX["test"], IDX_CHECKSUMS[name]))
+    for file, item in zip(IDX[split], ((28, 28), ())):
+        content = _content(folder / file)
+        count = int.from_bytes(content[4:8], "big")
+        head = np.array([0x800 + 1 + len(item), count, *item], ">u4").tobytes()
+        if not content.startswith(head) or len(content) != len(head) + count * 28 ** len(item):
+            raise DataError(f"{folder / file} is no whole idx file of items of shape {item}")
+        if count >= COUNTS[name][SPLITS.index(split)]:  # a shorter one can be no official one
+            _checked(folder / file, content, checksums[file])
+        arrays.append(np.frombuffer(content, np.uint8, offset=len(head)).reshape(count, *item))
     images, labels = arrays
     if len(images) != len(labels) or (labels > 9).any():
-        raise damaged(name, path, f"does not hold {len(images):,} labels from 0 to 9, one an image", root)
+        raise DataError(f"{folder / file} does not hold {len(images):,} labels from 0 to 9, one an image")
     return images[:, None], labels.astype(int)
 
 
-def _read_cifar(split: str, folder: Path, root: Root) -> Images:
+def _read_cifar(split: str, folder: Path) -> Images:
     cifar, parts = datasets.CIFAR10, []
     for file, checksum in cifar.train_list if split == "train" else cifar.test_list:
-        content = _content("cifar10", folder / file, root)
-        if hashlib.md5(content).hexdigest() != checksum:  # before anything in it is executed
-            raise damaged("cifar10", folder / file, "has the wrong content (checksum)", root)
+        content = _checked(folder / file, _content(folder / file), checksum)  # before anything in it is executed
         parts.append(pickle.loads(content, encoding="latin1"))
-    return np.concatenate([part["data"] for part in parts]).reshape(-1, 3, 32, 32), np.concatenate(
-        [part["labels"] for part in parts]
-    )
+    images, labels = (np.concatenate([part[key] for part in parts]) for key in ("data", "labels"))
+    return images.reshape(-1, 3, 32, 32), labels
 
 
-def _read_cifar_folder(folder: Path, classes: Sequence[int], root: Root) -> Images:
+def _read_cifar_folder(folder: Path, classes: Sequence[int]) -> Images:
     found, images, labels = class_images(folder), [], []
     for label in classes:
-        paths = found.get(CIFAR_CLASSES[label], [])
-        if not paths:
-            raise missing("cifar10", folder / CIFAR_CLASSES[label] / "*.png", root)
-        for path in paths:
-            image = rgb_image(path, damaged("cifar10", path, "is not a whole image file", root))
+        kind = CLASSES["cifar10"][label]
+        if kind not in found:
+            raise missing(folder / kind / "*.png")
+        for path in found[kind]:
+            image = rgb_image(path)
             if image.size != (32, 32):
-                raise damaged("cifar10", path, "has {} x {} pixels, not 32 x 32".format(*image.size), root)
+                raise DataError(f"{path} has {image.width} x {image.height} pixels, not 32 x 32")
             images.append(np.asarray(image))
-        labels += [label] * len(paths)
+            labels.append(label)
     return np.stack(images).transpose(0, 3, 1, 2), np.array(labels)

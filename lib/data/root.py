@@ -5,7 +5,8 @@ The data root is the environment variable ``SAM_DATA_ROOT``, else ``data/`` in t
 
 import os
 import shlex
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
@@ -13,7 +14,6 @@ import numpy as np
 from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from lib import check
 from lib.files import note_read
 
 Root: TypeAlias = Path | str | None  # of the data; None: see `data_root`
@@ -45,11 +45,6 @@ LAYOUTS: dict[str, dict[str, str]] = {
     "office_home": dict.fromkeys(("office_home", "OfficeHomeDataset_10072016", "OfficeHome"), DOMAINS),
 }
 TIMEOUT = 60  # seconds of a download without a byte
-UNPUBLISHED = ("birds_on_scenes",)
-NO_ARCHIVE = "this set is not published; copy its folder into the data root"
-
-
-_REMEMBERED: dict[Hashable, str] = {}
 
 
 class DataError(RuntimeError):
@@ -63,59 +58,68 @@ class MissingData(DataError):
     """A file of a data set is not there."""
 
 
+@contextmanager
+def reading(name: str = "", root: Root = None) -> Iterator[None]:
+    """Whatever is wrong with a file in the block is one line: MissingData or DataError, and of the set of files `name`
+    it ends with the way to get it."""
+    try:
+        yield
+    except (DataError, OSError) as error:
+        told: DataError | OSError = error
+        if isinstance(error, FileNotFoundError) and error.filename:
+            told = missing(Path(error.filename))
+        elif isinstance(error, OSError) and error.filename:
+            told = DataError(f"{error.filename} cannot be read ({error.strerror})")
+        kind, line = (MissingData if isinstance(told, MissingData) else DataError), str(told)
+        if name and not line.startswith(f"{name}: "):  # else it was told by a block within
+            elsewhere = "set SAM_DATA_ROOT to the folder of the data sets, or " if kind is MissingData else ""
+            line = f"{name}: {line}" + (f"; {elsewhere}{how([name], root)}" if name in LAYOUTS else "")
+        raise kind(line) from error
+
+
+def missing(path: Path) -> MissingData:
+    """The error of a file or folder that is not there, which says what lies there instead."""
+    near = next((folder for folder in path.parents if os.access(folder, os.R_OK | os.X_OK)), None)
+    lies = "" if near is None else f" ({near} holds {listed([entry.name for entry in entries(near)])})"
+    return MissingData(f"{path} is missing{lies}")
+
+
 def data_root(root: Root = None) -> Path:
     """The data root: `root`, else ``SAM_DATA_ROOT``, else ``data/`` in the repository."""
     return Path(root or os.environ.get("SAM_DATA_ROOT") or Path(__file__).parents[2] / "data").expanduser()
 
 
 def find(name: str, root: Root = None) -> Path | None:
-    """The folder of the set of files `name` (one of LAYOUTS), whole or damaged; None where there is none."""
-    layouts = LAYOUTS[check.choice("name", name, LAYOUTS)].items()
-    for folder, _ in layouts:
+    """The folder of the set of files `name` (one of LAYOUTS), whole or damaged, or the file or folder of that path;
+    None where there is none."""
+    for folder in LAYOUTS.get(name, ()):
         note_read(f"data:{folder}")
-    there = [(data_root(root) / folder, mark) for folder, mark in layouts]
+    there = [(data_root(root) / folder, mark) for folder, mark in LAYOUTS.get(name, {}).items()]
     usable = (folder for folder, mark in there if any(True for _ in folder.glob(mark)))
-    try:
+    with reading(name if there else "", root):
+        if not there:
+            return Path(name) if Path(name).exists() else None
         return next(usable, None) or next((folder for folder, mark in there if mark != CIFAR and folder.is_dir()), None)
-    except OSError as error:  # a folder that may not be entered
-        raise DataError(f"{name}: {error.filename} cannot be read ({error.strerror})") from error
 
 
 def need(name: str, root: Root = None) -> Path:
-    """The same folder; raises MissingData where there is none."""
-    folder = find(name, root)
-    if folder is None:
-        raise missing(name, data_root(root) / next(iter(LAYOUTS[name])), root)
-    return folder
-
-
-def exists(path: Path) -> bool:
-    """Whether there is such a file or folder. Raises DataError, in one line, where that cannot be known."""
-    try:
-        return path.exists()
-    except OSError as error:  # a folder above it that may not be entered
-        raise DataError(f"{path} cannot be read ({error.strerror})") from error
+    """The same; raises MissingData where there is none."""
+    found = find(name, root)
+    if found is None:
+        raise missing(data_root(root) / next(iter(LAYOUTS[name])) if name in LAYOUTS else Path(name))
+    return found
 
 
 def entries(folder: Path) -> list[Path]:
-    """What lies in a folder, by name, without what is hidden (``.DS_Store``, ``._x.png``, ``.ipynb_checkpoints``).
-
-    Raises DataError, in one line, where it cannot be read.
-    """
-    try:
-        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    except OSError as error:
-        raise DataError(f"{folder} cannot be read as a folder ({error.strerror})") from error
+    """What lies in a folder, by name, without what is hidden (``.DS_Store``, ``._x.png``, ``.ipynb_checkpoints``)."""
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def class_images(folder: Path) -> dict[str, list[Path]]:
     """The image files in each folder below, by the folder's name; hidden ones, and folders without images, are passed
     over."""
-    found = {
-        kind.name: [path for path in entries(kind) if path.suffix.lower() in IMG_EXTENSIONS]
-        for kind in entries(folder)
-        if kind.is_dir()
-    }
+    kinds = {kind.name: entries(kind) for kind in entries(folder) if kind.is_dir()}
+    found = {name: [path for path in of if path.suffix.lower() in IMG_EXTENSIONS] for name, of in kinds.items()}
     return {name: paths for name, paths in found.items() if paths}
 
 
@@ -125,30 +129,19 @@ def listed(names: Sequence[str], most: int = 6) -> str:
 
 
 def lacking(names: Sequence[str], root: Root = None) -> str | None:
-    """In one line which of the sets of files `names` have no folder, and how to get them; None: all have one."""
+    """In one line which of the sets of files or paths `names` are not there, and how to get them; None: all are."""
     absent = [name for name in names if find(name, root) is None]
-    if not absent:
-        return None
-    otherwise = (
-        "; this set is not published: copy its folder there"
-        if absent[0] in UNPUBLISHED
-        else f", or get them with: {command(absent, root)}"
-    )
-    return (
-        f"the images of {' and '.join(absent)} are not under the data root: "
-        f"set SAM_DATA_ROOT to the folder of the data sets{otherwise}"
-    )
+    if paths := [name for name in absent if name not in LAYOUTS]:
+        return f"{paths[0]} is missing"
+    line = f"the images of {' and '.join(absent)} are not under the data root: set SAM_DATA_ROOT to the folder of the "
+    return f"{line}data sets, or {how(absent, root)}" if absent else None
 
 
-def remembered(key: Hashable, names: Sequence[str], root: Root, compute: Callable[[], str]) -> str:
-    """`compute()`, once in this process for each state (names, sizes, times of change) of the sets of files `names`."""
-    folders = [(name, find(name, root)) for name in names]
-    files = (path for _, folder in folders if folder is not None for path in sorted(folder.rglob("*")))
-    found = ((str(path), path.stat()) for path in files)
-    state = key, tuple((path, of_file.st_size, of_file.st_mtime_ns) for path, of_file in found)
-    if state not in _REMEMBERED:
-        _REMEMBERED[state] = compute()
-    return _REMEMBERED[state]
+def how(names: Sequence[str], root: Root = None) -> str:
+    """How to get the sets of files `names`."""
+    if "birds_on_scenes" in names:
+        return "copy its folder into the data root: this set is not published"
+    return f"get {'them' if len(names) > 1 else 'it'} with: {command(names, root)}"
 
 
 def command(names: Sequence[str], root: Root = None) -> str:
@@ -157,23 +150,9 @@ def command(names: Sequence[str], root: Root = None) -> str:
     return f"python -m lib.data --download {' '.join(names)}{elsewhere}"
 
 
-def missing(name: str, path: Path, root: Root = None) -> MissingData:
-    """The error of a file that is not there."""
-    otherwise = "" if name in UNPUBLISHED else f", or get it with: {command([name], root)}"
-    near = next((folder for folder in path.parents if folder.is_dir()), None)
-    lies = "" if near is None else f" ({near} holds {listed([entry.name for entry in entries(near)])})"
-    return MissingData(f"{name}: {path} is missing{lies}; set SAM_DATA_ROOT to the folder of the data sets{otherwise}")
-
-
-def damaged(name: str, path: Path, problem: str, root: Root = None) -> DataError:
-    """The error of a file with a `problem`."""
-    otherwise = "" if name in UNPUBLISHED else f"; get it anew with: {command([name], root)}"
-    return DataError(f"{name}: {path} {problem}{otherwise}")
-
-
-def rgb_image(path: Path | str, damage: DataError) -> Image.Image:
-    """The image in colour; of 16 bits a pixel the upper 8. Raises `damage` where the file is not a whole image, and
-    another DataError where it cannot be read at all."""
+def rgb_image(path: Path) -> Image.Image:
+    """The image in colour; of 16 bits a pixel the upper 8. Raises DataError where the file is not a whole image, and
+    OSError where it cannot be read at all."""
     try:
         with Image.open(path) as file:
             if file.mode.startswith("I"):  # Pillow would make 255 of all from there up
@@ -181,5 +160,5 @@ def rgb_image(path: Path | str, damage: DataError) -> Image.Image:
             return file.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # by kind of damage
         if isinstance(error, OSError) and error.errno is not None:
-            raise DataError(f"{path} cannot be read ({error.strerror})") from error
-        raise damage from error
+            raise
+        raise DataError(f"{path} is not a whole image file") from error

@@ -10,7 +10,6 @@ with kappa the complexity in degrees: the two labels lie on two arms of a spiral
 
 import math
 from dataclasses import dataclass, fields
-from typing import Any
 
 import numpy as np
 
@@ -58,13 +57,6 @@ class ToyConstants:
 
     def __str__(self) -> str:
         return ", ".join(f"{field.name}={getattr(self, field.name)}" for field in fields(self))
-
-
-def constant_pitch(complexity: float, pitch: float = 360.0, **others: Any) -> ToyConstants:
-    """The other reading of Appendix E: a spiral that turns by `pitch` degrees a unit of |z_h| whatever its complexity,
-    which decides how far out it goes, b = kappa / pitch. The easy latent keeps its usual interval unless given one."""
-    interval = others.pop("easy_interval", (ToyConstants.inner, ToyConstants.outer))
-    return ToyConstants(complexity=complexity, outer=complexity / pitch, easy_interval=interval, **others)
 
 
 @dataclass(frozen=True)
