@@ -97,11 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.add_argument("-p", nargs=2, metavar=("NAME", "VALUE"), help="a parameter; may be given again")
     command.add_argument("-o", required=True, metavar="OUT.ipynb", help="where the executed notebook goes")
     options = parser.parse_args(rest)
-    try:
-        return run(options.chapter, given, options.o)
-    except KeyboardInterrupt:
-        print("book run: interrupted; what was there stays", file=sys.stderr)
-        return 130
+    return run(options.chapter, given, options.o)
 
 
 if __name__ == "__main__":

@@ -14,15 +14,10 @@ from book.experiments import experiments
 from lib import check, device
 from lib.data.root import DataError
 from lib.trials.engine import BACKENDS, SweepError, check_backend, run
-from lib.trials.images import ImageTrial
-from lib.trials.naming import experiment_folder
 from lib.trials.plan import Experiment, Status, duration, status
 from lib.trials.store import DATA, RESULTS, Store, check_record, identity
-from lib.trials.trial import CHECKPOINTS, MissingTrials, Place, Trial, fingerprints
-from lib.trials.weights import WeightTrial
+from lib.trials.trial import CHECKPOINTS, MissingTrials, Place, Trial
 
-KINDS = dict.fromkeys(("images", "groups", "domains"), ImageTrial)  # of the trials that read data
-KINDS |= dict.fromkeys(("weights", "group weights"), WeightTrial)
 Experiments = Mapping[str, Experiment]
 
 
@@ -34,20 +29,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for name in (*options.experiments, *filter(None, [options.table])):
             check.choice("experiment", name, known)
-        for name, most in (("seeds", None), ("threads", os.cpu_count() if options.backend == "local" else None)):
-            check.whole(name, 1 if getattr(options, name) is None else getattr(options, name), 1, most)
+        cores = os.cpu_count() if options.backend == "local" else None
+        check.whole("seeds", 1 if options.seeds is None else options.seeds, 1)
+        check.whole("threads", 1 if options.threads is None else options.threads, 1, cores)
         check_backend(options.jobs, options.backend, options.scheduler, options.time_limit)
         if options.experiments and options.backend == "local":
             device.pick(options.device)
         if options.adopt:
-            adopt(options.adopt, known, options.seeds, options.root)
+            adopt(options.adopt, known, options.seeds)
     except ValueError as error:
         parser.error(str(error))
     if options.table:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # so that `| head` ends it in silence
         table(known[options.table], options.seeds).to_csv(sys.stdout, index=False)
-    elif options.orphans:
-        print(*orphans(known, options.seeds), sep="\n")
     elif not options.experiments:
         _list(known, options.seeds, options.jobs)
     try:
@@ -56,9 +50,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (SweepError, MissingTrials, DataError) as error:
         print(error, file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("interrupted; what was finished is stored, and the same command goes on", file=sys.stderr)
-        return 130
     return 0
 
 
@@ -93,68 +84,31 @@ def _at(metrics: dict, setting: int, seed: int) -> dict:
     }
 
 
-def orphans(known: Experiments, seeds: int | None = None) -> list[str]:
-    """The files of stored records that are in no experiment's plan."""
-    served = {trial.identity for experiment in known.values() for trial in _planned(experiment, seeds)}
-    store = Store(RESULTS, own=RESULTS)
-    found = (record["configuration"] for record in store)
-    return [str(store.path(one).relative_to(RESULTS)) for one in found if identity(one) not in served]
-
-
-def adopt(folder: Path, known: Experiments, seeds: int | None = None, root: Path | None = None) -> None:
+def adopt(folder: Path, known: Experiments, seeds: int | None = None) -> None:
     """Store the records of all JSON files under `folder` (of any layout) in their experiments' folders.
 
-    Those of before records had fingerprints of their data get that of their experiment, see `_fingerprints`.
     Raises ValueError where there is no folder, a file that is no record, or a record that differs from the stored one.
     """
     if not folder.is_dir():
         raise ValueError(f"adopt must be a folder with records, not {str(folder)!r}")
-    records, served = {}, {}
-    measured = {str(record.get("data")): found for record in Store(RESULTS, own=RESULTS) if (found := _images(record))}
-    for experiment in known.values():
-        served = {trial.identity: experiment.store for trial in _planned(experiment, seeds)} | served
+    stores = {trial.identity: one.store for one in known.values() for trial in _planned(one, seeds)}
+    stores |= {name: experiment.store for name, experiment in known.items()}
+    records = {}
     for path in sorted(folder.rglob("*.json")):
         if path.name in ("claims.json", DATA):
             continue
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            store = served.get(identity(record["configuration"]), Store(RESULTS, own=RESULTS))
-            store = known[path.parent.name].store if path.parent.name in known else store
-            if record["configuration"]["experiment"] in KINDS and "data" not in record:
-                record |= {"data": _fingerprints(record, store, root)}
-                found = _images(record)
-                if found and measured.setdefault(str(record["data"]), found) != found:
-                    raise ValueError("its numbers of images are not those of the records of its data")
-            records[path] = check_record(record), store
-        except (KeyError, TypeError, ValueError, RecursionError, MissingTrials, DataError) as error:
-            raise ValueError(f"adopt must name a folder of records, and {path} is none: {error!r}") from error
+            record = check_record(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"adopt must name a folder of records, and {path} is none: {error}") from error
+        found = (stores.get(name) for name in (path.parent.name, identity(record["configuration"])))
+        records[path] = record, next(filter(None, found), Store(RESULTS, own=RESULTS))
     for path, (record, store) in records.items():
         stored = store.read(record["configuration"])
         if stored is None:
             print(store.write(record).relative_to(RESULTS))
         elif stored["metrics"] != record["metrics"]:
             raise ValueError(f"{path} differs from {store.path(record['configuration'])}, which stays")
-
-
-def _fingerprints(record: dict, store: Store, root: Path | None) -> dict[str, str]:
-    """The fingerprints of the data of a record of before they were kept: those of its experiment, else the only ones
-    that any experiment has for these names, else of the data that are here."""
-    trial = KINDS[record["configuration"]["experiment"]].from_configuration(record["configuration"])
-    kept, names = store.fingerprints(), [source.name for source in trial.sources]
-    folder = store.experiment or experiment_folder(record["configuration"])
-    own = {name: {kept.get(folder, {}).get(name)} - {None} for name in names}
-    known = {name: own[name] or {of[name] for of in kept.values() if name in of} for name in names}
-    if any(len(found) != 1 for found in known.values()):
-        if missing := trial.lacks(Place(root)):
-            raise MissingTrials(missing)
-        return fingerprints(trial, Place(root))
-    return {name: found.pop() for name, found in known.items()}
-
-
-def _images(record: dict) -> dict[str, int]:
-    """How many images each probe of a record was measured on."""
-    rates = (record["metrics"] or {}).get("probing_error", {})
-    return {name: rate["examples"] for name, rate in rates.items()}
 
 
 def _list(known: Experiments, seeds: int | None, jobs: int) -> None:
@@ -173,6 +127,7 @@ def _time_left(now: Status, jobs: int) -> str:
 def _run(experiment: Experiment, options: argparse.Namespace) -> None:
     """Compute one experiment; what follows from its results comes in further rounds."""
     place = Place(options.root, options.device, options.threads, options.checkpoints)
+    how = {name: getattr(options, name) for name in ("jobs", "backend", "scheduler", "time_limit")}
     while True:
         now = status(experiment, options.seeds)
         print(
@@ -184,8 +139,7 @@ def _run(experiment: Experiment, options: argparse.Namespace) -> None:
             print(f"  and {now.later} that follow from these" if now.later else "", end="\n" * bool(now.later))
         if options.dry_run or not now.missing:
             return
-        computed = {"jobs": options.jobs, "backend": options.backend, "scheduler": options.scheduler}
-        run(now.missing, experiment.store, place, time_limit=options.time_limit, **computed)
+        run(now.missing, experiment.store, place, **how)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -207,7 +161,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--checkpoints", type=Path, default=CHECKPOINTS, help="folder of nets (checkpoints)")
     add("--dry-run", action="store_true", help="say what would be computed")
     add("--table", metavar="EXPERIMENT", help="print its settings and metrics as CSV, one line a net")
-    add("--orphans", action="store_true", help="name the stored results that no experiment has")
     add("--adopt", type=Path, metavar="FOLDER", help="store the records in this folder, computed elsewhere, here")
     return parser
 

@@ -42,10 +42,10 @@ def locked(path: Path, wait: bool = True) -> Iterator[None]:
     """Hold the lock ``<path>.lock`` in the block; the system takes it from a process that dies.
 
     A wait of more than SILENT_SECONDS is told in one line, with the holder. Without `wait`, raises filelock.Timeout
-    where another holds it.
+    where another holds it. Raises OSError where the file system allows no locks.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock, told = FileLock(f"{path}.lock"), Path(f"{path}.holder")
+    lock, told = FileLock(f"{path}.lock", fallback_to_soft=False), Path(f"{path}.holder")
     try:
         lock.acquire(timeout=SILENT_SECONDS if wait else 0)
     except Timeout:
@@ -53,6 +53,8 @@ def locked(path: Path, wait: bool = True) -> Iterator[None]:
             raise
         print(f"waiting for {path.name}, held by {holder(path)}", file=sys.stderr, flush=True)
         lock.acquire()
+    except (OSError, NotImplementedError) as error:  # by file system
+        raise OSError(f"{path.parent} allows no locks (flock): {error}") from error
     try:
         told.write_text(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%d %b %H:%M:%S')}")
         yield

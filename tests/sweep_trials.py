@@ -26,9 +26,9 @@ class ChainTrial(Trial):
     """A chain of random numbers of `number`; each step is kept, as a training keeps its checkpoints.
 
     `behaviour`: "finish"; "raise"; "diverge"; "lack"; "die" (the process kills itself, every time) or "die
-    once"; "exit" (as a script does); "other" (gives another trial's record); "hang". A step takes SWEEP_STEP seconds,
-    from the environment of the process that asks for it, since workers live on from test to test. What was computed is
-    logged beside the checkpoints.
+    once"; "exit" (as a script does); "other" (gives another trial's record); "no record"; "hang"; "hang in C". A step
+    takes SWEEP_STEP seconds, from the environment of the process that asks for it, since workers live on from test to
+    test. What was computed is logged beside the checkpoints.
     """
 
     number: int
@@ -69,9 +69,13 @@ class ChainTrial(Trial):
             sys.exit(0)
         if self.behaviour == "hang":
             time.sleep(1000)
+        if self.behaviour == "hang in C":
+            sum(range(10**12))  # hears no signal, and lets no other thread run
         self.log("end", place)
         gone, number = self.behaviour == "diverge", self.number + (self.behaviour == "other")
         record = {"configuration": self.configuration | {"number": number}, "seconds": {"total": 3.0}}
+        if self.behaviour == "no record":
+            return record
         return whole(
             record | {"status": "diverged", "metrics": None} if gone else record | {"metrics": {"state": state}}
         )
@@ -104,8 +108,10 @@ class FailingStore(Store):
 if __name__ == "__main__":
     from sweep_trials import ChainTrial as Chain  # not __main__'s, which a cluster's workers could not find
 
+    from lib import files
     from lib.trials import SweepError, run
 
+    files.SILENT_SECONDS = 1.0
     folder, count, jobs, behaviour, *scheduler = sys.argv[1:]
     cluster = {"backend": "dask", "scheduler": scheduler[0]} if scheduler else {}
     place, store = Place(checkpoints=Path(folder) / "checkpoints"), Store(Path(folder) / "store")

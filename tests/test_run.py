@@ -123,12 +123,6 @@ def test_output_stays_until_the_new_run_has_succeeded(tmp_path, monkeypatch):
     assert command.main(run) == 0 and seen == {"06_interventions": {"rho": 0.5}}
     assert json.loads(out.read_text())["nbformat"] == 4
 
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(chapters, "execute", interrupt)
-    assert command.main(run) == 130 and json.loads(out.read_text())["nbformat"] == 4
-
 
 def test_command_is_one_line_from_a_shell(tmp_path):
     command = [sys.executable, "-m", "book", "run", "01", "-p", "rho", "high", "-o", str(tmp_path / "out.ipynb")]

@@ -153,9 +153,6 @@ def main() -> int:
         except ValueError as error:
             print(f"book: {error}", file=sys.stderr)
             return 1
-        except KeyboardInterrupt:
-            print("book: interrupted; what was finished before stays", file=sys.stderr)
-            return 130
     print(f"The book is at {HTML / 'index.html'}")
     return 0
 

@@ -9,44 +9,46 @@ what waits for more than some seconds says for what.
 from __future__ import annotations
 
 import errno
-import hashlib
 import logging
+import math
 import os
-import secrets
 import signal
 import sys
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cache, partial
-from itertools import islice
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import joblib
 from filelock import Timeout
-from joblib import Parallel, delayed
-from joblib.externals.loky.process_executor import BrokenProcessPool  # TerminatedWorkerError is one
+from joblib.externals.loky import get_reusable_executor
+from joblib.externals.loky.process_executor import BrokenProcessPool, ShutdownExecutorError
 from tqdm import tqdm
 
 from lib import check, files
 from lib.trials.store import Store
 from lib.trials.trial import MissingTrials, Place, Trial, fingerprints
 
-if TYPE_CHECKING:
-    from distributed import Client
-
 BACKENDS = ("local", "dask")
 RETRIES = 1  # of a trial whose worker died
 POLL_SECONDS = 0.5  # between looks at trials that another sweep is computing, and at the parent of a worker
 SEEN_SECONDS = 10.0  # until a file that another machine wrote is seen here
 CONNECT_SECONDS = 10.0  # to a cluster's scheduler
+IDLE_SECONDS = 300.0  # after which a worker without a trial ends
+NO_WORKERS = "waiting for workers: the cluster has none"
 NAMED = 3  # trials that failed for one reason, in its line
 STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # no later trial could be stored either
-HELD = "held"  # by another sweep, which is computing it
-Outcome = tuple[str, str | Exception | None]  # of a trial: its identity with None, HELD, why it failed, or why all do
+HELD, DIED, ENDED = (
+    "held",
+    "died",
+    "ended",
+)  # of a trial: another sweep has it; its worker died, or was killed from here
 
 
 class SweepError(RuntimeError):
@@ -69,7 +71,8 @@ def run(
     jobs: trials computed at once on this machine, each in a process of its own; 1: in this process, where
     nothing guards it. backend "dask": on the workers (of one thread each) of the cluster at `scheduler`, as
     in ``tcp://host:8786``; the store's folder, the images and this library must be there on every worker.
-    time_limit: seconds after which a trial on this machine has failed.
+    time_limit: seconds, from when a trial is given to a process of its own (with jobs 1 too) on this machine, until it
+    has failed and that process is killed, whatever it sits in; no trial on a cluster is ended so.
 
     A worker that dies costs its trial one retry, alone in a fresh worker (on a cluster: those that Dask's
     ``allowed-failures`` grants). A trial that raises or loses its worker again does not keep the others from
@@ -81,26 +84,18 @@ def run(
     check_backend(jobs, backend, scheduler, time_limit)
     unique = {trial.identity: trial for trial in trials}
     records = {name: store.read(trial.configuration) for name, trial in unique.items()}
-    missing = {name: trial for name, trial in unique.items() if records[name] is None}
-    lacking = Counter(reason for trial in missing.values() if (reason := _lacks(trial, store, place, backend)))
+    missing = [trial for name, trial in unique.items() if records[name] is None]
+    worker = _Worker(store, place)
+    lacking = Counter(reason for trial in missing if (reason := worker.lacks(trial)))
     for reason, count in lacking.items():
         raise MissingTrials(f"{count} of {len(trials)} trials are not stored, and {reason}")
     if missing:
-        parent = None if backend == "dask" else os.getpid()
-        worker = _Worker(store, place, secrets.token_hex(8), parent, time_limit)
         bar = tqdm(total=len(missing), unit="trial", disable=None if progress else True)
-        with _workers(jobs, backend, scheduler) as compute, bar:
-            failures = _all(missing, records, worker, compute, bar)
+        with _workers(0 if jobs == 1 and time_limit is None else jobs, scheduler) as workers, bar:
+            failures = _compute(missing, records, worker, *workers, time_limit or math.inf, bar)
         if failures:
             raise SweepError("\n".join(map(_line, failures, failures.values())))
     return [record for trial in trials if (record := records[trial.identity]) is not None]
-
-
-def _lacks(trial: Trial, store: Store, place: Place, backend: str) -> str | None:
-    """In one line why the trial cannot be computed; data of a cluster are looked at by its workers."""
-    if backend == "dask":
-        return trial.lacks(place)
-    return trial.lacks(place) or store.other_data(fingerprints(trial, place))
 
 
 def _line(reason: str, labels: Sequence[str]) -> str:
@@ -124,65 +119,46 @@ def check_backend(jobs: int, backend: str, scheduler: str | None, time_limit: fl
 
 @dataclass(frozen=True)
 class _Worker:
-    """What a worker does with one trial; `token` tells this sweep's traces from those of others."""
+    """What a worker does with one trial."""
 
     store: Store
     place: Place
-    token: str
-    parent: int | None  # the process of the sweep, with which this one ends; None: on a cluster
-    time_limit: float | None
 
-    def __call__(self, trial: Trial) -> Outcome:
-        """Compute and store the trial."""
-        if self.parent is not None and self.parent != os.getpid():
-            _end_with(self.parent)
-        begun = self._begun(trial)
+    def __call__(self, trial: Trial) -> str | None:
+        """Compute and store the trial: None, HELD, or why it failed. SweepError where nothing can be stored."""
         try:
             with files.locked(self.lock(trial), wait=False):
-                if self.store.read(trial.configuration) is not None:
-                    return trial.identity, None  # another sweep was faster
-                begun.write_text(self.token)
-                try:
-                    record = self._computed(trial)
+                if self.store.read(trial.configuration) is None:  # else another sweep was faster
                     try:
-                        self.store.write(record)
-                    except OSError as error:
-                        return trial.identity, error
-                except (Exception, SystemExit) as error:  # a failure must not keep the others from being computed
-                    if isinstance(error, OSError) and error.errno in STORAGE:
-                        raise
-                    return trial.identity, " ".join(f"{type(error).__name__}: {error}".split())
-                finally:
-                    begun.unlink()
-                return trial.identity, None
+                        record = self._computed(trial)
+                    except (Exception, SystemExit) as error:  # told as text: not every error can be sent
+                        if isinstance(error, OSError) and error.errno in STORAGE:
+                            raise
+                        return _reason(error)
+                    self.store.write(record)
         except Timeout:
-            return trial.identity, HELD
+            return HELD
         except OSError as error:
-            return trial.identity, error
+            raise SweepError(f"{trial.label} cannot be stored, nor what comes after it: {error}") from None
+        return None
 
     def _computed(self, trial: Trial) -> dict:
-        data = fingerprints(trial, self.place)
-        if problem := self.store.other_data(data):
+        if problem := self.lacks(trial):
             raise MissingTrials(problem)
-        with self._threads(), _within(self.time_limit):
+        with self._threads():
+            data = fingerprints(trial, self.place)
             record = trial.run(self.place) | ({"data": data} if data else {})
         if record.get("configuration") != trial.configuration:
             raise ValueError("its record is that of another configuration")
         return record
 
-    def left_behind(self, trial: Trial) -> bool:
-        """Whether a worker of this sweep began the trial and never came to its end."""
-        try:
-            return self._begun(trial).read_text() == self.token
-        except FileNotFoundError:  # it came to its end, or never began
-            return False
+    def lacks(self, trial: Trial) -> str | None:
+        """In one line why the trial cannot be computed here."""
+        return trial.lacks(self.place) or self.store.other_data(fingerprints(trial, self.place))
 
     def lock(self, trial: Trial) -> Path:
         """What is held while the trial is computed."""
         return self.store.own / ".locks" / trial.identity
-
-    def _begun(self, trial: Trial) -> Path:
-        return self.lock(trial).with_suffix(".begun")
 
     def _threads(self):
         if self.place.threads is None:
@@ -192,26 +168,126 @@ class _Worker:
         return device.threads(self.place.threads)
 
 
-@contextmanager
-def _within(seconds: float | None) -> Iterator[None]:
-    """Raises TimeoutError in the block after that many seconds."""
+def _reason(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
-    def end(*_: object) -> None:
-        raise TimeoutError(f"took more than {seconds:g} s")
 
-    if seconds is None:
-        yield
-        return
-    before = signal.signal(signal.SIGALRM, end)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+def _compute(
+    missing: Sequence[Trial],
+    records: dict[str, dict | None],
+    worker: _Worker,
+    executor: Callable[[], Executor],
+    size: Callable[[], int],
+    time_limit: float,
+    bar: tqdm,
+) -> dict[str, list[str]]:
+    """Compute the trials until each is stored, and in `records`, or failed; the labels of these by their reason."""
+    queue, flying = deque(missing), dict[Future, tuple[Trial, float]]()
+    failures, deaths = defaultdict[str, list[str]](list), Counter[str]()
+    since, told = time.monotonic(), set[str]()
+    while queue or flying:
+        # Alone, a trial whose worker died is known to be the cause, and can harm no other.
+        next_ones = [*(trial for trial, _ in flying.values()), *list(queue)[:1]]
+        there = size()
+        room = min(there, 1) if any(deaths[trial.identity] for trial in next_ones) else there
+        while queue and len(flying) < room:
+            trial = queue.popleft()
+            flying[executor().submit(worker, trial)] = trial, time.monotonic()
+        held: Trial | None = None
+        for future in wait(flying, POLL_SECONDS, FIRST_COMPLETED).done:
+            trial, begun = flying.pop(future)
+            outcome = _outcome(future)
+            deaths[trial.identity] += outcome == DIED
+            if deaths[trial.identity] > RETRIES:
+                outcome = f"its worker died {deaths[trial.identity]} times"
+            elif outcome == ENDED and time.monotonic() - begun > time_limit:
+                outcome = f"it took more than {time_limit:g} s"
+            if outcome == HELD:
+                queue.append(held := trial)
+            elif outcome in (DIED, ENDED):
+                queue.appendleft(trial)
+            if outcome in (HELD, DIED, ENDED):
+                continue
+            since = time.monotonic()
+            told.clear()
+            bar.update()
+            bar.set_postfix_str(trial.label)
+            if outcome is None:
+                records[trial.identity] = _read_back(trial, worker.store)
+            else:
+                failures[outcome].append(trial.label)
+        if any(time.monotonic() - begun > time_limit for _, begun in flying.values()):
+            executor().shutdown(kill_workers=True)  # type: ignore[call-arg]  # loky
+        line = NO_WORKERS
+        if there:
+            told.discard(NO_WORKERS)
+            line = f"waiting for {held.label}, held by {files.holder(worker.lock(held))}" if held else ""
+        if line and line not in told and time.monotonic() - since > files.SILENT_SECONDS:
+            told.add(line)
+            tqdm.write(line, file=sys.stderr)
+        if held or not (flying or there):
+            time.sleep(POLL_SECONDS)
+    return failures
+
+
+def _outcome(future: Future) -> str | None:
+    """What `_Worker` returned, DIED, ENDED, or why it did not come to it."""
     try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        return future.result()
+    except BrokenProcessPool:
+        return DIED
+    except ShutdownExecutorError:
+        return ENDED
+    except SweepError:
+        raise
+    except CancelledError:
+        raise SweepError("the cluster is lost; run again to go on") from None
+    except Exception as error:  # of a worker that could not make anything of the trial, or of a record that is none
+        return _reason(error)
 
 
-@cache
+def _read_back(trial: Trial, store: Store) -> dict:
+    """The record of a trial that a worker says to have stored."""
+    end = time.monotonic() + SEEN_SECONDS
+    while (record := store.read(trial.configuration)) is None:
+        if time.monotonic() > end:
+            where = f"{trial.label} was computed, and is not in {store.own}"
+            raise SweepError(f"{where}: do the workers see that folder?")
+        time.sleep(POLL_SECONDS)
+    return record
+
+
+@contextmanager
+def _workers(jobs: int, scheduler: str | None) -> Iterator[tuple[Callable[[], Executor], Callable[[], int]]]:
+    """The executor as it is now, of `jobs` processes (0: this one), and how many trials it can compute at once now."""
+    if scheduler is not None:
+        with _cluster(scheduler) as cluster:
+            yield cluster
+    elif not jobs:
+        yield _Here, lambda: 1
+    else:
+        threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, joblib.cpu_count() // jobs)))}
+        options = {"timeout": IDLE_SECONDS, "initializer": _end_with, "initargs": (os.getpid(),), "env": threads}
+        executor = partial(get_reusable_executor, jobs, **options)  # a new one where the last one broke
+        try:
+            yield executor, lambda: jobs
+        except BaseException:
+            executor().shutdown(kill_workers=True)
+            raise
+
+
+class _Here(Executor):
+    """Computes in this process, at once."""
+
+    def submit(self, function: Callable, /, *given: Any, **named: Any) -> Future:
+        future: Future = Future()
+        try:
+            future.set_result(function(*given, **named))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
 def _end_with(parent: int) -> None:
     """End this process, a worker, soon after its parent, however that ends; what interrupts is told by the parent."""
 
@@ -224,86 +300,9 @@ def _end_with(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-Compute = Callable[[_Worker, Iterable[Trial]], Iterator[Outcome]]
-
-
-def _all(
-    missing: dict[str, Trial], records: dict[str, dict | None], worker: _Worker, compute: Compute, bar: tqdm
-) -> dict[str, list[str]]:
-    """Compute the trials until each is stored, and in `records`, or failed; the labels of these by their reason."""
-    missing = dict(missing)
-    failures: dict[str, list[str]] = defaultdict(list)
-    deaths: Counter[str] = Counter()
-    idle, told, since = 0, set(), time.monotonic()
-    while missing:
-        # Alone, a trial whose worker died is known to be the cause, and can harm no other.
-        suspects = [trial for name, trial in missing.items() if deaths[name]]
-        batch, before = suspects[:1] or list(missing.values()), (len(missing), deaths.total())
-        held: list[Trial] = []
-        problem: list[str] = []  # that ends the sweep: no other trial is begun
-        try:
-            for name, outcome in compute(worker, (trial for trial in batch if not problem)):
-                if outcome == HELD or problem:
-                    held.append(missing[name])
-                    continue
-                trial, since = missing.pop(name), time.monotonic()
-                bar.update()
-                bar.set_postfix_str(trial.label)
-                if isinstance(outcome, Exception):
-                    problem.append(f"{trial.label} cannot be stored, nor what comes after it: {outcome}")
-                elif outcome is not None:
-                    failures[outcome].append(trial.label)
-                elif (record := _read_back(trial, worker.store)) is not None:
-                    records[name] = record
-                else:
-                    where = f"{trial.label} was computed, and is not in {worker.store.own}"
-                    problem.append(f"{where}: do the workers see that folder?")
-        except BrokenProcessPool as death:
-            for trial in batch:
-                name = trial.identity
-                if name not in missing or not worker.left_behind(trial):
-                    continue
-                deaths[name] += 1
-                if deaths[name] > RETRIES:
-                    failures[f"its worker died {deaths[name]} times"].append(missing.pop(name).label)
-            idle = idle + 1 if (len(missing), deaths.total()) == before else 0
-            if idle > RETRIES:
-                raise SweepError(f"workers die before they begin a trial: {' '.join(str(death).split())}") from death
-        if problem:
-            raise SweepError(problem[0])
-        if held:
-            time.sleep(POLL_SECONDS)
-            line = f"waiting for {held[0].label}, held by {files.holder(worker.lock(held[0]))}"
-            if time.monotonic() - since > files.SILENT_SECONDS and line not in told:
-                told.add(line)
-                tqdm.write(line, file=sys.stderr)
-    return failures
-
-
-def _read_back(trial: Trial, store: Store) -> dict | None:
-    """The record of a trial that a worker says to have stored; None where it does not appear."""
-    end = time.monotonic() + SEEN_SECONDS
-    while (record := store.read(trial.configuration)) is None and time.monotonic() < end:
-        time.sleep(POLL_SECONDS)
-    return record
-
-
 @contextmanager
-def _workers(jobs: int, backend: str, scheduler: str | None) -> Iterator[Compute]:
-    """A function that computes trials at once and yields their outcomes as they come."""
-    if backend == "dask":
-        with _cluster(scheduler) as client:
-            yield partial(_on_cluster, client, scheduler)
-    elif jobs == 1:
-        yield map
-    else:
-        parallel = Parallel(jobs, backend="loky", batch_size=1, return_as="generator_unordered")
-        yield lambda worker, batch: parallel(delayed(worker)(trial) for trial in batch)
-
-
-@contextmanager
-def _cluster(scheduler: str | None) -> Iterator[Client]:
-    """The Dask cluster at `scheduler`; SweepError, in one line, where there is none."""
+def _cluster(scheduler: str) -> Iterator[tuple[Callable[[], Executor], Callable[[], int]]]:
+    """As `_workers`, of a Dask cluster. SweepError where there is none, or where a worker has another library."""
     for name in ("distributed", "tornado", "asyncio"):  # what they have to say is said here in one line
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
@@ -313,64 +312,23 @@ def _cluster(scheduler: str | None) -> Iterator[Client]:
     except Exception as error:  # by kind of address
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise SweepError(f"no scheduler could be reached at {scheduler!r}: {reason}") from None
+    checked: set[str] = set()
+
+    def size() -> int:
+        there = set(client.scheduler_info(n_workers=-1)["workers"])
+        if new := list(there - checked):
+            for address, version in client.run(library_version, workers=new, on_error="return").items():
+                if version != library_version() and not isinstance(version, OSError):
+                    raise SweepError(f"the worker {address} lacks this version of the library; install it there")
+            checked.update(new)
+        return len(there)
+
     with client:
-        yield client
+        executor = client.get_executor()
+        yield lambda: executor, size
 
 
 def library_version() -> str:
     """A hash of this library's code: that of a cluster's workers must be the same."""
-    folder, digest = Path(files.__file__).parent, hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")):
-        digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()
-
-
-def _on_cluster(client: Client, address: str | None, worker: _Worker, batch: Iterable[Trial]) -> Iterator[Outcome]:
-    """The outcomes of trials on the Dask cluster at `address`.
-
-    Not through joblib's Dask backend: that never tells a generator of a task whose workers died, and waits.
-    """
-    from distributed import CancelledError, KilledWorker, wait
-
-    def theirs() -> str | None:  # sent as it stands, to where there may be no library
-        try:
-            from lib.trials.engine import library_version
-        except ImportError:
-            return None
-        return library_version()
-
-    def workers() -> int:
-        return len(client.scheduler_info(n_workers=-1)["workers"])
-
-    end, told = time.monotonic() + files.SILENT_SECONDS, False
-    while not workers():
-        if time.monotonic() > end and not told:
-            told = True
-            tqdm.write(f"waiting for workers: there is none at {address}", file=sys.stderr)
-        time.sleep(POLL_SECONDS)
-    if odd := [address for address, version in client.run(theirs).items() if version != library_version()]:
-        raise SweepError(f"the worker {odd[0]} lacks this version of the library; install it there")
-    trials, futures, told = iter(batch), dict[Any, Trial](), False
-    while True:
-        for trial in islice(trials, max(0, 2 * workers() - len(futures))):
-            futures[client.submit(worker, trial, pure=False)] = trial
-        if not futures:
-            return  # what no worker is left for comes in the next round
-        try:
-            done, _ = wait(list(futures), files.SILENT_SECONDS, "FIRST_COMPLETED")
-            told = False
-        except TimeoutError:
-            if not told and not workers():
-                told = True
-                tqdm.write(f"waiting for workers: none is left at {address}", file=sys.stderr)
-            continue
-        for future in done:
-            trial = futures.pop(future)
-            try:
-                yield future.result()
-            except KilledWorker as death:
-                yield trial.identity, f"its worker died {death.allowed_failures + 1} times"
-            except CancelledError:
-                raise SweepError(f"the cluster at {address} is lost; run again to go on") from None
-            except Exception as error:  # of a worker that could not make anything of the trial
-                yield trial.identity, " ".join(f"{type(error).__name__}: {error}".split())
+    folder = Path(files.__file__).parent
+    return joblib.hash({str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.py")})
