@@ -17,7 +17,6 @@ from typing import Any, Self
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, PercentFormatter
 from torch import Tensor, nn
@@ -149,15 +148,14 @@ def expand(
     radii: Sequence[float],
     perturbed: str = "all",
     batch_size: int = 1,
-    loss: str = "logistic",
     curved: bool = True,
 ) -> Expansion:
     """The expansion of each example of x (n, ...), labels y (n,) in {-1, +1}, around the net's weights.
 
-    The direction is the ascent of the mean loss of each batch of `batch_size` examples, in the order given
-    (`loss` matters from two on); `perturbed` is "all" parameters (SAM) or those of the "head" (LSAM). A net
-    with two outputs has the logit f = output 1 - output 0. Unless `curved` the curvature, half of the work, is
-    left out: NaN. Raises ValueError for what is not allowed.
+    The direction is the ascent of the mean logistic loss of each batch of `batch_size` examples, in the order given;
+    `perturbed` is "all" parameters (SAM) or those of the "head" (LSAM). A net with two outputs has the logit f = output
+    1 - output 0. Unless `curved` the curvature, half of the work, is left out: NaN. Raises ValueError for what is not
+    allowed.
     """
     check.choice("perturbed", perturbed, PERTURBED)
     check.whole("batch_size", batch_size, 1)
@@ -168,7 +166,7 @@ def expand(
     logit, start = _logit(net, perturbed)
     x, y = x.double(), y.double()
     margin, gradients = y * vmap(logit, (None, 0))(start, x), vmap(grad(logit), (None, 0))(start, x)
-    weight, batch = log_weights(margin.numpy(), loss), np.arange(len(y)) // batch_size
+    weight, batch = log_weights(margin.numpy(), "logistic"), np.arange(len(y)) // batch_size
     # Only ratios within a batch matter: tiny weights would underflow.
     weight -= np.maximum.reduceat(weight, range(0, len(y), batch_size))[batch]
     factors, batch = y * torch.from_numpy(np.exp(weight)), torch.from_numpy(batch)
@@ -216,36 +214,28 @@ def reach(radii: np.ndarray, errors: np.ndarray, tolerance: float) -> np.ndarray
     return np.apply_along_axis(crossing, -2, np.maximum(np.abs(errors), 1e-300))
 
 
-@dataclass(frozen=True)
-class BatchEffect:
-    """What a shared perturbation does to the weights (logistic loss) of each net: arrays (nets,).
+def batch_effect(alone: Expansion, together: Expansion, batch_size: int) -> dict[str, Any]:
+    """What a shared perturbation does to the weights (logistic loss), by expansions (nets, n) at one radius: batches of
+    one, and batches of `batch_size`.
 
-    `correlation_alone`, `correlation`: Spearman's, of log ratio and gradient norm, alone and in the batch.
-    `falls`: share of examples that lose weight in the batch; `opposite`: how many of all those, over all
-    nets, have the label opposite to the worst-fitted example of their batch. `spread`: standard deviation
-    of the log weights; `gini`: Gini coefficient of the weights; both (3, nets): at w, at w~ alone, at w~ in
-    the batch.
+    "correlation": Spearman's, of log ratio and gradient norm, (2, nets): alone, in the batch. "falls" (nets,): share of
+    examples that lose weight in the batch; "opposite": how many of all those, over all nets, have the label opposite to
+    the worst-fitted example of their batch. "spread": standard deviation of the log weights, "gini": Gini coefficient
+    of the weights, both (3, nets): at w, at w~ alone, at w~ in the batch.
     """
-
-    correlation_alone: np.ndarray
-    correlation: np.ndarray
-    falls: np.ndarray
-    opposite: float
-    spread: np.ndarray
-    gini: np.ndarray
-
-
-def batch_effect(alone: Expansion, together: Expansion, batch_size: int) -> BatchEffect:
-    """Compares expansions (nets, n) at one radius: batches of one, and batches of `batch_size`."""
     margins = alone.margin, alone.margin - alone.shift[:, 0], together.margin - together.shift[:, 0]
     logs = log_weights(np.stack(margins), "logistic")
-    pairs = ([e.norm, e.log_ratio("logistic")[:, 0]] for e in (alone, together))
-    correlations = (np.array([rank_correlation(x, y[:, None])[0] for x, y in zip(*pair)]) for pair in pairs)
+    pairs = [zip(e.norm, e.log_ratio("logistic")[:, 0]) for e in (alone, together)]
     falls, labels = together.slope < 0, together.labels
     worst = labels[worst_fitted(together.margin, batch_size)].reshape(len(labels), -1)  # a label a batch
     opposite = (np.repeat(worst, batch_size, axis=1)[:, : labels.shape[1]] != labels)[falls]
-    share = float(opposite.mean()) if opposite.size else 0.0
-    return BatchEffect(*correlations, falls.mean(axis=-1), share, logs.std(axis=-1), gini(np.exp(logs)))
+    return {
+        "correlation": np.array([[rank_correlation(x, y[:, None])[0] for x, y in of_nets] for of_nets in pairs]),
+        "falls": falls.mean(axis=-1),
+        "opposite": float(opposite.mean()) if opposite.size else 0.0,
+        "spread": logs.std(axis=-1),
+        "gini": gini(np.exp(logs)),
+    }
 
 
 def worst_fitted(margin: np.ndarray, batch_size: int) -> np.ndarray:
@@ -423,15 +413,14 @@ def checks(
 
 # Figures.
 
-INK, PALE = "#22272E", "#ECEEF0"
-COLOURS = {"exponential": INK, "logistic": "#CC79A7"}  # the second is Okabe and Ito's reddish purple
+PALE = "#ECEEF0"
+COLOURS = {"exponential": "#22272E", "logistic": "#CC79A7"}  # the second is Okabe and Ito's reddish purple
 ALONE, WORST, OTHERS = "#C9CDD1", "#C2478B", "#4A5662"
-MARKS = {"exponential": "o", "logistic": "D"}
-Curves, Ends = Mapping[str, np.ndarray], tuple[float, float]
 FIRST_ORDER, LOG_RATIO = r"$\rho\,\Vert\nabla f\Vert$", r"$\log(\tilde\lambda/\lambda)$"
+Expansions = Mapping[str, Expansion]  # a panel each
 
 
-def log_ratio_scatter(expansions: Mapping[str, Expansion], radii: Sequence[float], nets: int = 6) -> Figure:
+def log_ratio_scatter(expansions: Expansions, radii: Sequence[float], nets: int = 6) -> Figure:
     """The claim as it stands: log ratio (exponential loss) against rho ||grad f||; a point an example."""
     fig, axes = plt.subplots(1, len(expansions), figsize=(style.PAGE_WIDTH, 2.3), sharex=True, sharey=True)
     limits = 2e-3, 4e2
@@ -450,78 +439,31 @@ def log_ratio_scatter(expansions: Mapping[str, Expansion], radii: Sequence[float
     return fig
 
 
-def orders(expansions: Mapping[str, Expansion], tolerance: float) -> Figure:
-    """Above, the log ratio as a part of its first order; below, what first and second order leave over.
-
-    Lines are medians over all examples of all nets, bands the 10th to the 90th percentile.
-    """
-    fig, axes = plt.subplots(2, len(expansions), figsize=(style.PAGE_WIDTH, 4.3), sharex=True, sharey="row")
-    ink, pink = ({"color": COLOURS[loss], "linewidth": 1.7} for loss in LOSSES)
-    dashed = {"color": style.SAM, "linestyle": (0, (4, 2)), "linewidth": 1.2}
-    dotted = {"color": style.LSAM, "linestyle": ":", "linewidth": 1.7}
-    for (upper, lower), (name, e) in zip(axes.T, expansions.items()):
-        second = e.second_order / e.first_order
-        upper.axhspan(1 - tolerance, 1 + tolerance, color=PALE, zorder=0)
+def orders(expansions: Expansions, tolerance: float) -> Figure:
+    """The log ratio as a part of its first order, with what first and second order together predict (dashed). Lines are
+    medians over all examples of all nets, bands the 10th to the 90th percentile."""
+    fig, axes = plt.subplots(1, len(expansions), figsize=(style.PAGE_WIDTH, 2.4), sharex=True, sharey=True)
+    looks = {f"{loss} loss": {"color": COLOURS[loss], "linewidth": 1.7} for loss in LOSSES}
+    looks["both orders"] = {"color": style.SAM, "linestyle": (0, (4, 2)), "linewidth": 1.2}
+    for panel, (name, e) in zip(axes, expansions.items()):
+        panel.axhspan(1 - tolerance, 1 + tolerance, color=PALE, zorder=0)
         for loss in LOSSES[::-1]:
-            _band(upper, e.radii, 1 - e.error(loss), COLOURS[loss])
-        lower.axhspan(tolerance, 9, color=PALE, zorder=0)
-        _band(lower, e.radii, np.abs(e.error("exponential")), INK)
-        if np.abs(second).max() > 1e-9:
-            upper.plot(e.radii, _middle(1 + second), **dashed)
-            lower.plot(e.radii, _middle(np.abs(second)), **dashed)
-            lower.plot(e.radii, _middle(np.abs(e.shift / e.first_order - 1 - second)), **dotted)
-        else:
-            lower.text(0.5, 0.53, "exact", transform=lower.transAxes, ha="center", color=style.GREY)
-        upper.set_title(name, fontsize=9)
-        upper.set_ylim(0, 1.22)
-        lower.set(xscale="log", yscale="log", xlabel=r"radius $\rho$", ylim=(1e-4, 4))
-        lower.xaxis.set_major_locator(LogLocator(numticks=5))
-        style.plain(lower.xaxis)
-    axes[0, 0].set_ylabel(r"$\log(\tilde\lambda/\lambda)\;/\;\rho\,\Vert\nabla f\Vert$")
-    axes[1, 0].set_ylabel(r"part of $\rho\,\Vert\nabla f\Vert$")
+            low, middle, high = np.quantile(1 - e.error(loss), [0.1, 0.5, 0.9], axis=(0, 2))
+            style.band(panel, e.radii, low, high, COLOURS[loss], alpha=0.16)
+            panel.plot(e.radii, middle, **looks[f"{loss} loss"])
+        panel.plot(e.radii, np.median(1 + e.second_order / e.first_order, axis=(0, 2)), **looks["both orders"])
+        panel.set(xscale="log", xlabel=r"radius $\rho$", ylim=(0, 1.22))
+        panel.set_title(name, fontsize=9)
+        panel.xaxis.set_major_locator(LogLocator(numticks=5))
+        style.plain(panel.xaxis)
+    axes[0].set_ylabel(r"$\log(\tilde\lambda/\lambda)\;/\;\rho\,\Vert\nabla f\Vert$")
     corner = {"loc": "lower left", "fontsize": 7.5, "handlelength": 1.6, "borderpad": 0.1, "labelspacing": 0.3}
-    style.legend(axes[0, 0], {"exponential loss": ink, "logistic loss": pink, "both orders": dashed}, **corner)
-    below = {"first order's error": ink, "second-order term": dashed, "both orders' error": dotted}
-    style.legend(axes[1, 0], below, **corner)
-    return fig
-
-
-def reaches(
-    found: Mapping[str, Mapping[str, Curves]], limits: Ends, used: Mapping[str, Ends], tolerance: float
-) -> Figure:
-    """The radius where the first order is off by `tolerance`: found[net][stage][loss] is (nets, examples).
-
-    A mark is the median over examples (geometric mean over nets), a bar the 10th to the 90th percentile of
-    all examples; an arrow stands for what lies outside `limits`, the smallest and the largest radius tried.
-    The ranges of radii in `used` are shaded.
-    """
-    fig, ax = plt.subplots(figsize=(style.PAGE_WIDTH, 3.9))
-    for (label, (low, high)), colour in zip(used.items(), (style.SAM, style.LSAM)):
-        ax.axvspan(low, high, color=colour, alpha=0.10, linewidth=0, zorder=0)
-        ax.text(np.sqrt(low * high), -0.62, label, ha="center", fontsize=8, color=colour)
-    rows = {}  # place of a row -> its name; a gap between nets
-    for k, (net, stage) in enumerate((net, stage) for net, stages in found.items() for stage in stages):
-        row = k + 0.35 * list(found).index(net)
-        rows[row], losses = f"{net}, {stage}", found[net][stage]
-        for loss, y in zip(LOSSES, (row - 0.15, row + 0.15)):
-            centre = np.exp(np.log(np.median(losses[loss], axis=-1)).mean())
-            marker = "<" if centre <= 1.001 * limits[0] else ">" if centre >= limits[1] / 1.001 else MARKS[loss]
-            bar, edge = {"linewidth": 2, "alpha": 0.55, "solid_capstyle": "round"}, {"mec": "white", "mew": 0.6}
-            ax.plot(np.quantile(losses[loss], [0.1, 0.9]), [y, y], color=COLOURS[loss], **bar)
-            ax.plot(centre, y, marker, color=COLOURS[loss], markersize=5.5, **edge)
-    ax.set_yticks(*zip(*rows.items()))
-    ax.set(xscale="log", xlim=(limits[0] / 1.5, limits[1] * 1.5), ylim=(max(rows) + 0.55, -1.0))
-    ax.set_xlabel(rf"radius $\rho$ at which {FIRST_ORDER} is off by {100 * tolerance:g} %")
-    style.plain(ax.xaxis)
-    ax.tick_params(axis="y", length=0)
-    ax.spines["left"].set_visible(False)
-    looks = {f"{loss} loss": {"color": COLOURS[loss], "marker": MARKS[loss], "markersize": 5} for loss in LOSSES}
-    style.legend(fig, looks, loc="outside lower center", ncols=2, fontsize=8)
+    style.legend(axes[0], looks, **corner)
     return fig
 
 
 def logistic_limits(
-    examples: Mapping[str, Expansion], fractions: Sequence[float], errors: Mapping[float, np.ndarray], tolerance: float
+    examples: Expansions, fractions: Sequence[float], errors: Mapping[float, np.ndarray], tolerance: float
 ) -> Figure:
     """Left, the logistic loss's error by margin and shift, with examples (each an expansion at one radius).
 
@@ -529,22 +471,17 @@ def logistic_limits(
     """
     fig, (plane, time) = plt.subplots(1, 2, figsize=(style.PAGE_WIDTH, 3.5), width_ratios=[1.12, 1])
     grid = np.geomspace(0.1, 200, 240)
-    margin, shift = np.meshgrid(grid, grid)
-    error = np.maximum(logistic_error(margin, shift), 0)  # rounding may leave it just below
-    levels = [0, tolerance / 10, tolerance / 3, *np.linspace(tolerance, 1, 7)]
-    shades = plt.get_cmap("Greys")(np.linspace(0.02, 0.55, len(levels) - 1))
-    plane.contourf(margin, shift, error, levels=levels, colors=shades)
-    plane.contour(margin, shift, error, levels=[tolerance], colors=INK, linewidths=1.4)
+    error = np.maximum(logistic_error(*np.meshgrid(grid, grid)), 0)  # rounding may leave it just below
+    plane.contourf(grid, grid, error, levels=[0, *np.geomspace(tolerance / 10, 1, 8)], cmap="Greys", vmax=2)
+    plane.contour(grid, grid, error, levels=[tolerance], colors="black", linewidths=1.4)
     plane.plot(grid, grid, color="white", linewidth=1, linestyle=(0, (4, 2)))
     for (name, e), colour, marker in zip(examples.items(), (style.EASY, style.LSAM, style.SAM), "o^s"):
-        kept = (e.margin > 0.1) & (e.shift[:, 0] > 0.1)
         look = {"s": 9, "color": colour, "marker": marker, "edgecolors": "white", "linewidths": 0.25}
-        plane.scatter(e.margin[kept], e.shift[:, 0][kept], label=name, **look)
-    plane.text(40, 0.14, f"error below {100 * tolerance:g} %", ha="center", fontsize=8, color=INK)
-    plane.text(0.55, 9, "saturated", ha="center", fontsize=8, color=INK)
+        plane.scatter(e.margin, e.shift[:, 0], label=name, **look)
+    for x, y, text in ((40, 0.14, f"error below {100 * tolerance:g} %"), (0.55, 9, "saturated")):
+        plane.text(x, y, text, ha="center", fontsize=8)
     plane.set(xscale="log", yscale="log", xlim=(0.1, 200), ylim=(0.1, 200), xlabel=r"margin $m = yf$ at $w$")
-    plane.set_ylabel(r"shift of the margin, $m(w)-m(\tilde w)$")
-    plane.set_title("margin and shift decide", fontsize=9)
+    plane.set(ylabel=r"shift of the margin, $m(w)-m(\tilde w)$", title="margin and shift decide")
     style.plain(plane.xaxis, plane.yaxis)
     frame = {"frameon": True, "facecolor": "white", "framealpha": 0.9, "edgecolor": "none"}
     plane.legend(loc="upper left", fontsize=7.5, handletextpad=0.1, borderpad=0.3, markerscale=1.4, **frame)
@@ -552,29 +489,30 @@ def logistic_limits(
     style.lines(time, fractions, {rf"$\rho = {radius:g}$": values for radius, values in errors.items()})
     time.set(xscale="log", xlabel="part of training", ylabel="median error", ylim=(0, 0.6))
     time.set_title("LSAM on the toy, while it trains", fontsize=9)
-    time.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
-    time.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+    for axis in (time.xaxis, time.yaxis):
+        axis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     time.legend(loc="upper right")
     return fig
 
 
-def batches(alone: Mapping[str, Expansion], together: Mapping[str, Expansion], batch_size: int) -> Figure:
+def batches(alone: Expansions, together: Expansions, batch_size: int) -> Figure:
     """Log ratio (logistic loss) in batches by rho ||grad f|| (above) and rho times the projection (below).
 
     Each net at the one radius of its expansion; `alone` is the same with batches of one.
     """
     fig, axes = plt.subplots(2, len(together), figsize=(style.PAGE_WIDTH, 4.6))
+    dots = {"alone: a batch of one": ALONE, f"worst-fitted of its batch of {batch_size}": WORST, "the others": OTHERS}
     for (upper, lower), (name, e) in zip(axes.T, together.items()):
-        ratio, radius = e.log_ratio("logistic")[:, 0], e.radii[0]
-        worst, single = worst_fitted(e.margin, batch_size), alone[name]
-        reference = single.radii[0] * single.norm, single.log_ratio("logistic")[:, 0]
-        upper.scatter(*(part.ravel() for part in reference), s=3, color=ALONE, linewidths=0)
-        top = np.quantile(radius * e.norm, 0.98)
+        ratio, worst, single = e.log_ratio("logistic")[:, 0], worst_fitted(e.margin, batch_size), alone[name]
+        reference = single.first_order[:, 0], single.log_ratio("logistic")[:, 0]
+        upper.scatter(*map(np.ravel, reference), s=3, color=ALONE, linewidths=0)
+        norm, projection = e.radii[0] * e.norm, e.first_order[:, 0]
+        top = np.quantile(norm, 0.98)
         low = 1.1 * min(np.quantile(ratio, 0.02), 0) - 0.05 * top
-        for panel, x, left in ((upper, e.norm, -0.03 * top), (lower, e.slope, low)):
+        for panel, x, left in ((upper, norm, -0.03 * top), (lower, projection, low)):
             for chosen, colour, size in ((~worst, OTHERS, 5), (worst, WORST, 8)):
-                panel.scatter(radius * x[chosen], ratio[chosen], s=size, c=colour, linewidths=0, alpha=0.75)
-            panel.plot([min(low, 0), top], [min(low, 0), top], color=style.GREY, linewidth=0.8, zorder=0)
+                panel.scatter(x[chosen], ratio[chosen], s=size, c=colour, linewidths=0, alpha=0.75)
+            panel.axline((0, 0), slope=1, color=style.GREY, linewidth=0.8, zorder=0)
             panel.axhline(0, color="#D5D8DB", linewidth=0.7, zorder=0)
             panel.set(xlim=(left, 1.06 * top), ylim=(low, 1.08 * top))
             panel.locator_params(nbins=4)
@@ -582,18 +520,8 @@ def batches(alone: Mapping[str, Expansion], together: Mapping[str, Expansion], b
         upper.set_xlabel(FIRST_ORDER)
         lower.set_xlabel(r"$\rho\,\langle -y\nabla f, d\rangle$")
     plt.setp(axes[:, 0], ylabel=LOG_RATIO)
-    named = {"alone: a batch of one": ALONE, f"worst-fitted of its batch of {batch_size}": WORST, "the others": OTHERS}
-    dot = {"marker": "o", "markersize": 4, "linestyle": ""}
-    looks = {label: {"color": colour, **dot} for label, colour in named.items()}
+    looks = {
+        label: {"color": colour, "marker": "o", "markersize": 4, "linestyle": ""} for label, colour in dots.items()
+    }
     style.legend(fig, looks, loc="outside lower center", ncols=3, fontsize=8, handletextpad=0.1)
     return fig
-
-
-def _middle(values: np.ndarray) -> np.ndarray:
-    """Median over nets and examples of (nets, r, n)."""
-    return np.median(values, axis=(0, 2))
-
-
-def _band(ax: Axes, x: np.ndarray, values: np.ndarray, colour: str) -> None:
-    style.band(ax, x, *np.quantile(values, [0.1, 0.9], axis=(0, 2)), colour, alpha=0.16)
-    ax.plot(x, _middle(values), color=colour, linewidth=1.7)

@@ -9,6 +9,7 @@ from itertools import cycle, product
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -44,14 +45,6 @@ def _grid(method: str, grid: Mapping[str, Sequence[float]], **others) -> tuple[V
     return tuple(VariantSetting(method, **dict(zip(grid, values)), **others) for values in product(*grid.values()))
 
 
-def _twice(identifications: Sequence[int], **others) -> tuple[VariantSetting, ...]:
-    return _grid("jtt", {"identification": identifications, "upweight": (2, 5, 20)}, **others)
-
-
-def _group_dro(groups: str, **others) -> tuple[VariantSetting, ...]:
-    return _grid("group_dro", {"step_size": STEP_SIZES}, groups=groups, **others)
-
-
 # Every row of the toy's ranking: the settings that it may choose from. The grids come from exploration on
 # seeds 0 to 3; each goes up to where training begins to fail.
 ROWS: dict[str, tuple[VariantSetting, ...]] = {
@@ -69,9 +62,9 @@ ROWS: dict[str, tuple[VariantSetting, ...]] = {
     "SAM, decay inside": _radii("sam_decay_inside", *SAM_RADII, weight_decay=DECAY),
     "Adam": tuple(VariantSetting("adam", learning_rate=rate) for rate in (3e-5, 1e-4, 3e-4, 1e-3)),
     "SAM around Adam": _radii("sam_adam", 0.1, 0.2, 0.4, 0.8, 1.6, learning_rate=1e-4),
-    "Just Train Twice": _twice((10, 20, 40)),
-    "GroupDRO by |z_e|": _group_dro("easy"),
-    "GroupDRO by |z_h|": _group_dro("hard"),
+    "Just Train Twice": _grid("jtt", {"identification": (10, 20, 40), "upweight": (2, 5, 20)}),
+    "GroupDRO by |z_e|": _grid("group_dro", {"step_size": STEP_SIZES}, groups="easy"),
+    "GroupDRO by |z_h|": _grid("group_dro", {"step_size": STEP_SIZES}, groups="hard"),
 }
 # A method of `lib.optim.variants` without a row of its own has SAM's radii, or none.
 ROWS |= {
@@ -98,8 +91,8 @@ MINORITY_ROWS: dict[str, tuple[VariantSetting, ...]] = {
     "SGD": (VariantSetting("sgd", data=MINORITY),),
     "LSAM": _radii("lsam", 0.4, 0.8, 1.4, 2.0, 2.8, data=MINORITY),
     "SAM": _radii("sam", 0.1, 0.2, 0.4, 0.5, 0.6, data=MINORITY),
-    "Just Train Twice": _twice((60, 300, 1200), data=MINORITY),
-    "GroupDRO by conflict": _group_dro("conflict", data=MINORITY),
+    "Just Train Twice": _grid("jtt", {"identification": (60, 300, 1200), "upweight": (2, 5, 20)}, data=MINORITY),
+    "GroupDRO by conflict": _grid("group_dro", {"step_size": STEP_SIZES}, groups="conflict", data=MINORITY),
 }
 
 
@@ -180,36 +173,28 @@ def balances(row: Best, sgd: Best) -> bool:
 
 def judged(found: Mapping[str, Best]) -> dict[str, dict]:
     """A line of the table for every row but SGD, the largest gain first."""
-    sgd = found["SGD"]
-    gains = {name: paired_difference(sgd.hard, row.hard) for name, row in found.items() if name != "SGD"}
-    table = {}
-    for name in sorted(gains, key=lambda name: -gains[name].mean):
-        row, base = found[name], BASES.get(name)
+    sgd, table = found["SGD"], {}
+    for name, row in sorted(found.items(), key=lambda item: item[1].hard.mean()):
+        base = BASES.get(name)
         table[name] = {
             "setting": f"{words(row.setting)} ({row.chosen_by})".strip(),
-            "hard": row.hard.mean(),
-            "easy": row.easy.mean(),
-            "training": row.training.mean(),
-            "gain over SGD": _interval(gains[name]),
-            "over its base": _interval(paired_difference(found[base].hard, row.hard)) if base else "",
+            **{measure: getattr(row, measure).mean() for measure in ("hard", "easy", "training")},
+            "gain over SGD": protocols.interval(sgd.hard - row.hard, 3),
+            "over its base": protocols.interval(found[base].hard - row.hard, 3) if base else "",
             "helps": helps(row, sgd),
             "balances": balances(row, sgd),
         }
+    del table["SGD"]
     return table
-
-
-def _interval(effect: Estimate) -> str:
-    return f"{effect.mean:.3f} [{effect.low:.3f}, {effect.high:.3f}]"
 
 
 def against(data: str, rows: Mapping[str, Best], others: Sequence[str]) -> dict[str, dict[str, float]]:
     """By how much the hard probing errors of `others` lie above those of SAM and of LSAM, paired by seed."""
-    pairs = [(other, name) for other in others for name in ("SAM", "LSAM")]
-    found = {pair: paired_difference(rows[pair[0]].hard, rows[pair[1]].hard) for pair in pairs}
-    return {
-        f"{data}: {other} minus {name}": {"mean": effect.mean, "from": effect.low, "to": effect.high}
-        for (other, name), effect in found.items()
-    }
+    found = {}
+    for other, name in product(others, ("SAM", "LSAM")):
+        effect = paired_difference(rows[other].hard, rows[name].hard)
+        found[f"{data}: {other} minus {name}"] = {"mean": effect.mean, "from": effect.low, "to": effect.high}
+    return found
 
 
 def ends(name: str, effect: Estimate) -> dict[str, float]:
@@ -217,31 +202,18 @@ def ends(name: str, effect: Estimate) -> dict[str, float]:
     return {name: effect.mean, f"{name}_low": effect.low, f"{name}_high": effect.high}
 
 
-@dataclass(frozen=True)
-class Reach:
-    """Of the settings of a row that fit and keep the easy feature, in the mean through training and over
-    seeds, each (setting,)."""
+def reach(record: dict) -> pd.DataFrame:
+    """Where a row's ascents go, in the mean through training and over seeds, one line a setting: of those with a mean
+    training error of at most `FIT` and a mean easy probing error of at most `KEEPS`.
 
-    head_length: np.ndarray  # of the part of the ascent that falls on the head
-    share: np.ndarray  # of the squared ascent that falls on the head
-    real: np.ndarray  # w_h / w_e of the mean real head
-    phantom: np.ndarray  # w~_h / w~_e of the mean phantom head
-    hard: np.ndarray  # hard probing error
-
-    @property
-    def shift(self) -> np.ndarray:
-        """How far the phantom shifts the head towards the hard feature: its ratio over the real one."""
-        return self.phantom / self.real
-
-
-def reach(record: dict) -> Reach:
-    """Where a row's ascents go, of the settings with a mean training error of at most `FIT` and a mean easy
-    probing error of at most `KEEPS`."""
+    length: of the part of the ascent that falls on the head, share: of the squared ascent that does; real: w_h / w_e of
+    the mean real head, phantom: of the mean phantom head, moved: the second over the first; hard: probing error.
+    """
     fits = filled(errors(record, "model", "train")).mean(axis=1) <= FIT
     fits &= filled(errors(record, "easy")).mean(axis=1) <= KEEPS
-    found = np.moveaxis(ascents(record)[fits].mean(axis=1), -1, 0)
-    easy, hard, phantom_easy, phantom_hard, share, length = found
-    return Reach(length, share, hard / easy, phantom_hard / phantom_easy, errors(record, "hard")[fits].mean(axis=1))
+    easy, hard, phantom_easy, phantom_hard, share, length = np.moveaxis(ascents(record)[fits].mean(axis=1), -1, 0)
+    found = {"length": length, "share": share, "real": hard / easy, "phantom": phantom_hard / phantom_easy}
+    return pd.DataFrame(found | {"hard": errors(record, "hard")[fits].mean(axis=1)}).eval("moved = phantom / real")
 
 
 # CIFAR-MNIST: every variant at the setting that chapter 7's sweep chose for SAM.
@@ -287,18 +259,12 @@ def image_plan(store: Store, seeds: int, epochs: int) -> Plan:
     return Plan(tuple(replace(trial, seed=seed) for seed in range(seeds) for trial in chosen), later)
 
 
-@dataclass(frozen=True, eq=False)
-class Gain:
-    """How far a row's probing errors lie below SGD's with the same seed: (2, seed), of the hard and of the easy
-    feature, or None where nothing is stored or a net diverged; and how many nets diverged."""
-
-    values: np.ndarray | None
-    diverged: int = 0
+Gains = Mapping[str, np.ndarray | None]  # row -> (2, seed), of the hard and of the easy feature
 
 
-def image_gains(rows: Mapping[str, ImageTrial], seeds: int, store: Store) -> tuple[str, dict[str, Gain]]:
-    """The hard feature by the paper's rule, that of the higher probing error under SGD, and all rows' gains, at the
-    seeds that the row shares with SGD.
+def image_gains(rows: Mapping[str, ImageTrial], seeds: int, store: Store) -> tuple[str, dict[str, np.ndarray | None]]:
+    """The hard feature by the paper's rule, that of the higher probing error under SGD, and how far each row's probing
+    errors lie below SGD's with the same seed; a row's name says how many seeds it has, or how many diverged.
 
     Where SGD itself is not stored, nothing is known: "" and no gain. A row of which a net diverged has none: a mean
     over the seeds that were left would flatter a method that fails on others.
@@ -310,34 +276,31 @@ def image_gains(rows: Mapping[str, ImageTrial], seeds: int, store: Store) -> tup
         lost[name] = sum(record["status"] == "diverged" for record in found)
         table = protocols.table(found).pivot(index="seed", columns="measure", values="error")
         errors[name] = table.reindex(columns=features)
-    if not rows or errors["SGD"].empty:
-        return "", {name: Gain(None, count) for name, count in lost.items()}
-    features.sort(key=lambda feature: -errors["SGD"][feature].mean())
-    gained = {name: (errors["SGD"] - table).dropna()[features].to_numpy().T for name, table in errors.items()}
-    kept = {name: values if values.size and not lost[name] else None for name, values in gained.items()}
-    return features[0], {name: Gain(values, lost[name]) for name, values in kept.items()}
+    known = bool(rows) and not errors["SGD"].empty
+    features.sort(key=lambda feature: -errors["SGD"][feature].mean() if known else 0)
+    gains: dict[str, np.ndarray | None] = {}
+    for name, table in errors.items():
+        values = (errors["SGD"] - table).dropna()[features].to_numpy().T
+        if lost[name]:
+            gains[f"{name} ({lost[name]} diverged)"] = None
+        else:
+            gains[f"{name} (n = {values.shape[1]})" if values.size else name] = values if values.size else None
+    return features[0] if known else "", gains
 
 
-def image_label(name: str, gain: Gain) -> str:
-    """A row's name, with the number of its seeds where it was run, and of those that diverged."""
-    if gain.diverged:
-        return f"{name} ({gain.diverged} diverged)"
-    return name if gain.values is None else f"{name} (n = {gain.values.shape[1]})"
-
-
-def image_numbers(rows: Mapping[str, ImageTrial], gains: Mapping[str, Gain]) -> dict[str, str]:
+def image_numbers(rows: Mapping[str, ImageTrial], gains: Gains) -> dict[str, str]:
     """What the prose quotes: the settings, how many seeds and epochs were run of how many, and from where to where the
     rows with an ascent gain on the hard feature in the mean, in points, and how many of their intervals lie above 0."""
-    found = {name: gain.values[0] for name, gain in gains.items() if gain.values is not None}
-    effects = [estimate(100 * values) for name, values in found.items() if name not in WITHOUT_ASCENT]
+    found = {name: values[0] for name, values in gains.items() if values is not None}
+    effects = [estimate(100 * values) for name, values in found.items() if name.split(" (")[0] not in WITHOUT_ASCENT]
     names = "lr", "rho", "sgd_lr", "epochs", "whole", "seeds", "rows", "lowest", "highest", "above"
     if not effects:
         return dict.fromkeys(names, protocols.NOT_RUN)
-    sam, seeds, means = rows["SAM"], [len(values) for values in found.values()], [effect.mean for effect in effects]
-    values = [f"{sam.lr:g}", f"{sam.rho:g}", f"{rows['SGD'].lr:g}", str(sam.epochs), str(IMAGES.base.epochs)]
-    values.append(" to ".join(map(str, sorted({min(seeds), max(seeds)}))))
-    values += [str(len(effects)), f"{min(means):.1f}", f"{max(means):.1f}"]
-    return dict(zip(names, [*values, str(sum(effect.low > 0 for effect in effects))]))
+    sam, seeds, means = rows["SAM"], {len(values) for values in found.values()}, [effect.mean for effect in effects]
+    values = [f"{number:g}" for number in (sam.lr, sam.rho, rows["SGD"].lr, sam.epochs, IMAGES.base.epochs)]
+    values += [" to ".join(map(str, sorted({min(seeds), max(seeds)}))), str(len(effects))]
+    values += [f"{min(means):.1f}", f"{max(means):.1f}", str(sum(effect.low > 0 for effect in effects))]
+    return dict(zip(names, values))
 
 
 # What a step of each variant costs: passes through the conv net, counted, and time, as ratios to SGD's.
@@ -346,26 +309,14 @@ BATCH, SIDE = 50, 32
 PERIOD = CONSTANTS.looksam_period  # steps that are counted, and timed, together
 
 
-@dataclass(frozen=True)
-class Passes:
-    """Batches of examples that go through the body in one step, in the mean over a period."""
-
-    forward: float
-    backward: float
-
-    @property
-    def over_sgd(self) -> float:
-        """In units of SGD's step, a backward pass counted as two forward ones."""
-        return (self.forward + 2 * self.backward) / 3
-
-
-def passes(method: str) -> Passes:
-    """Counted on the conv net: an example forward, or its gradient backward, through the first layer."""
+def passes(method: str) -> dict[str, float]:
+    """Batches of examples that go "forward" and "backward" through the body in one step, in the mean over a period.
+    Counted on the conv net: an example forward, or its gradient backward, through the first layer."""
     model, step = prepared(method, BATCH, SIDE)
-    examples = {"forward": 0, "backward": 0}
+    counted = {"forward": 0.0, "backward": 0.0}
 
     def count(way: str, tensor: Tensor) -> None:
-        examples[way] += len(tensor)
+        counted[way] += len(tensor) / (PERIOD * BATCH)
 
     def passed(_: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
         count("forward", output)
@@ -375,14 +326,17 @@ def passes(method: str) -> Passes:
     model.body[0].register_forward_hook(passed)
     with threads(1):
         _period(step)
-    return Passes(*(examples[way] / (PERIOD * BATCH) for way in ("forward", "backward")))
+    return {way: round(number, 9) for way, number in counted.items()}
+
+
+def over_sgd(counted: Mapping[str, float]) -> float:
+    """Passes in units of SGD's step, a backward pass counted as two forward ones."""
+    return (counted["forward"] + 2 * counted["backward"]) / 3
 
 
 def time_ratios(methods: Sequence[str], seconds: float) -> dict[str, StepCost]:
-    """What a step costs over SGD's of the same round.
-
-    All methods on one thread by the process's clock, in turns, for about `seconds`; at least eight rounds.
-    """
+    """What a step costs over SGD's of the same round, all methods on one thread by the process's clock, in turns, for
+    about `seconds`; at least eight rounds."""
     steps = {name: partial(_period, prepared(name, BATCH, SIDE)[1]) for name in dict.fromkeys(("sgd", *methods))}
     with threads(1):
         times = interleaved_seconds(steps, seconds, torch.device("cpu"), time.process_time)
@@ -432,81 +386,65 @@ def ranking(rows: Mapping[str, Sequence[Estimate] | None], titles: Sequence[str]
     for number, (panel, title, label) in enumerate(zip(axes[0], titles, labels)):
         style.rows(panel, order)
         for place, name in enumerate(order):
-            if not rows[name]:
+            if effects := rows[name]:
+                style.whiskers(panel, effects[number : number + 1], [place], *KINDS[kind(name)])
+            else:
                 panel.text(0.02, place, protocols.NOT_RUN, transform=panel.get_yaxis_transform(), **unknown)
-        for of_kind, (colour, marker) in KINDS.items():
-            shown = {place: rows[name] for place, name in enumerate(order) if rows[name] and kind(name) == of_kind}
-            if shown:
-                effects = [of_row[number] for of_row in shown.values()]
-                style.whiskers(panel, effects, list(shown), colour, marker, label=of_kind)
         panel.axvline(0, color="black", linewidth=0.6)
         panel.set(title=title, xlabel=label)
         panel.margins(x=0.08)
         low, high = panel.get_xlim()
         panel.set_xlim(min(low, -LEAST_RANGE), max(high, LEAST_RANGE))
         panel.xaxis.set_major_locator(MaxNLocator(6 if number == 0 else 3))
-    handles, names = axes[0, 0].get_legend_handles_labels()
-    if len(names) > 1:
+    there = [name for name in KINDS if name in {kind(row) for row in order if rows[row]}]
+    if len(there) > 1:
+        looks = {name: dict(zip(("color", "marker"), KINDS[name]), linestyle="") for name in there}
         spacing = {"columnspacing": 1.2, "handletextpad": 0.4}
-        fig.legend(handles, names, loc="outside upper center", ncols=len(names), fontsize=8.5, **spacing)
+        style.legend(fig, looks, loc="outside upper center", ncols=len(there), fontsize=8.5, **spacing)
     return fig
 
 
-def every_radius(
-    curves: Mapping[str, tuple[Sequence[float], np.ndarray, np.ndarray]], sgd: float, columns: int = 4
-) -> Figure:
-    """One panel a method: its radii, and the hard and the easy probing error at each, (radius, seed).
-
-    sgd: its mean hard probing error, dotted.
-    """
-    count = -(-len(curves) // columns)
-    fig, axes = plt.subplots(count, columns, figsize=(style.PAGE_WIDTH, 0.5 + 1.75 * count), sharey=True, squeeze=False)
+def every_radius(curves: Mapping[str, tuple[Sequence[float], np.ndarray, np.ndarray]], sgd: float) -> Figure:
+    """One panel a method: its radii, and the hard and the easy probing error at each, (radius, seed); dotted, SGD's
+    mean hard one."""
+    count = -(-len(curves) // 4)
+    fig, axes = plt.subplots(count, 4, figsize=(style.PAGE_WIDTH, 0.5 + 1.75 * count), sharey=True, squeeze=False)
     for panel, (name, (radii, hard, easy)) in zip(axes.flat, curves.items()):
         panel.axhline(sgd, color=style.SGD, linestyle=":", linewidth=1.1, label="hard, SGD")
         style.line(panel, radii, hard, style.HARD, "o", label="hard")
         style.line(panel, radii, easy, style.EASY, "s", label="easy")
         panel.set(title=name, ylim=(-0.02, 0.56), xlim=(0, None))
         panel.tick_params(labelsize=8)
-    for panel in list(axes.flat)[len(curves) :]:
-        panel.set_visible(False)
-    for panel in axes[-1]:
-        panel.set_xlabel(r"radius $\rho$")
-    for panel in axes[:, 0]:
-        panel.set_ylabel("probing error")
+    plt.setp(axes.flat[len(curves) :], visible=False)
+    plt.setp(axes[-1], xlabel=r"radius $\rho$")
+    plt.setp(axes[:, 0], ylabel="probing error")
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return fig
 
 
-def where_the_ascent_goes(methods: Mapping[str, Reach], sgd: float) -> Figure:
-    """Each point one setting of a method, in the order of its radii: hard probing error against the length of
-    the ascent on the head (left) and against the phantom head's ratio (right), 1 being balanced.
-
-    sgd: its hard probing error, dotted.
-    """
+def where_the_ascent_goes(methods: Mapping[str, pd.DataFrame], sgd: float) -> Figure:
+    """Each point one setting of a method, of its `reach`, in the order of its radii: hard probing error against the
+    length of the ascent on the head (left) and against the phantom head's ratio (right), 1 being balanced; dotted,
+    SGD's."""
     fig, (left, right) = plt.subplots(1, 2, figsize=(style.PAGE_WIDTH, 3.6), sharey=True)
     for (name, found), colour, marker in zip(methods.items(), cycle(COLOURS), cycle(MARKERS)):
-        for panel, values in ((left, found.head_length), (right, found.phantom)):
-            panel.plot(values, found.hard, color=colour, marker=marker, markersize=5, linewidth=0.8, label=name)
+        for panel, values in ((left, found["length"]), (right, found["phantom"])):
+            panel.plot(values, found["hard"], color=colour, marker=marker, markersize=5, linewidth=0.8, label=name)
     for panel in (left, right):
         panel.axhline(sgd, color="black", linestyle=":", linewidth=0.9)
-    left.set_xscale("log")
-    left.set(
-        xlabel=r"length of $\varepsilon$ on the head",
-        ylabel="hard probing error",
-        title="how far the ascent moves the head",
-        ylim=(-0.015, None),
-    )
+    left.set(xscale="log", xlabel=r"length of $\varepsilon$ on the head", title="how far the ascent moves the head")
+    left.set(ylabel="hard probing error", ylim=(-0.015, None))
     right.set(xlabel=r"$\tilde w_h / \tilde w_e$", title="the phantom's head", xlim=(0, None))
     right.axvline(1, color="black", linewidth=0.6)
     fig.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=5, fontsize=8.5)
     return fig
 
 
-def cost(counted: Mapping[str, Passes], timed: Mapping[str, StepCost]) -> Figure:
+def cost(counted: Mapping[str, Mapping[str, float]], timed: Mapping[str, StepCost]) -> Figure:
     """One row a method, in units of SGD's step: passes as bars, and the measured time with its interval as dots."""
     fig, axes = plt.subplots(figsize=(style.PAGE_WIDTH, 0.9 + 0.26 * len(counted)))
     names, places = [TITLES[name] for name in counted], range(len(counted))
-    bars = [one.over_sgd for one in counted.values()]
+    bars = list(map(over_sgd, counted.values()))
     axes.barh(places, bars, height=0.62, color=[KINDS[kind(name)][0] for name in names], alpha=0.35)
     middle, low, high = np.array([(timed[name].ratio, timed[name].low, timed[name].high) for name in counted]).T
     look = {"fmt": "o", "color": "black", "markersize": 3.5, "linewidth": 1, "label": "measured time"}
