@@ -19,8 +19,7 @@ from book import protocols, style
 from book.sam import StepCost, interleaved_seconds, median_ratio, prepared
 from lib.data.toy import ToyConstants
 from lib.device import threads
-from lib.optim.constants import CONSTANTS
-from lib.optim.variants import TITLES
+from lib.optim.variants import CONSTANTS, TITLES
 from lib.stats import Estimate, at_choice, choose, estimate, paired_difference
 from lib.toy.variants import WITHOUT_RADIUS, VariantSetting
 from lib.trials.images import ImageTrial

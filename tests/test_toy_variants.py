@@ -13,7 +13,7 @@ from torch import Tensor
 from lib.data.toy import ToyConstants, sample
 from lib.models import ToyNet
 from lib.optim import ESAM, VARIANTS
-from lib.optim.constants import CONSTANTS
+from lib.optim.variants import CONSTANTS
 from lib.toy import rules, variants
 from lib.toy.ensemble import lsam, sgd, train
 from lib.toy.nets import Model, batch_order

@@ -14,8 +14,7 @@ from book.variants import Best, passes, time_ratios
 from lib import training
 from lib.data.toy import ToyConstants
 from lib.optim import VARIANTS
-from lib.optim.constants import CONSTANTS
-from lib.optim.variants import TITLES
+from lib.optim.variants import CONSTANTS, TITLES
 from lib.stats import Estimate
 from lib.toy.ensemble import train
 from lib.toy.variants import METHODS, VariantSetting

@@ -1,11 +1,8 @@
-"""SAM and LSAM (``sam``), what their second pass must not leave (``side_effects``), and SAM's variants by what they
-change: the ascent, the descent, or how much of either is done (``esam``); all by name in ``variants``."""
+"""SAM and LSAM (``sam``), what their second pass must not leave (``side_effects``), SAM's variants, and every method by
+its name (``variants``)."""
 
-from lib.optim.ascent import ASAM, DecayedSAM, FriendlySAM
-from lib.optim.descent import GSAM, LookSAM
-from lib.optim.esam import ESAM
 from lib.optim.sam import LSAM, SAM, unit
-from lib.optim.variants import VARIANTS, WITHOUT_RADIUS
+from lib.optim.variants import ASAM, ESAM, GSAM, VARIANTS, WITHOUT_RADIUS, DecayedSAM, FriendlySAM, LookSAM
 
 __all__ = ["ASAM", "DecayedSAM", "ESAM", "FriendlySAM", "GSAM", "LSAM", "LookSAM", "SAM"]
 __all__ += ["VARIANTS", "WITHOUT_RADIUS", "unit"]

@@ -11,7 +11,7 @@ import copy
 import inspect
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -31,6 +31,16 @@ Closure = Callable[..., Any]  # computes a loss, calls backward, returns the los
 Kept = dict[Tensor, Tensor]  # what one part of a step tells the next, by parameter
 
 
+def _of_base(name: str) -> Any:
+    """An attribute of the base optimizer as our own, whoever changes it; `Optimizer.__init__` finds no base yet."""
+
+    def change(self: SAM, value: Any) -> None:
+        if "base" in self.__dict__:
+            setattr(self.base, name, value)
+
+    return property(lambda self: getattr(self.base, name), change)
+
+
 class SAM(Optimizer):
     """Sharpness-aware minimisation, equation (3).
 
@@ -45,16 +55,17 @@ class SAM(Optimizer):
                  examples (m-sharpness), and only descent gradients are averaged over the processes
 
     The norm ||g|| runs over exactly the parameters that move: those of `perturb` that have a gradient and a
-    positive rho. Groups of equal rho share one norm, so that splitting parameters into groups for the sake of
-    weight decay changes nothing; groups of different rho have a norm each. Either way ||w~ - w|| = rho over
-    the parameters of that rho.
+    positive rho. Groups of equal rho share one norm, groups of different rho have a norm each, so that ||w~ - w|| = rho
+    over the parameters of that rho.
 
     `param_groups` and `state` are the base optimizer's own, whoever changes them: schedulers act on it, and
     `state_dict` is its, with one entry more for what a variant remembers. Raises ValueError for an argument or a group
     that makes no sense, and for a base that has a ``rho`` of its own.
     """
 
-    own: tuple[str, ...] = ()  # a variant's settings besides rho: of the whole optimizer, never of a group
+    # A variant's settings besides rho, default and check: of the whole optimizer, never of a group.
+    own: Mapping[str, tuple[float, Callable[[str, Any], float]]] = {}
+    param_groups, state = _of_base("param_groups"), _of_base("state")
     _step_supports_amp_scaling = True  # so that `GradScaler.step` tells `step` that it is the caller
 
     def __init__(
@@ -68,7 +79,8 @@ class SAM(Optimizer):
         per_rank: bool = False,
         **base_kwargs: Any,
     ) -> None:
-        check.number("rho", rho, 0)
+        for name, (default, checked) in self.own.items():
+            setattr(self, name, checked(name, base_kwargs.pop(name, default)))
         if not _steps_alone(base):
             raise ValueError(f"base must be an optimizer class that steps without a closure, not {base!r}")
         check.number("clip_norm", 1 if clip_norm is None else clip_norm, 0, above=True)
@@ -78,57 +90,29 @@ class SAM(Optimizer):
         self.steps = 0  # taken, by the base optimizer: a skipped one is none
         self.memory: defaultdict[Tensor, dict[str, Tensor]] = defaultdict(dict)
         self._phantom_norm: float | Tensor = 0.0
+        super().__init__([torch.empty(0)], {"rho": check.number("rho", rho, 0)})  # groups and state are the base's
         try:
             self.base = base(params if isinstance(params, Tensor) else list(params), **base_kwargs)
         except TypeError as error:
             raise ValueError(f"base refuses its arguments {sorted(base_kwargs)}: {error}") from None
         if "rho" in self.base.defaults:
             raise ValueError(f"base must have no option called rho, which is SAM's radius, as {base.__name__} has")
-        for group in self.base.param_groups:
-            group.setdefault("rho", float(rho))
+        self.defaults |= self.base.defaults
+        for group in self.param_groups:
             self._check_group(group)
-        self._building = True  # Optimizer.__init__ begins state and groups anew; ours are those of the base
-        super().__init__(self.base.param_groups, {**self.base.defaults, "rho": float(rho)})
-        self._building = False
         self.perturb = None if perturb is None else list(perturb)
         given = {id(p) for p in self._parameters()}
         if self.perturb is not None and (not self.perturb or any(id(p) not in given for p in self.perturb)):
             raise ValueError("perturb must be None or a non-empty list of tensors that are among params")
 
-    # Groups and state: views of the base optimizer's.
-
-    @property
-    def param_groups(self) -> list[dict[str, Any]]:
-        """The base optimizer's groups."""
-        return self.base.param_groups
-
-    @param_groups.setter
-    def param_groups(self, groups: list[dict[str, Any]]) -> None:
-        if not self._building:
-            for group in groups:
-                self._check_group(group)
-            self.base.param_groups = groups
-
-    @property
-    def state(self) -> Any:
-        """The base optimizer's state."""
-        return self.base.state
-
-    @state.setter
-    def state(self, state: Any) -> None:
-        if not self._building:
-            self.base.state = state
-
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; its ``rho`` defaults to the optimizer's. Raises ValueError as the constructor."""
-        if not self._building:
-            if isinstance(param_group, dict):
-                param_group.setdefault("rho", self.defaults["rho"])
-                self._check_group(param_group)
+        if "base" in self.__dict__:
+            self._check_group(param_group)
             self.base.add_param_group(param_group)
 
     def _check_group(self, group: dict[str, Any]) -> None:
-        check.number("rho", group.get("rho", 0), 0)
+        check.number("rho", group.setdefault("rho", self.defaults["rho"]), 0)
         if group.get("maximize"):
             raise ValueError("maximize must be False, not True: the ascent and the descent would be one")
         for name in self.own:
@@ -152,19 +136,16 @@ class SAM(Optimizer):
 
         Raises ValueError, and changes nothing, where it is one of another base optimizer or other groups.
         """
-        state_dict = dict(state_dict)
-        own = state_dict.pop("sam", {"steps": 0, "memory": {}})
+        own = state_dict.get("sam", {"steps": 0, "memory": {}})
+        state_dict = {name: value for name, value in state_dict.items() if name != "sam"}
         like = copy.copy(self.base)  # its __setstate__ fills in the options that older versions of it had not
         like.__setstate__({"state": {}, "param_groups": [dict(group) for group in state_dict["param_groups"]]})
         for group in like.param_groups:
-            group.setdefault("rho", self.defaults["rho"])
             self._check_group(group)
             if lacking := self.base.defaults.keys() - group.keys():
                 names = ", ".join(sorted(lacking))
                 raise ValueError(f"state_dict must be of {type(self.base).__name__}, but its groups lack {names}")
-        self.base.load_state_dict(state_dict)
-        for group in self.param_groups:
-            group.setdefault("rho", self.defaults["rho"])
+        self.base.load_state_dict(state_dict | {"param_groups": like.param_groups})
         params = self._parameters()
         self.steps, self.memory = own["steps"], defaultdict(dict)
         for number, kept in own["memory"].items():
@@ -193,23 +174,18 @@ class SAM(Optimizer):
         It is called at w and again at w~, where `phantom_closure` may stand in for it. The second evaluation draws the
         same random numbers from torch as the first: dropout masks both alike, and L_B is one function. Random state
         and buffers advance once. Where an evaluation raises, w and all that is remembered is what it was.
-
-        With a `scaler` the closure scales the loss for backward and returns it unscaled; this method calls
-        the scaler's step, the caller its update. Where either evaluation overflows, the update is skipped.
-
+        With a `scaler` the closure scales the loss for backward and returns it unscaled; this method calls the scaler's
+        step, the caller its update. Where either evaluation overflows, the update is skipped.
         Raises ValueError where there is no closure, or where it is the scaler that calls.
         """
         if not callable(closure):
             raise ValueError(f"closure must be a function that calls backward, not {closure!r}")
         if "found_inf" in self.__dict__:
-            raise ValueError(
-                "scaler must be given to step(closure, scaler): scaler.step(optimizer) scales one pass only"
-            )
+            raise ValueError("scaler must be given to step(closure, scaler): scaler.step(optimizer) scales one pass")
         for group in self.param_groups:
             self._check_group(group)
         first, second = self._evaluations(closure, phantom_closure or closure, scaler)
-        params, ascends = self._parameters(), bool(self._movable())
-        noise = random_states(params)
+        ascends, noise = bool(self._movable()), random_states(self._parameters())
         self._phantom_norm = 0.0
         kept: Kept = {}
         no_sync: Any = getattr(self.model, "no_sync", nullcontext) if self.per_rank and ascends else nullcontext
@@ -218,22 +194,20 @@ class SAM(Optimizer):
             loss = first()
         # A first pass that overflowed gives no direction: the scaler sees its gradients and skips the update.
         if ascends and (scaler is None or self._all_finite()):
-            with self._moved(self._offsets(kept)), replayed(noise, params), torch.enable_grad():
+            with self._moved(self._offsets(kept)), replayed(noise), torch.enable_grad():
                 self.zero_grad()
                 second()
         remembered = self._redirect(kept)
         if self._descend(scaler):
             self.steps += 1
-            for name, p in ((name, p) for name, values in remembered.items() for p in values):
-                self.memory[p][name] = remembered[name][p]
+            for name, values in remembered.items():
+                for p in values:
+                    self.memory[p][name] = values[p]
         return loss
 
     @contextmanager
     def at_phantom(self) -> Iterator[None]:
-        """Within this context w is w~, by the gradients that the parameters carry on entering.
-
-        On leaving, weights and buffers are exactly what they were, also after an error.
-        """
+        """Within this context w is w~, by the gradients at hand; afterwards weights and buffers are what they were."""
         with self._moved(self._offsets({})):
             yield
 
@@ -262,15 +236,21 @@ class SAM(Optimizer):
         return closure, at_phantom
 
     def _offsets(self, kept: Kept) -> Iterator[tuple[Tensor, Tensor]]:
-        """(p, rho g/||g||) for every parameter p to be moved, with one norm for each distinct rho; into `kept` goes
-        what `_redirect` is to find."""
-        for rho, gradients in self._by_rho():
-            for p, direction in zip(gradients, unit(list(gradients.values()))):
+        """(p, w~ - w) of every parameter p to be moved; into `kept` goes what `_redirect` is to find."""
+        groups: dict[float, Kept] = {}
+        for rho, p in self._movable():
+            if p.grad is not None:
+                groups.setdefault(rho, {})[p] = p.grad.to_dense()
+        for rho, gradients in groups.items():
+            for p, direction in zip(gradients, self._directions(gradients, kept)):
                 yield p, direction.mul_(rho)
 
+    def _directions(self, gradients: Kept, kept: Kept) -> list[Tensor]:
+        """The ascents of radius 1 along these dense gradients, whose parameters share one norm."""
+        return unit(list(gradients.values()))
+
     def _redirect(self, kept: Kept) -> dict[str, Kept]:
-        """Make the descent direction of the gradients at hand; returns what is to be remembered, by name, where the
-        base optimizer takes its step."""
+        """Make the descent direction of the gradients at hand; returns what is to be remembered of a step taken."""
         return {}
 
     def _descend(self, scaler: GradScaler | None) -> bool:
@@ -307,21 +287,9 @@ class SAM(Optimizer):
 
     def _movable(self) -> list[tuple[float, Tensor]]:
         """(rho, p) for every parameter p that the ascent moves where it has a gradient."""
-        allowed = {id(p) for p in (self._parameters() if self.perturb is None else self.perturb)}
-        return [
-            (group["rho"], p)
-            for group in self.param_groups
-            for p in group["params"]
-            if group["rho"] > 0 and p.requires_grad and p.numel() and id(p) in allowed
-        ]
-
-    def _by_rho(self) -> list[tuple[float, Kept]]:
-        """The dense gradients of the parameters to be moved, together where they share their rho and so one norm."""
-        groups: dict[float, Kept] = {}
-        for rho, p in self._movable():
-            if p.grad is not None:
-                groups.setdefault(rho, {})[p] = p.grad.to_dense()
-        return list(groups.items())
+        allowed = {id(p) for p in self.perturb or self._parameters()}
+        given = ((group["rho"], p) for group in self.param_groups for p in group["params"])
+        return [(rho, p) for rho, p in given if rho > 0 and p.requires_grad and p.numel() and id(p) in allowed]
 
 
 class LSAM(SAM):
@@ -380,6 +348,13 @@ def unit(gradients: list[Tensor]) -> list[Tensor]:
     scaled = [g / divisor.to(g.device) for g in dense]
     norm = get_total_norm(scaled).clamp(min=1)  # one entry is 1 or -1, unless all are 0
     return [g.div_(norm.to(g.device)) for g in scaled]
+
+
+def orthogonal(vectors: list[Tensor], to: list[Tensor]) -> list[Tensor]:
+    """The part of `vectors`, taken as one real vector, that is orthogonal to `to`."""
+    along = unit(to)
+    component: Tensor | float = sum((torch.sum(v * u.conj()).real for v, u in zip(vectors, along)), 0.0)
+    return [v - component * u for v, u in zip(vectors, along)]
 
 
 def _steps_alone(base: object) -> bool:

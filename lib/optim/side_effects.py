@@ -49,34 +49,25 @@ def kept_buffers(model: nn.Module | None = None) -> Iterator[None]:
                     setattr(part, name, buffer)  # the pass put another tensor in its place
 
 
-def random_states(params: Iterable[Tensor]) -> dict[torch.device, Tensor]:
+def random_states(params: Iterable[Tensor]) -> dict[torch.Generator, Tensor]:
     """States of torch's generators: the CPU's, and those of the CUDA and MPS devices that `params` are on."""
-    states = {torch.device("cpu"): torch.get_rng_state()}
+    generators = [torch.default_generator]
     for device in {p.device for p in params}:
         if device.type == "cuda":
-            states[device] = torch.cuda.get_rng_state(device)
+            generators.append(torch.cuda.default_generators[device.index])
         elif device.type == "mps":
-            states[device] = torch.mps.get_rng_state()
-    return states
-
-
-def set_random_states(states: dict[torch.device, Tensor]) -> None:
-    """Put torch's generators back to `states`, as `random_states` gave them."""
-    for device, state in states.items():
-        if device.type == "cuda":
-            torch.cuda.set_rng_state(state, device)
-        elif device.type == "mps":
-            torch.mps.set_rng_state(state)
-        else:
-            torch.set_rng_state(state)
+            generators.append(torch.mps._get_default_mps_generator())
+    return {generator: generator.get_state() for generator in generators}
 
 
 @contextmanager
-def replayed(states: dict[torch.device, Tensor], params: Iterable[Tensor]) -> Iterator[None]:
+def replayed(states: dict[torch.Generator, Tensor]) -> Iterator[None]:
     """Within this context torch draws what it drew after `states`; on leaving it goes on where it was."""
-    now = random_states(params)
-    set_random_states(states)
+    now = {generator: generator.get_state() for generator in states}
     try:
+        for generator, state in states.items():
+            generator.set_state(state)
         yield
     finally:
-        set_random_states(now)
+        for generator, state in now.items():
+            generator.set_state(state)

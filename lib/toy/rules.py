@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lib.optim import variants
-from lib.optim.constants import CONSTANTS as C
+from lib.optim.variants import CONSTANTS as C
 from lib.toy.stack import norm, orthogonal, unit
 
 REWEIGHTINGS = ("jtt", "group_dro")

@@ -13,7 +13,7 @@ import numpy as np
 from lib import check
 from lib import device as devices
 from lib.data.toy import SPLITS, ToyConstants
-from lib.optim.constants import CONSTANTS
+from lib.optim.variants import CONSTANTS
 from lib.toy.ensemble import FEATURES, ToyResult, ToySetting, train
 from lib.toy.kernel import padded
 from lib.toy.setting import check_settings
