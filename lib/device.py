@@ -10,6 +10,8 @@ from functools import cache
 
 import torch
 
+from lib import check
+
 NAMES = ("auto", "cuda", "mps", "cpu")
 
 
@@ -19,16 +21,10 @@ def pick(name: str = "auto") -> torch.device:
     Raises ValueError where the name is unknown or this machine lacks the device.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name not in NAMES:
-        raise ValueError(f"device must be one of {', '.join(NAMES)}, not {name!r}")
-    if name == "auto":
-        name = next(kind for kind, there in available.items() if there)
-    if not available[name]:
-        raise ValueError(
-            f"device {name!r} is not available on this machine; use one of "
-            f"{', '.join(kind for kind, there in available.items() if there)}"
-        )
-    return torch.device(name)
+    there = [kind for kind, is_there in available.items() if is_there]
+    if check.choice("device", name, NAMES) != "auto" and name not in there:
+        raise ValueError(f"device {name!r} is not available on this machine; use one of {', '.join(there)}")
+    return torch.device(there[0] if name == "auto" else name)
 
 
 @contextmanager

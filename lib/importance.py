@@ -7,7 +7,7 @@ number for two.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,10 +15,8 @@ import torch
 from scipy.stats import binned_statistic_2d
 from torch import Tensor
 
-from lib import check
 from lib.optim import SAM
 from lib.optim.side_effects import kept_buffers
-from lib.probes import Probe
 
 
 def importance_weights(logits: Tensor, labels: Tensor) -> Tensor:
@@ -28,16 +26,13 @@ def importance_weights(logits: Tensor, labels: Tensor) -> Tensor:
     other shapes and labels.
     """
     if labels.ndim != 1 or logits.shape[:1] != labels.shape or logits.ndim > 2 or logits.shape[1:] == (1,):
-        raise ValueError(
-            f"logits must have shape (n,) or (n, classes), with two classes or more, and labels (n,), "
-            f"not {tuple(logits.shape)} and {tuple(labels.shape)}"
-        )
+        shapes = f"not {tuple(logits.shape)} and {tuple(labels.shape)}"
+        raise ValueError(f"logits must have shape (n,) or (n, 2 classes or more), and labels (n,), {shapes}")
     known = labels.abs() == 1 if logits.ndim == 1 else (labels >= 0) & (labels < logits.shape[1])
     if not known.all() or (logits.ndim == 2 and labels.is_floating_point()):
         words = "-1 or 1" if logits.ndim == 1 else f"whole numbers from 0 to {logits.shape[1] - 1}"
-        raise ValueError(
-            f"labels must be {words} where logits are {tuple(logits.shape)}, not {labels.unique().tolist()}"
-        )
+        found = labels.unique().tolist()
+        raise ValueError(f"labels must be {words} where logits are {tuple(logits.shape)}, not {found}")
     if logits.ndim == 1:
         return torch.sigmoid(-labels * logits)
     # The sum over the other classes, not 1 - p_y: that would be 0 for every well-fitted example.
@@ -48,23 +43,20 @@ def importance_weights(logits: Tensor, labels: Tensor) -> Tensor:
 def real_and_phantom_weights(
     model: torch.nn.Module,
     optimizer: SAM,
-    inputs: Tensor,
-    labels: Tensor,
+    batches: Iterable[tuple[Tensor, Tensor]],
     loss: Callable[[Tensor, Tensor], Tensor],
-    batch_size: int,
 ) -> tuple[Tensor, Tensor]:
-    """Importance weights lambda at w and lambda~ at w~, each (n,), batch by batch: every batch has its own
-    perturbation.
+    """Importance weights lambda at w and lambda~ at w~, each (n,), of `batches` of inputs and labels: every batch has
+    its own perturbation.
 
     `optimizer` says what is perturbed and how far; no step is taken: weights, gradients and buffers (batch-norm
-    statistics) stay as they were, in training mode too. Raises ValueError where `batch_size` is not positive.
+    statistics) stay as they were, in training mode too.
     """
-    check.whole("batch_size", batch_size, 1)
     parameters = list(model.parameters())
     gradients = [p.grad for p in parameters]
     real, phantom = [], []
     try:
-        for x, y in zip(inputs.split(batch_size), labels.split(batch_size), strict=True):
+        for x, y in batches:
             for p in parameters:
                 p.grad = None
             with kept_buffers(model):
@@ -94,7 +86,7 @@ def lorenz_curve(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def gini(weights: np.ndarray) -> np.ndarray:
     """Gini coefficient over the last axis of `weights` (..., n): 0 where all are equal, (n - 1) / n where
-    one point has everything."""
+    one point has everything. Raises ValueError as `lorenz_curve`."""
     ordered = np.sort(_checked(weights), axis=-1)
     n = ordered.shape[-1]
     return ordered @ (2 * np.arange(1, n + 1) - n - 1) / (n * ordered.sum(axis=-1))
@@ -102,40 +94,16 @@ def gini(weights: np.ndarray) -> np.ndarray:
 
 def _checked(weights: np.ndarray) -> np.ndarray:
     weights = np.asarray(weights, dtype=float)
-    if (
-        weights.ndim == 0
-        or not np.all(weights >= 0)
-        or not np.all(np.isfinite(weights))
-        or not np.all(weights.sum(axis=-1) > 0)
-    ):
+    if not (np.isfinite(weights) & (weights >= 0)).all() or not (weights.sum(axis=-1) > 0).all():
         raise ValueError("weights must be finite and not negative, and not all zero")
     return weights
 
 
-def worst_share(contribution: np.ndarray, weights: np.ndarray, part: float = 0.25) -> np.ndarray:
-    """Share of all importance held by the `part` of the points (last axis) that a feature fits worst, that is
+def worst_share(contribution: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Share of all importance held by the quarter of the points (last axis) that a feature fits worst, that is
     with the smallest signed contribution."""
-    worst = contribution <= np.quantile(contribution, part, axis=-1, keepdims=True)
+    worst = contribution <= np.quantile(contribution, 0.25, axis=-1, keepdims=True)
     return (weights * worst).sum(axis=-1) / weights.sum(axis=-1)
-
-
-def probe_contributions(features: np.ndarray, attribute: np.ndarray, probe: Probe) -> np.ndarray:
-    """Signed contribution of the feature that `probe` reads, (n,): y (v . phi + b) for two classes, positive
-    where the probe is right; for more, the true class's score less the best of the others.
-
-    features (n, d), attribute (n,). Raises ValueError for an attribute that the probe was not trained on.
-    """
-    attribute = np.asarray(attribute)
-    if not np.isin(attribute, probe.classes).all():
-        known, given = probe.classes.tolist(), sorted(set(attribute.tolist()))
-        raise ValueError(f"attribute must be one of {known}, not {given}")
-    scores = np.asarray(features, dtype=float) @ probe.weights.T + probe.bias
-    if len(probe.classes) == 2:
-        return np.where(attribute == probe.classes[1], 1, -1) * scores[:, 0]
-    true = np.searchsorted(probe.classes, attribute)[:, None]
-    others = scores.copy()
-    np.put_along_axis(others, true, -np.inf, axis=1)
-    return np.take_along_axis(scores, true, axis=1)[:, 0] - others.max(axis=1)
 
 
 @dataclass(frozen=True)
@@ -154,10 +122,6 @@ def weight_map(
 ) -> WeightMap:
     """Median of `weights` by signed contributions y w_e f_e and y w_h f_h (or y v.phi), each (n,); points
     outside the edges are left out."""
-    if not len(easy) == len(hard) == len(weights):
-        raise ValueError(
-            f"easy, hard and weights must be equally long, not {len(easy)}, {len(hard)} and {len(weights)}"
-        )
     bins = [easy_edges, hard_edges]
     count = binned_statistic_2d(easy, hard, None, "count", bins=bins).statistic
     median = binned_statistic_2d(easy, hard, weights, "median", bins=bins).statistic

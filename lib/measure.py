@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from lib import check, probes, training
 from lib.data.dataset import Dataset, Split
-from lib.importance import gini, lorenz_curve, probe_contributions, real_and_phantom_weights, weight_map, worst_share
+from lib.importance import gini, lorenz_curve, real_and_phantom_weights, weight_map, worst_share
 from lib.models import FeatureNet, Opened
 from lib.optim import SAM
 from lib.probes import Probe
@@ -71,12 +71,11 @@ class FeatureQuality:
         fig, (left, *others) = plt.subplots(1, 1 + len(self.attributes), layout="constrained", figsize=(7.4, 2.8))
         left.plot((0, 1), (0, 1), color="0.6", lw=0.8)
         for point, line in (("real", "--"), ("phantom", "-")):
-            left.plot(
-                FRACTIONS, self.weights[point]["lorenz"], line, label=f"{point}: Gini {self.weights[point]['gini']:.2f}"
-            )
+            found = self.weights[point]
+            left.plot(FRACTIONS, found["lorenz"], line, label=f"{point}: Gini {found['gini']:.2f}")
             for name, ax in zip(self.attributes, others):
-                bins = self.weights["contributions"]["label"]["attributes"][name]["bins"]
-                ax.plot(np.linspace(0, 1, len(bins[point])), bins[point], line, label=point)
+                medians = self.weights["contributions"]["label"]["attributes"][name]["bins"][point]
+                ax.plot(np.linspace(0, 1, len(medians)), medians, line)
                 ax.set(yscale="log", title=name, xlabel="worst to best fitted", ylabel="median weight")
         left.set(xlabel="share of the images, heaviest first", ylabel="share of the importance")
         left.legend()
@@ -89,10 +88,8 @@ def feature_quality(
     optimizer: SAM | None = None,
     *,
     head: str | None = None,
-    device: torch.device | None = None,
     batch_size: int = 100,
     batches: int | None = None,
-    seed: int = 0,
     strengths: Strengths = None,
 ) -> FeatureQuality:
     """How well a net has learned each attribute of a data set, equation (1), and, with a SAM `optimizer` of its
@@ -103,43 +100,41 @@ def feature_quality(
     `mean_pixel`. (With ``replace(dataset, mean_pixel=torch.zeros(3))`` and the net's own transform in front of it,
     ``nn.Sequential(transform, net)``, a net trained elsewhere sees what it is used to.) Its features are what its last
     layer is given: `head` names that layer, see `lib.models.Opened`. Weights are those of `batches` batches (None: all)
-    of `batch_size` training images, in a random order of `seed`. All is measured in evaluation mode, on the model's
-    `device`; afterwards the model is as it was.
+    of `batch_size` training images, in a random order. All is measured in evaluation mode, on the model's device;
+    afterwards the model is as it was.
 
     Raises ValueError where the model does not fit the data set, or the optimizer the model.
     """
     check.whole("batch_size", batch_size, 1)
-    parameters = list(model.parameters())
-    device = device or (parameters[0].device if parameters else torch.device("cpu"))
+    parameters, classes = list(model.parameters()), dataset.classes
     modes = {module: module.training for module in model.modules()}
     try:
         model.eval()
         with torch.no_grad():
-            example = Images.of(dataset.train.take(np.arange(2)), dataset.mean_pixel, device).batch(slice(0, 2))[0]
+            example = _images(model, dataset, dataset.train.take(np.arange(2))).batch(slice(0, 2))[0]
             net = model if isinstance(model, FeatureNet) and head is None else Opened(model, example, head)
-            if (shape := tuple(net(example).shape)) != (len(example), dataset.classes):
-                of_label = f"a logit for each of the {dataset.classes} classes of {dataset.attributes[0]}"
-                raise ValueError(f"model must give {of_label}, (n, {dataset.classes}), not {shape}")
-        found = errors(net, dataset, device, strengths)
-        if optimizer is None:
-            return FeatureQuality(dataset.name, dataset.attributes, found, None)
-        if not isinstance(optimizer, SAM) or {
-            id(p) for group in optimizer.param_groups for p in group["params"]
-        }.isdisjoint(map(id, parameters)):
-            raise ValueError(f"optimizer must be a SAM of the model's parameters, not {type(optimizer).__name__}")
-        order = training.batch_order(seed, 0, len(dataset.train), batch_size)[:batches]
-        return FeatureQuality(
-            dataset.name,
-            dataset.attributes,
-            found,
-            weights(net, dataset, optimizer, order, device, strengths=strengths),
-        )
+            if (shape := tuple(net(example).shape)) != (len(example), classes):
+                of_label = f"a logit for each of the {classes} classes of {dataset.attributes[0]}, (n, {classes})"
+                raise ValueError(f"model must give {of_label}, not {shape}")
+        found, weighed = errors(net, dataset, strengths), None
+        if optimizer is not None:
+            own = isinstance(optimizer, SAM) and {id(p) for one in optimizer.param_groups for p in one["params"]}
+            if not own or own.isdisjoint(map(id, parameters)):
+                raise ValueError(f"optimizer must be a SAM of the model's parameters, not {type(optimizer).__name__}")
+            order = training.batch_order(0, 0, len(dataset.train), batch_size)[:batches]
+            weighed = weights(net, dataset, optimizer, order, strengths=strengths)
+        return FeatureQuality(dataset.name, dataset.attributes, found, weighed)
     finally:
         for module, mode in modes.items():
             module.training = mode
 
 
-def errors(model: FeatureNet, data: Dataset, device: torch.device, strengths: Strengths = None) -> dict[str, Any]:
+def _images(model: nn.Module, data: Dataset, split: Split) -> Images:
+    """The images of a split of `data`, on the model's device."""
+    return Images.of(split, data.mean_pixel, next((p.device for p in model.parameters()), torch.device("cpu")))
+
+
+def errors(model: FeatureNet, data: Dataset, strengths: Strengths = None) -> dict[str, Any]:
     """Every error, the rates with Wilson's intervals of 95 %.
 
     `probing_error` of each attribute is that of equation (1), of a single one that of equation (44);
@@ -148,60 +143,54 @@ def errors(model: FeatureNet, data: Dataset, device: torch.device, strengths: St
     `test_error`. Where the data have `group_weights` these are the means if the groups had those shares (Appendix B),
     and the worst group's error is with them.
     """
-    probed = data.probe_test
-    answers = _output(model, data, probed, device).argmax(1)
-    fitted = fit_probes(model, data, device, strengths)
+
+    def output(split: Split) -> Tensor:
+        return training.logits(model, _images(model, data, split)).cpu()
+
+    answers = output(data.probe_test).argmax(1)
+    of_validation, truth = output(data.validation), data.validation.labels
+    wrong = of_validation.argmax(1) != truth
     found: dict[str, Any] = {
-        "probing_error": {name: probing_rate(probe, len(probed)) for name, probe in fitted.items()},
-        "classifier_error": {name: rate(answers != truth) for name, truth in probed.attributes.items()},
-    }
-    if data.group_weights is not None:
-        return _errors_by_group(model, data, data.group_weights, device) | found
-    loss, error = training.evaluate(model, Images.of(data.validation, data.mean_pixel, device))
-    found = {"validation_loss": loss, "validation_error": error, **found}
-    if len(data.attributes) > 1:
-        found["test_error"] = rate(_output(model, data, data.test, device).argmax(1) != data.test.labels)
-    return found
-
-
-def _errors_by_group(model: FeatureNet, data: Dataset, shares: Tensor, device: torch.device) -> dict[str, Any]:
-    """The part of `errors` that groups with other shares (groups,) in training change."""
-    splits = data.validation, data.test
-    outputs = [_output(model, data, split, device) for split in splits]
-    loss = F.cross_entropy(outputs[0], data.validation.labels, reduction="none")
-    wrong, test_wrong = (output.argmax(1) != split.labels for output, split in zip(outputs, splits))
-    group, test_group = map(data.groups, splits)
-    named = {name: rate(test_wrong[test_group == number]) for number, name in enumerate(data.group_names)}
-    return {
-        "validation_loss": weighted_mean(loss, group, shares),
-        "validation_error": weighted_mean(wrong, group, shares),
-        "validation_worst_group_error": float(group_means(wrong, group, len(shares)).max()),
-        "test_error": {
-            "error": weighted_mean(test_wrong, test_group, shares),
-            "worst_group_error": max(one["error"] for one in named.values()),
-            "groups": named,
+        "probing_error": {
+            name: {field: value for field, value in vars(probe).items() if not isinstance(value, np.ndarray)}
+            for name, probe in fit_probes(model, data, strengths).items()
         },
+        "classifier_error": {name: rate(answers != truth) for name, truth in data.probe_test.attributes.items()},
+    }
+    shares = data.group_weights
+    if shares is None:
+        loss = float(F.cross_entropy(of_validation, truth))
+        found = {"validation_loss": loss, "validation_error": rate(wrong)["error"], **found}
+        if len(data.attributes) > 1:
+            found["test_error"] = rate(output(data.test).argmax(1) != data.test.labels)
+        return found
+    loss_of_each = F.cross_entropy(of_validation, truth, reduction="none")
+    test_wrong = output(data.test).argmax(1) != data.test.labels
+    group, test_group = data.groups(data.validation), data.groups(data.test)
+    losses, of_groups = (group_means(values, group, len(shares)) for values in (loss_of_each, wrong))
+    tested = group_means(test_wrong, test_group, len(shares))
+    return {
+        "validation_loss": float(losses @ shares),
+        "validation_error": float(of_groups @ shares),
+        "validation_worst_group_error": float(of_groups.max()),
+        "test_error": {
+            "error": float(tested @ shares),
+            "worst_group_error": float(tested.max()),
+            "groups": {name: rate(test_wrong[test_group == number]) for number, name in enumerate(data.group_names)},
+        },
+        **found,
     }
 
 
-def _output(model: FeatureNet, data: Dataset, split: Split, device: torch.device) -> Tensor:
-    """The logits (n, classes) of a split, on the CPU."""
-    return training.logits(model, Images.of(split, data.mean_pixel, device)).cpu()
-
-
-def fit_probes(model: FeatureNet, data: Dataset, device: torch.device, strengths: Strengths = None) -> dict[str, Probe]:
+def fit_probes(model: FeatureNet, data: Dataset, strengths: Strengths = None) -> dict[str, Probe]:
     """A linear probe on the net's features for each attribute, trained and measured on the splits for probes."""
     splits = data.probe_train, data.probe_test
-    train, test = (training.features(model, Images.of(split, data.mean_pixel, device)) for split in splits)
-    truth, test_truth = (split.attributes for split in splits)
+    train, test = (training.features(model, _images(model, data, split)) for split in splits)
+    given = train, splits[0].attributes, test, splits[1].attributes
     # A single attribute has no other that could be confounded with it: its values keep their own shares.
     alone = len(data.attributes) == 1
-    return {
-        name: probes.linear_probe(
-            train, truth, test, test_truth, name, allow_unbalanced=alone, weighted=not alone, strengths=strengths
-        )
-        for name in data.attributes
-    }
+    options: dict[str, Any] = {"allow_unbalanced": alone, "weighted": not alone, "strengths": strengths}
+    return {name: probes.linear_probe(*given, name, **options) for name in data.attributes}
 
 
 def rate(wrong: Tensor) -> dict[str, Any]:
@@ -211,24 +200,13 @@ def rate(wrong: Tensor) -> dict[str, Any]:
     return {"error": mistakes / examples, "low": low, "high": high, "examples": examples}
 
 
-def probing_rate(probe: Probe, examples: int) -> dict[str, Any]:
-    """A probe's error on `examples` test images with its interval, and how its strength was chosen, as plain values."""
-    found = {name: getattr(probe, name) for name in ("error", "low", "high", "regularisation", "chosen_on", "at_end")}
-    return {**found, "examples": examples}
-
-
 def group_means(values: Tensor, group: Tensor, count: int) -> Tensor:
-    """The mean of `values` (n,) in each of `count` groups, float64. Raises ValueError where one has no image."""
+    """The mean of `values` (n,) in each of `count` groups, float64: with the groups' shares in training, of wrong
+    answers, the error that the paper reports (Appendix B). Raises ValueError where a group has no image."""
     images = torch.bincount(group, minlength=count)
     if not images.all():
         raise ValueError(f"groups must each have an image, and lack: {(images == 0).nonzero().flatten().tolist()}")
     return torch.bincount(group, weights=values.double(), minlength=count) / images
-
-
-def weighted_mean(values: Tensor, group: Tensor, shares: Tensor) -> float:
-    """The mean of `values` (n,) if the groups (n,) had the `shares` (groups,): of wrong answers with those of training
-    the error that the paper reports (Appendix B)."""
-    return float(group_means(values, group, len(shares)) @ shares)
 
 
 def weights(
@@ -236,37 +214,31 @@ def weights(
     data: Dataset,
     optimizer: SAM,
     batches: Sequence[Tensor],
-    device: torch.device,
     contributions: bool = True,
     strengths: Strengths = None,
 ) -> dict[str, Any]:
     """Importance weights of the training images in `batches` (indices): a `summary` of the ``real`` ones and of those
-    at the ``phantom`` and, with `contributions`, `by_contribution`."""
-    real, phantom = importance(model, optimizer, Images.of(data.train, data.mean_pixel, device), batches)
-    more = {}
-    if contributions:
-        real, phantom = (np.maximum(column.astype(np.float64), SMALLEST) for column in (real, phantom))
-        rows = np.concatenate([batch.numpy() for batch in batches])
-        more = by_contribution(model, data, rows, real, phantom, device, strengths)
-    return {"real": summary(real), "phantom": summary(phantom), **more}
-
-
-def importance(
-    model: FeatureNet, optimizer: SAM, images: Images, batches: Sequence[Tensor]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Importance weights, real and phantom, float32 (n,) each, of the images in `batches` (indices), in that order.
+    at the ``phantom`` and, with `contributions`, `by_contribution`.
 
     Every batch has its own perturbation; batch norm is in evaluation mode throughout.
     """
     model.eval()
-    found = []
+    images = _images(model, data, data.train)
     with training.deterministic():
-        for which in batches:
-            inputs, labels = images.batch(which.to(images.labels.device))
-            pair = real_and_phantom_weights(model, optimizer, inputs, labels, F.cross_entropy, len(labels))
-            found.append(torch.stack(pair).cpu())
-    real, phantom = torch.cat(found, dim=1).numpy()
-    return real, phantom
+        batched = (images.batch(which.to(images.labels.device)) for which in batches)
+        pair = real_and_phantom_weights(model, optimizer, batched, F.cross_entropy)
+    real, phantom = (of_point.cpu().numpy() for of_point in pair)
+    if not contributions:
+        return {"real": summary(real), "phantom": summary(phantom)}
+    real, phantom = (np.maximum(column.astype(np.float64), SMALLEST) for column in (real, phantom))
+    rows = np.concatenate([batch.numpy() for batch in batches])
+    phi = training.features(model, _images(model, data, data.train.take(rows)))
+    fitted = fit_probes(model, data, strengths)
+    return {
+        "real": summary(real),
+        "phantom": summary(phantom),
+        **by_contribution(phi, fitted, data, rows, real, phantom),
+    }
 
 
 def summary(weights: np.ndarray) -> dict[str, Any]:
@@ -281,16 +253,10 @@ def summary(weights: np.ndarray) -> dict[str, Any]:
 
 
 def by_contribution(
-    model: FeatureNet,
-    data: Dataset,
-    rows: np.ndarray,
-    real: np.ndarray,
-    phantom: np.ndarray,
-    device: torch.device,
-    strengths: Strengths = None,
+    phi: np.ndarray, fitted: dict[str, Probe], data: Dataset, rows: np.ndarray, real: np.ndarray, phantom: np.ndarray
 ) -> dict[str, Any]:
-    """Which of the training images `rows` (n,) get the weights `real` and `phantom` (n,), by the contributions of the
-    attributes (Figure 5).
+    """Which of the training images `rows` (n,), of features `phi` (n, d), get the weights `real` and `phantom` (n,), by
+    the contributions of the attributes to their `fitted` probes (Figure 5).
 
     The signed contribution of an attribute is y (v . phi + b), with v and b its linear probe. In ``contributions`` are
     two readings of y = 1 or -1: by ``label``, the value of the attribute that goes with the image's label, so that the
@@ -304,15 +270,11 @@ def by_contribution(
     deviation of the contribution being the unit; its ``probing_error``. And, of two attributes, ``map``: the same
     medians by both contributions, [first attribute's bin][second's], None in an empty bin.
     """
-    phi = training.features(model, Images.of(data.train.take(rows), data.mean_pixel, device))
-    fitted = fit_probes(model, data, device, strengths)
     ratio = phantom / real
     values = {"real": real, "phantom": phantom, "ratio": ratio / np.median(ratio)}
     readings = {}
     for reading, truth in (("label", going_with_label(data.train)), ("attribute", data.train.attributes)):
-        contributions = {
-            name: probe_contributions(phi, truth[name][rows].numpy(), probe) for name, probe in fitted.items()
-        }
+        contributions = {name: probe.contributions(phi, truth[name][rows].numpy()) for name, probe in fitted.items()}
         attributes = {
             name: {
                 "probing_error": fitted[name].error,
@@ -353,7 +315,7 @@ def binned(contribution: np.ndarray, values: Columns, bins: int = BINS) -> dict[
     contribution, and the numbers of images; fewer bins where there are fewer images."""
     parts = np.array_split(np.argsort(contribution, kind="stable"), min(bins, len(contribution)))
     columns = {"contribution": contribution, **values}
-    medians = {name: [_short(np.median(column[part])) for part in parts] for name, column in columns.items()}
+    medians = {name: _short([np.median(column[part]) for part in parts]) for name, column in columns.items()}
     return {**medians, "images": [len(part) for part in parts]}
 
 
@@ -365,12 +327,14 @@ def mapped(contributions: Columns, values: Columns, bins: int = MAP_BINS) -> dic
     maps = {name: weight_map(first, second, column, *edges) for name, column in values.items()}
     return {
         "attributes": list(contributions),
-        "edges": [[_short(edge) for edge in axis] for axis in edges],
+        "edges": _short(edges),
         "images": next(iter(maps.values())).count.tolist(),
-        **{name: [[_short(median) for median in row] for row in found.median] for name, found in maps.items()},
+        **{name: _short(found.median) for name, found in maps.items()},
     }
 
 
-def _short(value: float) -> float | None:
-    """A value in DIGITS digits, None for NaN."""
-    return None if np.isnan(value) else float(f"{value:.{DIGITS}g}")
+def _short(values: Any) -> Any:
+    """Values of any nesting in DIGITS digits, None for NaN."""
+    if np.ndim(values):
+        return [_short(one) for one in values]
+    return None if np.isnan(values) else float(f"{values:.{DIGITS}g}")

@@ -36,44 +36,30 @@ class SingleLogit(nn.Linear):
         return super().forward(phi).squeeze(-1)
 
 
-def relu_net(width: int) -> nn.Sequential:
-    """A three-layer ReLU net R^2 -> R: f_e or f_h of equation (4)."""
-    inner = nn.Linear(width, width)
-    return nn.Sequential(nn.Linear(2, width), nn.ReLU(), inner, nn.ReLU(), nn.Linear(width, 1))
-
-
 class ToyNet(FeatureNet):
     """Equation (4): the logit F(x) = w_e f_e(x_e) + w_h f_h(x_h) of x = (x_e, x_h) in R^4.
 
-    `features` is (f_e, f_h), of shape (n, 2); `head` holds (w_e, w_h), both 1 at the start (chosen here: the text does
-    not say); the forward pass gives logits of shape (n,), whose sign is the label. Raises ValueError where `width` is
-    not a positive integer.
+    `features` is (f_e, f_h), of shape (n, 2), two three-layer ReLU nets R^2 -> R; `head` holds (w_e, w_h), both 1 at
+    the start (chosen here: the text does not say); the forward pass gives logits of shape (n,), whose sign is the
+    label. Raises ValueError where `width` is not a positive integer.
     """
-
-    head: SingleLogit
 
     def __init__(self, width: int = 64) -> None:
         super().__init__()
         check.whole("width", width, 1)
-        self.easy = relu_net(width)
-        self.hard = relu_net(width)
-        self.head = SingleLogit(2)
+        self.easy, self.hard = (_relu_net(width) for _ in range(2))
+        self.head: SingleLogit = SingleLogit(2)
         nn.init.ones_(self.head.weight)
-
-    @property
-    def w_easy(self) -> float:
-        """w_e, the last layer's weight of the easy feature."""
-        return self.head.weight[0, 0].item()
-
-    @property
-    def w_hard(self) -> float:
-        """w_h, the last layer's weight of the hard feature."""
-        return self.head.weight[0, 1].item()
 
     def features(self, x: Tensor) -> Tensor:
         """(f_e(x_e), f_h(x_h)), shape (n, 2), of `x`, shape (n, 4)."""
-        check_shape(x, (4,))
+        _check_shape(x, (4,))
         return torch.cat([self.easy(x[:, :2]), self.hard(x[:, 2:])], dim=1)
+
+
+def _relu_net(width: int) -> nn.Sequential:
+    inner = nn.Linear(width, width)
+    return nn.Sequential(nn.Linear(2, width), nn.ReLU(), inner, nn.ReLU(), nn.Linear(width, 1))
 
 
 class ConvNet(FeatureNet):
@@ -103,7 +89,7 @@ class ConvNet(FeatureNet):
 
     def features(self, x: Tensor) -> Tensor:
         """The flattened last feature map of images `x`, shape (n, in_channels, height, width)."""
-        check_shape(x, self.image_shape)
+        _check_shape(x, self.image_shape)
         return self.body(x)
 
 
@@ -115,15 +101,14 @@ class Opened(FeatureNet):
     Raises ValueError where there is no such layer, or the one called last does not give the net's output.
     """
 
-    def __init__(self, net: nn.Module, example: Tensor, head: str | None = None) -> None:
+    def __init__(self, net: nn.Module, example: Tensor | None = None, head: str | None = None) -> None:
         super().__init__()
         self.net = net
         layers = {name: layer for name, layer in net.named_modules() if name}
-        if head is None:
-            head = _last_layer(net, layers, example)
-        elif head not in layers:
+        if head is not None and head not in layers:
             raise ValueError(f"head must be a layer of the net, such as {', '.join(list(layers)[-3:])}, not {head!r}")
-        object.__setattr__(self, "head", layers[head])  # it is a part of `net` already
+        layer = _last_layer(net, layers, example) if head is None else layers[head]
+        object.__setattr__(self, "head", layer)  # it is a part of `net` already
 
     def features(self, x: Tensor) -> Tensor:
         """What the last layer is given, (n, d)."""
@@ -137,12 +122,12 @@ class Opened(FeatureNet):
         return pad(output.reshape(-1, 1), (1, 0)) if output.shape[1:] in ((), (1,)) else output
 
 
-def _last_layer(net: nn.Module, layers: dict[str, nn.Module], example: Tensor) -> str:
-    """The name of the layer with weights that is called last and gives the net's output."""
-    called: list[tuple[str, Tensor]] = []
+def _last_layer(net: nn.Module, layers: dict[str, nn.Module], example: Tensor | None) -> nn.Module:
+    """The layer with weights that is called last and gives the net's output."""
+    called: list[tuple[nn.Module, Tensor]] = []
     hooks = [
-        layer.register_forward_hook(lambda _, inputs, output, name=name: called.append((name, output)))
-        for name, layer in layers.items()
+        layer.register_forward_hook(lambda layer, _, output: called.append((layer, output)))
+        for layer in layers.values()
         if any(True for _ in layer.parameters()) and not any(True for _ in layer.children())
     ]
     try:
@@ -152,12 +137,11 @@ def _last_layer(net: nn.Module, layers: dict[str, nn.Module], example: Tensor) -
         for hook in hooks:
             hook.remove()
     if not called or not torch.equal(called[-1][1].flatten(), output.flatten()):
-        last = f", which the one called last, {called[-1][0]}, is not" if called else ""
-        raise ValueError(f"head must name the layer whose input are the features and whose output is the net's{last}")
+        raise ValueError("head must name the layer whose input are the features and whose output is the net's")
     return called[-1][0]
 
 
-def check_shape(x: Tensor, expected: tuple[int, ...]) -> None:
+def _check_shape(x: Tensor, expected: tuple[int, ...]) -> None:
     """Raise ValueError where `x` is not of shape (n, *expected)."""
     if x.shape[1:] != expected or x.dim() != 1 + len(expected):
         raise ValueError(f"x must have shape (n, {', '.join(map(str, expected))}), not {tuple(x.shape)}")

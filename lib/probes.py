@@ -39,10 +39,10 @@ class Probe:
     for the second class; that row is then the vector v of equation (1).
     """
 
-    attribute: str
     error: float
     low: float
     high: float
+    examples: int  # of the test
     regularisation: float  # the chosen C, on standardised features
     chosen_on: int  # examples that chose it
     at_end: bool  # whether it is the least or the greatest of those tried
@@ -53,6 +53,22 @@ class Probe:
     def predict(self, features: Array) -> np.ndarray:
         """Predicted values of the attribute, (n,), from features (n, d)."""
         return _predict(_matrix("features", features), self.classes, self.weights, self.bias)
+
+    def contributions(self, features: np.ndarray, attribute: np.ndarray) -> np.ndarray:
+        """Signed contribution of the feature that the probe reads, (n,): y (v . phi + b) for two classes, positive
+        where the probe is right; for more, the true class's score less the best of the others.
+
+        features (n, d), attribute (n,). Raises ValueError for an attribute that the probe was not trained on.
+        """
+        attribute = np.asarray(attribute)
+        if not np.isin(attribute, self.classes).all():
+            known, given = self.classes.tolist(), sorted(set(attribute.tolist()))
+            raise ValueError(f"attribute must be one of {known}, not {given}")
+        scores = np.asarray(features, dtype=float) @ self.weights.T + self.bias
+        if len(self.classes) == 2:
+            return np.where(attribute == self.classes[1], 1, -1) * scores[:, 0]
+        true = attribute[:, None] == self.classes
+        return scores[true] - np.where(true, -np.inf, scores).max(axis=1)
 
 
 def linear_probe(
@@ -65,12 +81,11 @@ def linear_probe(
     allow_unbalanced: bool = False,
     weighted: bool = False,
     strengths: Sequence[float] | None = None,
-    seed: int = 0,
 ) -> Probe:
     """Train a probe of `attribute` on one set and measure it on another, equation (1).
 
     `features` have shapes (n, d) and (m, d). The probe is a logistic regression (multinomial) with an L2
-    penalty on standardised features. A quarter of every combination of attributes, drawn by `seed`, is held
+    penalty on standardised features. A quarter of every combination of attributes, always the same, is held
     out of the training set; the strength with the lowest error there is taken (ties: the lower log loss), and
     standardisation and probe are fitted again on the whole training set. `strengths` None are STRENGTHS, and as many
     decades more as the best is at an end, within WIDEST. With `weighted` the training set need not be balanced: every
@@ -83,14 +98,11 @@ def linear_probe(
     attributes = _columns("attributes", attributes, len(features))
     test_attributes = _columns("test_attributes", test_attributes, len(test_features))
     if features.shape[1] != test_features.shape[1]:
-        raise ValueError(
-            f"test_features must have {features.shape[1]} columns as features have, not {test_features.shape[1]}"
-        )
+        own, others = features.shape[1], test_features.shape[1]
+        raise ValueError(f"test_features must have {own} columns as features have, not {others}")
     if attribute not in attributes or set(attributes) != set(test_attributes):
-        raise ValueError(
-            f"attribute {attribute!r} must be named by both sets, which must agree: "
-            f"{', '.join(attributes)} against {', '.join(test_attributes)}"
-        )
+        both = f"{', '.join(attributes)} against {', '.join(test_attributes)}"
+        raise ValueError(f"attribute {attribute!r} must be named by both sets, which must agree: {both}")
     grid = sorted(map(float, STRENGTHS if strengths is None else strengths))
     if not grid or not 0 < grid[0] <= grid[-1] < np.inf:
         raise ValueError(f"strengths must be positive numbers, not {strengths!r}")
@@ -99,61 +111,39 @@ def linear_probe(
     if not allow_unbalanced:
         check_balance(attributes, equal=not weighted)
         check_balance(test_attributes)
-    target, held = attributes[attribute], _held_out(attributes, seed)
+    target, held = attributes[attribute], _held_out(attributes)
     if len(np.unique(target)) < 2 or not held.any():
         raise ValueError(f"attribute {attribute!r} must take two values, and some combination two examples")
     for name in attributes:
         values, others = (np.unique(one[name]).tolist() for one in (attributes, test_attributes))
         if values != others:
-            raise ValueError(
-                f"test_attributes must hold the values of attributes: {name} has {others} against {values}"
-            )
+            compared = f"{name} has {others} against {values}"
+            raise ValueError(f"test_attributes must hold the values of attributes: {compared}")
 
     # One thread: the order of the sums, and so the result, must not depend on the machine's cores; and where
     # other processes share them, the threads of small products wait for each other far longer than they work.
     with threadpool_limits(1), warnings.catch_warnings():
         # Under the strongest penalties the line search ends at the precision of numbers: that is the minimum.
         warnings.filterwarnings("ignore", "(?s)lbfgs failed to converge.*ABNORMAL")
-        scaler, classifier, at_end = _fit(
-            features, target, _weights(attributes) if weighted else None, held, grid, widen=strengths is None
-        )
+        balancing = _weights(attributes) if weighted else None
+        scaler, classifier, at_end = _fit(features, target, balancing, held, grid, widen=strengths is None)
         weights = classifier.coef_.astype(np.float64) / scaler.scale_
         bias = classifier.intercept_ - weights @ scaler.mean_
         wrong = _predict(test_features, classifier.classes_, weights, bias) != test_attributes[attribute]
-    low, high = wilson_interval(int(wrong.sum()), len(wrong))
-    choice = classifier.C, int(held.sum()), at_end
-    return Probe(attribute, float(wrong.mean()), low, high, *choice, classifier.classes_, weights, bias)
-
-
-def balanced_indices(attributes: Attributes, per_cell: int | None = None, seed: int = 0) -> np.ndarray:
-    """Indices (int64, shuffled by `seed`) of `per_cell` examples of every combination of attributes.
-
-    None takes as many as the rarest combination has. Raises ValueError naming combinations that lack some.
-    """
-    cells = _cells(_columns("attributes", attributes))
-    if per_cell is None:
-        per_cell = max(1, min(map(len, cells.values())))
-    if per_cell < 1:
-        raise ValueError(f"per_cell must be at least 1, not {per_cell}")
-    if short := [f"{name} has {len(rows)}" for name, rows in cells.items() if len(rows) < per_cell]:
-        raise ValueError(f"attributes must hold {per_cell} of every combination; {'; '.join(short)}")
-    random = np.random.default_rng(seed)
-    chosen = [random.permutation(rows)[:per_cell] for rows in cells.values()]
-    return random.permutation(np.concatenate(chosen))
+    rate = float(wrong.mean()), *wilson_interval(int(wrong.sum()), len(wrong)), len(wrong)
+    return Probe(*rate, classifier.C, int(held.sum()), at_end, classifier.classes_, weights, bias)
 
 
 def check_balance(attributes: Attributes, equal: bool = True) -> None:
     """Raise ValueError, naming combinations, unless every combination of attributes occurs, and (`equal`) as often as
     any other."""
-    counts = {name: len(rows) for name, rows in _cells(_columns("attributes", attributes)).items()}
+    counts = {name: len(rows) for name, rows in _cells(attributes).items()}
     if missing := [name for name, count in counts.items() if not count]:
         raise ValueError(f"attributes must come in every combination; missing: {'; '.join(missing)}")
     rare, frequent = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
     if equal and counts[rare] != counts[frequent]:
-        raise ValueError(
-            f"attributes must be balanced (see balanced_indices): {rare} occurs "
-            f"{counts[rare]} times, {frequent} {counts[frequent]} times"
-        )
+        often = f"{rare} occurs {counts[rare]} times, {frequent} {counts[frequent]} times"
+        raise ValueError(f"attributes must be balanced: {often}")
 
 
 def _fit(
@@ -173,11 +163,10 @@ def _fit(
     model = LogisticRegression(max_iter=ITERATIONS, warm_start=True)
 
     def score(strength: float) -> tuple[float, float, float]:
-        probabilities = model.set_params(C=strength).fit(inputs, target[~held], others).predict_proba(held_inputs)
-        wrong = np.average(model.classes_[probabilities.argmax(1)] != target[held], weights=of_held)
-        true_class = np.searchsorted(model.classes_, target[held])[:, None]
-        losses = -np.log(np.maximum(np.take_along_axis(probabilities, true_class, 1)[:, 0], 1e-30))
-        loss = np.average(losses, weights=of_held)
+        model.set_params(C=strength).fit(inputs, target[~held], others)
+        probabilities, true = model.predict_proba(held_inputs), target[held, None] == model.classes_
+        wrong = np.average(~true[np.arange(len(true)), probabilities.argmax(1)], weights=of_held)
+        loss = np.average(-np.log(np.maximum((probabilities * true).sum(1), 1e-30)), weights=of_held)
         return float(wrong), float(loss), strength
 
     scores = [score(strength) for strength in grid]
@@ -196,9 +185,9 @@ def _predict(features: np.ndarray, classes: np.ndarray, weights: np.ndarray, bia
     return classes[(logits[:, 0] > 0).astype(int) if len(weights) == 1 else logits.argmax(1)]
 
 
-def _held_out(attributes: Attributes, seed: int) -> np.ndarray:
+def _held_out(attributes: Attributes) -> np.ndarray:
     """Mask of a quarter of every combination, and of at least one example where a combination has two."""
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     mask = np.zeros(len(next(iter(attributes.values()))), dtype=bool)
     for rows in _cells(attributes).values():
         if len(rows) > 1:
@@ -235,17 +224,11 @@ def _matrix(name: str, features: Array) -> np.ndarray:
     return features
 
 
-def _columns(name: str, attributes: Attributes, n: int | None = None) -> dict[str, np.ndarray]:
-    columns = {
-        key: np.asarray(column.cpu() if isinstance(column, Tensor) else column) for key, column in attributes.items()
-    }
-    if n is None:
-        n = max((column.size for column in columns.values()), default=0)
-    if not n or any(column.shape != (n,) for column in columns.values()) or not columns:
-        shapes = ", ".join(f"{key} {column.shape}" for key, column in columns.items())
-        raise ValueError(
-            f"{name} must hold one array of shape ({n or 'n'},) for each attribute, not {shapes or 'none'}"
-        )
+def _columns(name: str, attributes: Attributes, n: int) -> dict[str, np.ndarray]:
+    columns = {key: np.asarray(one.cpu() if isinstance(one, Tensor) else one) for key, one in attributes.items()}
+    if not columns or any(column.shape != (n,) for column in columns.values()):
+        shapes = ", ".join(f"{key} {column.shape}" for key, column in columns.items()) or "none"
+        raise ValueError(f"{name} must hold one array of shape ({n},) for each attribute, not {shapes}")
     if any(column.dtype.kind not in "iub" for column in columns.values()):
         raise ValueError(f"{name} must be integers")
     return columns

@@ -9,24 +9,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.models import ResNet18_Weights, resnet18
 
 from lib import check
 from lib.data.root import DataError, MissingData, data_root
 from lib.files import note_read
-from lib.models import FeatureNet
+from lib.models import Opened
 
 IMAGENET, NONE = "imagenet", "none"  # weights that are no file
 FOLDER = "weights"  # of the data root, where files of weights are looked for by their name
-NAMED = 5  # entries that an error names; of the others it says how many there are
 
 
 class FreshLayersWarning(UserWarning):
     """A file of weights leaves some layers as they were initialised; the message names them."""
 
 
-class ResNet18(FeatureNet):
+class ResNet18(Opened):
     """torchvision's ResNet-18 (He et al., 2016): the net of the natural images (Section 4.1).
 
     Takes normalised images (n, 3, height, width); `features` is the last feature map in the mean over its
@@ -35,17 +34,7 @@ class ResNet18(FeatureNet):
     """
 
     def __init__(self, classes: int) -> None:
-        super().__init__()
-        check.whole("classes", classes, 1)
-        self.body = resnet18(num_classes=classes)
-        self.head = self.body.fc
-        self.body.fc = nn.Identity()
-
-    def features(self, x: Tensor) -> Tensor:
-        """The pooled last feature map, (n, 512), of images `x`, (n, 3, height, width)."""
-        if x.dim() != 4 or x.shape[1] != 3:
-            raise ValueError(f"x must have shape (n, 3, height, width), not {tuple(x.shape)}")
-        return self.body(x)
+        super().__init__(resnet18(num_classes=check.whole("classes", classes, 1)), head="fc")
 
 
 @dataclass(frozen=True)
@@ -71,27 +60,21 @@ def load_weights(model: ResNet18, weights: str | Path, root: Path | str | None =
     if str(weights) == NONE:
         return Loaded(NONE, None, ())
     name, sha256, state = _downloaded() if str(weights) == IMAGENET else _read(weights, root)
-    # The model's own tensors under torchvision's names.
-    own = {
-        key.removeprefix("body.").replace("head.", "fc."): value
-        for key, value in model.state_dict(keep_vars=True).items()
-    }
-    if unknown := [key for key in state if key not in own]:
-        raise ValueError(
-            f"weights must be those of a ResNet-18 in torchvision's names, but {name} has {_some(unknown)}"
-        )
+    own = model.net.state_dict()
     if "fc.weight" in state and len(state["fc.weight"]) != len(own["fc.weight"]):
         state = {key: value for key, value in state.items() if not key.startswith("fc.")}
-    if wrong := [
-        f"{key} {tuple(value.shape)} for {tuple(own[key].shape)}"
-        for key, value in state.items()
-        if value.shape != own[key].shape
-    ]:
-        raise ValueError(f"weights must have the shapes of a ResNet-18, but {name} has {_some(wrong)}")
-    with torch.no_grad():
-        for key, value in state.items():
-            own[key].copy_(value)
-    if fresh := _layers(own, state):
+    shapes = {key: tuple(value.shape) for key, value in own.items()}
+    if unfit := [f"{key} {tuple(value.shape)}" for key, value in state.items() if value.shape != shapes.get(key)]:
+        others = f" and {len(unfit) - 5} more" if len(unfit) > 5 else ""
+        known = "weights must have the names and shapes of torchvision's ResNet-18"
+        raise ValueError(f"{known}, but {name} has {', '.join(unfit[:5])}{others}")
+    model.net.load_state_dict(state, strict=False)
+    # A part that is lacking as a whole is told by its name, else its entries are. Counters of batches, which old files
+    # lack, play no part where batch norm has a momentum.
+    absent = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
+    parts = {key.partition(".")[0] for key in state}
+    fresh = tuple(dict.fromkeys(key if (part := key.partition(".")[0]) in parts else part for key in absent))
+    if fresh:
         warnings.warn(
             f"{name} leaves these layers freshly initialised: {', '.join(fresh)}", FreshLayersWarning, stacklevel=2
         )
@@ -107,12 +90,10 @@ def find_weights(weights: str | Path, root: Path | str | None = None) -> Path:
 
 def lacking(weights: str | Path, root: Path | str | None = None) -> str | None:
     """In one line where the file of `weights` was looked for and is not; None where nothing is missing."""
-    if str(weights) in (IMAGENET, NONE) or find_weights(weights, root).is_file():
+    if str(weights) in (IMAGENET, NONE) or (path := find_weights(weights, root)).is_file():
         return None
-    return (
-        f"the weights {Path(weights).name} are not there: {find_weights(weights, root)} was looked for; "
-        f"copy the file there, give another path, or take {IMAGENET!r} or {NONE!r}"
-    )
+    advice = f"copy the file there, give another path, or take {IMAGENET!r} or {NONE!r}"
+    return f"the weights {path.name} are not there: {path} was looked for; {advice}"
 
 
 def _read(weights: str | Path, root: Path | str | None) -> tuple[str, str, dict[str, Tensor]]:
@@ -132,28 +113,10 @@ def _read(weights: str | Path, root: Path | str | None) -> tuple[str, str, dict[
 
 
 def _downloaded() -> tuple[str, None, dict[str, Tensor]]:
+    """The same of torchvision's weights, which have no file of ours."""
     try:
         return IMAGENET, None, ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
     except (OSError, RuntimeError) as error:  # URLError is an OSError
-        url = ResNet18_Weights.IMAGENET1K_V1.url
+        url, place = ResNet18_Weights.IMAGENET1K_V1.url, Path(torch.hub.get_dir()) / "checkpoints"
         reason = " ".join(str(error).split())
-        raise DataError(
-            f"weights: {url} could not be downloaded ({reason}); copy the file to "
-            f"{Path(torch.hub.get_dir()) / 'checkpoints'} by hand"
-        ) from error
-
-
-def _layers(own: dict[str, Tensor], state: dict[str, Tensor]) -> tuple[str, ...]:
-    """What `state` lacks of `own`: a part of the net that is lacking as a whole by its name, else entries."""
-    found: list[str] = []
-    for part in dict.fromkeys(key.partition(".")[0] for key in own):
-        keys = [key for key in own if key.partition(".")[0] == part]
-        # Counters of batches, which old files lack, play no part where batch norm has a momentum.
-        absent = [key for key in keys if key not in state and not key.endswith("num_batches_tracked")]
-        found += absent if any(key in state for key in keys) else [part]
-    return tuple(found)
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
+        raise DataError(f"weights: {url} could not be downloaded ({reason}); copy it to {place} by hand") from error

@@ -31,7 +31,7 @@ Net = TypeVar("Net", bound=nn.Module)
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Labelled images on one device, kept as bytes: a quarter of the memory, and soon turned into floats.
+    """Labelled images on one device, kept as bytes: a quarter of the memory.
 
     pixels      uint8 (n, height, width, 3): the memory order that channels_last asks for
     labels      int64 (n,)
@@ -54,7 +54,7 @@ class Images:
         return len(self.labels)
 
     def at_epoch(self, seed: int, epoch: int) -> Images:
-        """The images as training sees them in `epoch`, from 0: where they are cropped, each is cut and flipped by a
+        """The images as training sees them in `epoch`, from 0: those without a mean pixel each cut and flipped by a
         crop of its own, which seed and epoch alone decide."""
         if self.mean_pixel is not None:
             return self

@@ -13,14 +13,14 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from image_trees import COUNTS, write_birds, write_celeba, write_domains
+from image_trees import COUNTS, write_birds, write_domains
 from images import write_cifar_folder, write_mnist
 from torchvision.models import resnet18
 
 from lib import measure, probes, training
 from lib.data.dataset import Dataset, Split
 from lib.data.transforms import normalise
-from lib.importance import gini, probe_contributions, real_and_phantom_weights
+from lib.importance import gini, real_and_phantom_weights
 from lib.measure import BINS, FRACTIONS, binned, feature_quality, mapped
 from lib.models import ConvNet
 from lib.optim import SAM
@@ -42,6 +42,7 @@ def place(tmp_path, own_cache) -> Place:
 
 def measured(trial: ImageTrial, place: Place):
     """The trial's metrics, its data and its net."""
+    assert trial.strengths == probes.STRENGTHS, "stored protocols keep their grid of penalties"
     metrics, data = trial.run(place)["metrics"], trial.data.load(trial.seed, trial.size, place.root)
     return metrics, data, trial.train(data, CPU, place).model.eval()
 
@@ -96,14 +97,13 @@ def test_errors_on_groups_are_weighted_by_the_groups_of_training(place):
 def test_errors_without_a_domain_are_those_on_the_target_alone(place, monkeypatch):
     write_domains(place.root)
     fitted, fit = [], probes.linear_probe
-    monkeypatch.setattr(
-        probes, "linear_probe", lambda *given, **options: fitted.append(given) or fit(*given, **options)
-    )
-    metrics = PACS.run(place)["metrics"]
-    data = PACS.data.load(0, 32, place.root)
-    ((phi, truth, test_phi, test_truth, name),) = fitted
+    spied = lambda *given, **options: fitted.append((*given, options)) or fit(*given, **options)  # noqa: E731
+    monkeypatch.setattr(probes, "linear_probe", spied)
+    metrics, data = PACS.run(place)["metrics"], PACS.data.load(0, 32, place.root)
+    ((phi, truth, test_phi, test_truth, name, options),) = fitted
     assert torch.equal(truth[name], data.probe_train.labels) and len(phi) == len(data.probe_train)
     assert torch.equal(test_truth[name], data.probe_test.labels) and len(test_phi) == len(data.probe_test)
+    assert options["allow_unbalanced"] and not options["weighted"], "the classes keep their shares"
     assert set(metrics) == {"validation_loss", "validation_error", "probing_error", "classifier_error"}
     assert is_rate(metrics["probing_error"]["class"], 6) and is_rate(metrics["classifier_error"]["class"], 6)
 
@@ -111,20 +111,15 @@ def test_errors_without_a_domain_are_those_on_the_target_alone(place, monkeypatc
 @given(
     st.lists(st.tuples(st.booleans(), st.integers(0, 3)), min_size=1, max_size=40), st.tuples(*[st.floats(0.01, 1)] * 4)
 )
-def test_weighted_mean_is_that_of_examples_weighted_by_their_group(examples, shares):
+def test_mean_of_the_groups_by_their_shares_is_that_of_examples_weighted_by_their_group(examples, shares):
     examples = [*examples, *((False, group) for group in range(4))]
     wrong, group = (torch.tensor(column) for column in zip(*examples))
     weights = torch.tensor(shares, dtype=torch.float64) / sum(shares)
     per_example = (weights / torch.bincount(group))[group]
     expected = float((per_example * wrong).sum() / per_example.sum())
-    assert measure.weighted_mean(wrong, group, weights) == pytest.approx(expected)
-    means = [float(wrong[group == kind].double().mean()) for kind in range(4)]
-    assert measure.group_means(wrong, group, 4).tolist() == pytest.approx(means)
-
-
-def test_groups_without_images_are_named():
-    with pytest.raises(ValueError, match=r"lack: \[1, 3\]"):
-        measure.group_means(torch.tensor([True, False, True]), torch.tensor([0, 2, 2]), 4)
+    assert float(measure.group_means(wrong, group, 4) @ weights) == pytest.approx(expected)
+    with pytest.raises(ValueError, match=r"groups must each have an image, and lack: \[4\]"):
+        measure.group_means(wrong, group, 5)
 
 
 def test_weights_of_pairs_are_summed_up_at_both_points(place, monkeypatch):
@@ -155,7 +150,8 @@ def test_weights_agree_with_a_direct_computation(batches, count, place):
     order = torch.cat(training.batch_order(0, 0, 36, 9)[:batches])
     images = normalise(data.train.images)
     optimizer = training.make_optimizer("sam", model, 0.1, lr=0.01)
-    pair = real_and_phantom_weights(model, optimizer, images[order], data.train.labels[order], F.cross_entropy, 9)
+    nine = zip(images[order].split(9), data.train.labels[order].split(9))
+    pair = real_and_phantom_weights(model, optimizer, nine, F.cross_entropy)
     real, phantom = (weights.numpy() for weights in pair)
     for found, weights in ((metrics["real"], real), (metrics["phantom"], phantom)):
         assert found["gini"] == pytest.approx(float(gini(weights)), rel=1e-4) and found["points"] == count
@@ -166,9 +162,9 @@ def test_weights_agree_with_a_direct_computation(batches, count, place):
 
     with torch.no_grad():
         phi = model.features(images).numpy()
-    for name, probe in measure.fit_probes(model, data, CPU, probes.STRENGTHS).items():
+    for name, probe in measure.fit_probes(model, data, probes.STRENGTHS).items():
         for reading, truth in (("label", data.train.labels), ("attribute", data.train.attributes[name])):
-            contribution = probe_contributions(phi, truth.numpy(), probe)[order]
+            contribution = probe.contributions(phi, truth.numpy())[order]
             worst = contribution <= np.quantile(contribution, 0.25)
             found = metrics["contributions"][reading]["attributes"][name]
             assert found["probing_error"] == probe.error
@@ -180,12 +176,6 @@ def test_weights_agree_with_a_direct_computation(batches, count, place):
     assert by_label["map"]["attributes"] == own["map"]["attributes"] == ["bird", "place"]
     assert by_label["attributes"]["bird"]["bins"] == own["attributes"]["bird"]["bins"], "the label itself"
     assert by_label["attributes"]["place"]["bins"] != own["attributes"]["place"]["bins"]
-
-
-def test_weights_are_measured_on_the_attributes_of_another_set(place):
-    write_celeba(place.root)
-    record = WeightTrial(grouped("celeba", "sgd", **SETTINGS), 0.1).run(place)
-    assert set(record["metrics"]["contributions"]["label"]["attributes"]) == {"hair", "gender"}
 
 
 def test_weights_of_a_net_that_diverged_are_none(place):
@@ -296,7 +286,7 @@ def test_any_net_is_measured_by_what_goes_into_its_last_layer_and_stays_as_it_wa
     assert found.weights["phantom"]["mean"] > found.weights["real"]["mean"], "uphill the net fits worse"
     table = found.table()
     assert list(table.error) == sorted(table.error) and table.label.sum() == 1
-    assert len(found.figure().axes) == 3
+    assert len(found.figure().axes) == 3 and {"chosen_on", "at_end", "regularisation", "examples"} <= set(table)
     plt.close("all")
 
 
@@ -329,11 +319,7 @@ def test_a_single_logit_is_that_of_the_second_class(shape):
 @pytest.mark.parametrize(
     ("model", "options", "message"),
     [
-        (
-            lambda: resnet18(),
-            {},
-            "model must give a logit for each of the 2 classes of stripe 0, (n, 2), not (2, 1000)",
-        ),
+        (resnet18, {}, "model must give a logit for each of the 2 classes of stripe 0, (n, 2), not (2, 1000)"),
         (lambda: resnet18(num_classes=2), {"head": "last"}, "head must be a layer of the net, such as "),
         (lambda: torch.nn.Sequential(Deep(), torch.nn.Softmax(1)), {}, "head must name the layer "),
         (lambda: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Softmax(1)), {}, "head must name the layer "),
@@ -350,9 +336,3 @@ def test_what_does_not_fit_is_refused_in_one_line(model, options, message):
     with pytest.raises(ValueError) as error:
         feature_quality(net, shades(), **options)
     assert str(error.value).startswith(message) and "\n" not in str(error.value)
-
-
-def test_stored_protocol_keeps_its_grid_of_penalties_and_other_nets_are_told_whether_it_sufficed():
-    assert PAIR.strengths == BIRDS.strengths == probes.STRENGTHS
-    found = feature_quality(Deep(), shades()).errors["probing_error"]
-    assert {"chosen_on", "at_end", "regularisation"} <= found["stripe 0"].keys()

@@ -115,7 +115,7 @@ def test_shift_is_that_of_the_optimizers_phantom(kind, perturbed, batch_size):
     optimizer = LSAM(net, rho=0.4, lr=1.0) if perturbed == "head" else SAM(net.parameters(), rho=0.4, lr=1.0)
     labels = y if kind == "toy" else ((1 + y) / 2).long()
     loss = SoftMarginLoss() if kind == "toy" else CrossEntropyLoss()
-    real, phantom = real_and_phantom_weights(net, optimizer, x, labels, loss, batch_size)
+    real, phantom = real_and_phantom_weights(net, optimizer, zip(*(one.split(batch_size) for one in (x, labels))), loss)
     e = expand(net, x, y, [0.4], perturbed, batch_size)
     np.testing.assert_allclose(e.log_ratio("logistic")[0], (phantom / real).log(), rtol=1e-9, atol=1e-12)
 

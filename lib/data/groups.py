@@ -8,7 +8,7 @@ were chosen on. ``probe_test`` are test images, all of the rarest group and as m
 image serves in one place only, but for those of ``test`` and ``probe_test``.
 
 Validation and test have other shares of the groups than training; their errors are weighted by the shares in
-training (`lib.measure.weighted_mean`), as in Sagawa et al. (2020) and Kirichenko et al. (2023).
+training (`lib.measure.group_means`), as in Sagawa et al. (2020) and Kirichenko et al. (2023).
 """
 
 from collections.abc import Mapping, Sequence

@@ -155,7 +155,7 @@ class ImageTrial(Trial):
             self,
             metrics=None
             if history.diverged_at is not None
-            else measure.feature_quality(model, data, device=device, strengths=self.strengths).errors,
+            else measure.feature_quality(model, data, strengths=self.strengths).errors,
             diverged_at=history.diverged_at,
             curve=history.curve,
             **more,
@@ -268,7 +268,5 @@ def read_pairs(trial: ImageTrial, count: int, place: Place = Place()) -> Reading
     pairs = data.probe_test.take((first != second).nonzero()[:count, 0].numpy())
     shown = Images.of(pairs, data.mean_pixel, device)
     answers, phi = training.logits(model, shown).argmax(1).cpu(), training.features(model, shown)
-    probed = {
-        name: probe.predict(phi) for name, probe in measure.fit_probes(model, data, device, trial.strengths).items()
-    }
+    probed = {name: probe.predict(phi) for name, probe in measure.fit_probes(model, data, trial.strengths).items()}
     return Reading(pairs.images, pairs.attributes, answers, probed)

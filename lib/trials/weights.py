@@ -97,7 +97,7 @@ class WeightTrial(Trial):
         if net.history.diverged_at is None:
             order = training.batch_order(self.of.seed, 0, len(self.of.seen(data)), self.configuration["batch_size"])
             optimizer = cast(SAM, training.make_optimizer("sam", net.model, self.rho, lr=self.of.lr))
-            given = net.model, data, optimizer, order[: self.batches], device
+            given = net.model, data, optimizer, order[: self.batches]
             metrics = measure.weights(*given, self.configuration["experiment"] != "weights", self.of.strengths)
         seconds = {"total": time.perf_counter() - started}
         diverged_at = net.history.diverged_at
