@@ -3,13 +3,11 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.pyplot import subplots
 
 from book import style
 from book.claims import MARGIN, Check, compared, weakest
-from book.noise import panels_of, tuned
+from book.toy import tuned
 from lib import check
 from lib.data.toy import ToyConstants
 from lib.stats import LEVEL, Estimate, at_choice, bootstrap_means, choose, estimate, mean_interval, of_means
@@ -136,13 +134,11 @@ def against_radius(radii: Sequence[float], sizes: Sequence[int], rows: Mapping[s
 
     One line a batch size, darker for smaller ones: mean over seeds with 95 % band.
     """
-    columns = list(next(iter(rows.values())))
-    fig, axes = panels_of(rows, columns, sharex=True, sharey="row")
-    fig.set_figheight(0.9 + 2.3 * len(rows))
-    for panels, of_budget in zip(axes, rows.values()):
-        for panel, errors in zip(panels, of_budget.values()):
+    fig, axes = style.panels(list(rows), list(next(iter(rows.values()))), 2.3, sharex=True, sharey="row")
+    for row, of_budget in zip(axes, rows.values()):
+        for panel, errors in zip(row, of_budget.values()):
             style.lines(panel, radii, dict(zip(map(str, sizes), errors)))
-        panels[0].set_ylim(-0.015, 0.53)
+        row[0].set_ylim(-0.015, 0.53)
     for panel in axes[-1]:
         panel.set_xlabel(style.RADIUS)
     fig.legend(*axes[0, 0].get_legend_handles_labels(), title="batch size", loc="outside right upper")
@@ -150,25 +146,37 @@ def against_radius(radii: Sequence[float], sizes: Sequence[int], rows: Mapping[s
 
 
 def summary(radii: Sequence[float], sizes: Sequence[int], rho: float, hard: Errors, validation: Errors) -> Figure:
-    """One row a budget: best radius and gain against the batch size, sensitivity against the radius.
+    """One row a budget: best radius, hollow where LSAM has no gain, and gain against the batch size; standard deviation
+    of the error over batch sizes, with its bootstrap band, and over seeds, against the radius.
 
     Hard probing errors on test and on validation data; the first radius is 0, those above `rho`, of which there
     must be some, are the large ones and shaded.
     """
-    size = style.PAGE_WIDTH, 0.4 + 2.5 * len(hard)
-    fig, axes = subplots(len(hard), 3, figsize=size, squeeze=False, sharey="col", sharex="col")
+    columns = "best radius", "gain over SGD", "standard deviation"
+    fig, axes = style.panels(list(hard), columns, 2.5, sharey="col", sharex="col")
     beyond = [radius for radius in radii if radius > rho]
-    for (of_best, gain, sensitive), (title, errors) in zip(axes, hard.items()):
-        chosen, fixed = tuned(errors, validation[title]), errors[:, list(radii).index(rho)]
-        best_radii(of_best, radii[1:], sizes, validation[title][:, 1:], has_gain(errors[:, 0] - chosen))
-        of_best.annotate(title, (0, 1.04), xycoords="axes fraction", fontweight="bold")
-        style.line(gain, sizes, errors[:, 0] - chosen, style.SAM, "s", label="chosen ρ")
-        style.line(gain, sizes, errors[:, 0] - fixed, style.LSAM, "D", label=f"ρ = {rho:g}")
+    for (of_best, gain, sensitive), errors, seen in zip(axes, hard.values(), validation.values()):
+        gained = errors[:, 0] - tuned(errors, seen)
+        chosen = np.asarray(radii)[1 + best(seen[:, 1:].mean(axis=-1))]
+        of_best.set_yscale("log")
+        of_best.plot(sizes, chosen, color=style.SAM, linewidth=0.8)
+        faces = [style.SAM if gains else "white" for gains in has_gain(gained)]
+        of_best.scatter(sizes, chosen, s=30, edgecolors=style.SAM, facecolors=faces, zorder=3)
+        style.plain(of_best.yaxis, ticks=radii[1:])
+        at_rho = errors[:, 0] - errors[:, list(radii).index(rho)]
+        looks = (style.SAM, "s"), (style.LSAM, "D")
+        style.lines(gain, sizes, {"chosen ρ": gained, f"ρ = {rho:g}": at_rho}, looks)
         gain.axhline(0, color="black", linewidth=0.6)
-        gain.set(xscale="log", ylabel="gain over SGD")
-        _sensitivities(sensitive, radii, errors)
+        band = np.quantile(sensitivity(bootstrap_means(errors)), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=-1)
+        style.band(sensitive, radii, *band, style.HARD)
+        look = {"markersize": 4, "color": style.HARD, "label": "batch sizes"}
+        sensitive.plot(radii, sensitivity(errors.mean(axis=-1)), "o-", **look)
+        look |= {"color": style.GREY, "label": "seeds"}
+        sensitive.plot(radii, np.std(errors, axis=-1, ddof=1).mean(axis=0), "v--", **look)
         sensitive.axvspan((rho + beyond[0]) / 2, beyond[-1] * 1.03, color="black", alpha=0.05, linewidth=0)
+        sensitive.set_ylim(bottom=0)
     for panel in axes[:, :2].flat:
+        panel.set_xscale("log")
         style.plain(panel.xaxis, ticks=sizes)
         panel.tick_params(axis="x", labelsize=7.5)
     for panel, label in zip(axes[-1], ("batch size", "batch size", style.RADIUS)):
@@ -177,28 +185,3 @@ def summary(radii: Sequence[float], sizes: Sequence[int], rho: float, hard: Erro
     axes[-1, 1].legend(title="LSAM", loc=(0.08, 0.22), **small)
     axes[-1, 2].legend(title="over", loc="upper left", handlelength=1.5, **small)
     return fig
-
-
-def best_radii(
-    axes: Axes, radii: Sequence[float], sizes: Sequence[int], validation: np.ndarray, judged: np.ndarray
-) -> None:
-    """A dot for every radius that is best in some bootstrap draw, its area the share of draws; hollow where
-    LSAM has no gain. The line joins the radii that are best in the mean. validation: (size, radius, seed)."""
-    for b, drawn, gains in zip(sizes, best(bootstrap_means(validation)), judged):
-        share = np.bincount(drawn, minlength=len(radii)) / len(drawn)
-        shown = {"linewidths": (share > 0).astype(float), "facecolors": style.SAM if gains else "none"}
-        axes.scatter(np.full(len(radii), b), radii, s=110 * share, edgecolors=style.SAM, alpha=0.75, **shown)
-    axes.plot(sizes, np.asarray(radii)[best(validation.mean(axis=-1))], color=style.SAM, linewidth=0.8)
-    axes.set(xscale="log", yscale="log", ylabel=r"best radius $\rho$")
-    style.plain(axes.yaxis, ticks=radii)
-
-
-def _sensitivities(axes: Axes, radii: Sequence[float], hard: np.ndarray) -> None:
-    """Standard deviations of the error (size, radius, seed): over batch sizes, of the mean over seeds, with
-    its bootstrap band; and over seeds, in the mean over batch sizes."""
-    band = np.quantile(sensitivity(bootstrap_means(hard)), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=-1)
-    over_seeds = np.std(hard, axis=-1, ddof=1).mean(axis=0)
-    style.band(axes, radii, *band, style.HARD)
-    axes.plot(radii, sensitivity(hard.mean(axis=-1)), "o-", color=style.HARD, markersize=4, label="batch sizes")
-    axes.plot(radii, over_seeds, "v--", color=style.GREY, markersize=4, label="seeds")
-    axes.set(ylabel="standard deviation", ylim=(0, None))

@@ -3,7 +3,7 @@ the numbers."""
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any, Self
@@ -222,6 +222,11 @@ def weakest(
 def exact(what: str, holds: bool, effect: Estimate | None = None, main: bool = False, trivial: bool = False) -> Check:
     """A check that no chance decides: it holds, or is contradicted."""
     return Check(what, Outcome.HOLDS if holds else Outcome.CONTRADICTED, effect, main, trivial=trivial)
+
+
+def beside(checks: Iterable[Check], where: str = "simple setting") -> list[Check]:
+    """The checks at a setting that does not decide: shown, its name before them, and counting for nothing."""
+    return [replace(one, what=f"{where}: {one.what}", main=False, trivial=True) for one in checks]
 
 
 def judge(claim_id: str, checks: Sequence[Check], stored_seconds: float = 0.0) -> Judgement:

@@ -2,25 +2,72 @@
 (Figure 6)."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator
 
 from book import style
 from book.claims import MARGIN, Check, compared, weakest
 from book.curves import at, distance, mean_height
 from lib.stats import Estimate
 from lib.toy.decomposition import Decomposition
+from lib.toy.ensemble import intervention, lsam, train
 
 TOLERANCE = 0.05  # of a match with LSAM, in probing error
 COMPARABLE = 2  # times the smaller gain, which exceeds the larger where gains are comparable
+SIMPLE_RATIOS = (2.0, 4.0, 6.0, 8.0, 12.0, 16.0)  # at the simple setting, from SGD's own ratio up
 NAMES = {"importance": "importance weighting", "learning_rate": "learning rate", "both": "both together"}
 COLOURS = {"importance": style.SAM, "learning_rate": style.HARD, "both": "#22272E"}
 MARKERS = {"importance": "o", "learning_rate": "s", "both": "^"}
 ERROR = (-0.015, 0.53)  # limits of an axis of probing errors, which chance puts at 0.5
+
+
+class Compared(NamedTuple):
+    """Hard probing errors of SGD and LSAM at `rhos`, (rho, seed), with their heads (rho, seed, record, 4), w_e, w_h and
+    the phantom's, and of every intervention at `ratios`, name -> (ratio, seed); and which seeds were kept."""
+
+    rhos: Sequence[float]
+    ratios: Sequence[float]
+    swept: np.ndarray
+    heads: np.ndarray
+    curves: dict[str, np.ndarray]
+    kept: np.ndarray
+
+    @property
+    def places(self) -> np.ndarray:
+        """The phantom's ratio of mean weights at every radius, in the mean over seeds, (rho,)."""
+        mean = self.heads.mean(axis=-2)
+        return (mean[..., 3] / mean[..., 2]).mean(axis=-1)
+
+    @property
+    def gains(self) -> dict[str, np.ndarray]:
+        """See `gains`."""
+        return gains(self.ratios, self.curves, self.swept[0], self.places[0])
+
+    def apart(self, effect: str) -> Estimate:
+        """See `apart`."""
+        return apart(self.ratios, self.curves[effect], self.places[1:], self.swept[1:])
+
+
+def trained(
+    rhos: Sequence[float],
+    ratios: Sequence[float],
+    seeds: Sequence[int],
+    constants: Mapping,
+    trace_every: int = 10,
+    **how: Any,
+) -> Compared:
+    """All of it, with `constants`, keywords of `ToySetting`; `how`: of the interventions besides. A seed of which some
+    net diverged is left out everywhere."""
+    fixed = [intervention(effect, ratio, **constants, **how) for effect in NAMES for ratio in ratios]
+    result = train([*(lsam(rho, **constants) for rho in rhos), *fixed], seeds, trace_every=trace_every)
+    kept = ~result.diverged.any(axis=0)
+    swept, bent = np.split(result.error("hard")[:, kept, -1], [len(rhos)])
+    heads = np.stack(result.traces[: len(rhos)])[:, kept].astype(float)
+    curves = dict(zip(NAMES, bent.reshape(len(NAMES), len(ratios), -1)))
+    return Compared(rhos, ratios, swept, heads, curves, kept)
 
 
 def gains(
@@ -58,48 +105,29 @@ def checks(
     ]
 
 
-Curves = Mapping[str, np.ndarray]  # by name
-
-
-def error_against_ratio(
-    ratios: Sequence[float],
-    curves: Curves,
-    lsam_ratio: np.ndarray,
-    lsam: np.ndarray,
-    rhos: Sequence[float],
-    compared: int,
-) -> Figure:
-    """Figure 6: hard probing error of each intervention, (ratio, seed), against c, with LSAM laid over.
-
-    lsam_ratio, lsam: measured ratio and hard probing error, (rho, seed), the first of SGD; `compared`: the
-    index of the radius that is marked. Faint dots are single seeds.
-    """
-    fig, axes = plt.subplots(1, 3, figsize=(style.PAGE_WIDTH, 3.2), sharey=True)
-    jitter = np.random.default_rng(0).uniform(0.95, 1.05, size=lsam.shape[1])
-    places = lsam_ratio.mean(axis=1)
-    stars = ((0, style.SGD, "SGD"), (compared, style.LSAM, rf"LSAM, $\rho$ = {rhos[compared]:g}"))
-    for panel, (effect, values) in zip(axes, curves.items()):
-        colour = COLOURS[effect]
-        panel.plot(np.outer(ratios, jitter), values, ".", color=colour, alpha=0.3, markersize=3.5, mew=0)
-        style.line(panel, ratios, values, colour, MARKERS[effect])
-        style.line(panel, places, lsam, style.LSAM, "D", label=r"LSAM, other $\rho$")
-        for k, shade, label in stars:
-            panel.plot(places[k], lsam[k].mean(), "*", color=shade, markersize=12, mec="white", label=label)
-        panel.set(title=NAMES[effect], xlabel=r"$c$, or mean ratio $\tilde w_h/\tilde w_e$ of LSAM")
-        panel.xaxis.label.set_size(8.5)
-        _ratio_axis(panel, ratios)
-    axes[0].set(ylabel="hard probing error", ylim=ERROR)
-    axes[0].legend(loc="lower right", fontsize=8.5)
+def error_against_ratio(rows: Mapping[str, tuple[Compared, int]]) -> Figure:
+    """Figure 6: hard probing error of each intervention against c, with LSAM laid over at its measured ratios; a row
+    for each title -> what was trained, and the index of the radius that is marked. Faint dots are single seeds."""
+    fig, axes = style.panels(list(rows), list(NAMES.values()), 2.6, sharey=True)
+    for row, (found, marked) in zip(axes, rows.values()):
+        ratios, places = found.ratios, found.places
+        jitter = np.random.default_rng(0).uniform(0.95, 1.05, size=found.swept.shape[1])
+        stars = ((0, style.SGD, "SGD"), (marked, style.LSAM, rf"LSAM, $\rho$ = {found.rhos[marked]:g}"))
+        for panel, (effect, values) in zip(row, found.curves.items()):
+            colour = COLOURS[effect]
+            panel.plot(np.outer(ratios, jitter), values, ".", color=colour, alpha=0.3, markersize=3.5, mew=0)
+            style.line(panel, ratios, values, colour, MARKERS[effect])
+            style.line(panel, places, found.swept, style.LSAM, "D", label=r"LSAM, other $\rho$")
+            for k, shade, label in stars:
+                star = {"color": shade, "markersize": 12, "mec": "white", "label": label}
+                panel.plot(places[k], found.swept[k].mean(), "*", **star)
+            panel.set_xscale("log")
+            style.plain(panel.xaxis, ticks=2.0 ** np.arange(*np.round(np.log2([ratios[0], 2 * ratios[-1]]))))
+            panel.set_ylim(ERROR)
+        row[0].legend(loc="lower right", fontsize=8.5)
+    for panel in axes[-1]:
+        panel.set_xlabel(r"$c$, or mean ratio $\tilde w_h/\tilde w_e$ of LSAM", fontsize=8.5)
     return fig
-
-
-def _ratio_axis(axes: Axes, ratios: Sequence[float]) -> None:
-    """A logarithmic axis labelled at powers of two."""
-    low, high = np.floor(np.log2(min(ratios))), np.ceil(np.log2(max(ratios)))
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(2.0 ** np.arange(low, high + 1))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def rates_by_fit(parts: Decomposition, head: np.ndarray) -> np.ndarray:
@@ -115,51 +143,17 @@ def rates_by_fit(parts: Decomposition, head: np.ndarray) -> np.ndarray:
     return np.stack([*chosen, rate.mean(axis=1)])
 
 
-def reasons(
-    rhos: Sequence[float], isolated: Curves, by_fit: np.ndarray, memories: Sequence[int], averaged: Curves
-) -> Figure:
-    """Why a constant ratio is not LSAM.
-
-    Left: hard probing error of LSAM and of each of its effects alone, name -> (rho, seed). Centre:
-    `rates_by_fit`, (rho, 3, seed). Right: hard probing error, name -> (memory, seed), with ascents averaged
-    over `memories` batches.
-    """
-    fig, (effects, points, blur) = plt.subplots(1, 3, figsize=(style.PAGE_WIDTH, 3.2))
-    shades = {"SGD": (style.SGD, "v"), "both (LSAM)": (style.LSAM, "D"), "mean made ρ long": (style.SAM, "s")}
-    shades |= {NAMES[effect]: (COLOURS[effect], MARKERS[effect]) for effect in NAMES}
-    for panel, places, errors in ((effects, rhos, isolated), (blur, memories, averaged)):
-        for name, values in errors.items():
-            style.line(panel, places, values, *shades[name], label=name)
-    effects.set(xlabel=r"radius $\rho$", ylabel="hard probing error", title="LSAM's effects", ylim=ERROR)
-    effects.legend(loc="lower left", fontsize=8.5)
-
-    kinds = (("wrong", style.HARD, "o"), ("right", style.EASY, "s"), ("all, unweighted", style.GREY, "X"))
-    for i, (name, colour, marker) in enumerate(kinds):
-        style.line(points, rhos, by_fit[:, i], colour, marker, label=name)
+def reasons(rhos: Sequence[float], isolated: Mapping[str, np.ndarray], by_fit: np.ndarray) -> Figure:
+    """Why a constant ratio is not LSAM: hard probing error of LSAM and of each of its effects alone, name -> (rho,
+    seed), and `rates_by_fit`, (rho, 3, seed)."""
+    fig, (effects, points) = plt.subplots(1, 2, figsize=(style.PAGE_WIDTH, 3.2))
+    looks = [(style.LSAM, "D"), *((COLOURS[effect], MARKERS[effect]) for effect in NAMES)]
+    style.lines(effects, rhos, isolated, looks)
+    kinds = {"wrong": (style.HARD, "o"), "right": (style.EASY, "s"), "all, unweighted": (style.GREY, "X")}
+    style.lines(points, rhos, dict(zip(kinds, np.moveaxis(by_fit, 1, 0))), list(kinds.values()))
     points.axhline(1, color="black", linewidth=0.6)
+    effects.set(xlabel=r"radius $\rho$", ylabel="hard probing error", title="LSAM's effects", ylim=ERROR)
     points.set(xlabel=r"radius $\rho$", ylabel=r"$\tilde w_h\, /\, w_h$", title="hard rate, by point")
+    effects.legend(loc="lower left", fontsize=8.5)
     points.legend(title="hard feature is", loc="lower left", fontsize=8.5, title_fontsize=8.5)
-
-    blur.set(xscale="log", xlabel="batches averaged over", title="averaged ascent", ylim=(ERROR[0], 0.7))
-    blur.set_xticks(memories, [f"{memory}" for memory in memories])
-    blur.xaxis.set_minor_locator(NullLocator())
-    blur.legend(loc="upper left", fontsize=8.5)
-    return fig
-
-
-def variations(names: Sequence[str], gain: Mapping[str, Sequence[Estimate]], distances: Sequence[Estimate]) -> Figure:
-    """One row a variation: the mean gain of each intervention, and how far both together are from LSAM."""
-    size = style.PAGE_WIDTH, 1.0 + 0.37 * len(names)
-    fig, (left, right) = plt.subplots(1, 2, figsize=size, sharey=True, width_ratios=[1.5, 1])
-    rows = np.arange(len(names))
-    for effect, shift in zip(gain, (-0.22, 0, 0.22)):
-        style.whiskers(left, gain[effect], rows + shift, COLOURS[effect], MARKERS[effect], label=NAMES[effect])
-    style.whiskers(right, distances, rows, COLOURS["both"], MARKERS["both"])
-    left.axvline(0, color="black", linewidth=0.6)
-    right.axvline(TOLERANCE, color="black", linewidth=0.8, linestyle=":")
-    for panel in (left, right):
-        style.rows(panel, names)
-    left.set(title="mean gain over SGD", xlabel="fall of the hard probing error")
-    right.set(xlabel="hard probing error", xlim=(0, None), title="distance of both to LSAM")
-    fig.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return fig

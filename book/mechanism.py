@@ -5,9 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import NamedTuple, Self
 
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
@@ -17,7 +15,7 @@ from book import style
 from book.claims import MARGIN, Check, weakest
 from lib.importance import WeightMap, gini, lorenz_curve, weight_map, worst_share
 from lib.toy.decomposition import Decomposition, decompose
-from lib.toy.ensemble import ToyResult
+from lib.toy.ensemble import lsam, sgd, train
 
 PARTS = tuple(field.name for field in fields(Decomposition))
 NETS = {"SGD": (style.SGD, "o"), "LSAM": (style.LSAM, "^")}  # the two nets that are compared
@@ -38,18 +36,20 @@ LINE = {"markersize": 3.8, "linewidth": 1.4}
 EASY, HARD = r"easy, $y\,w_e f_e$", r"hard, $y\,w_h f_h$"
 
 
-def through_training(
-    result: ToyResult, rho: float, settings: Sequence[int] = (0, 1)
+def trained(
+    rho: float, epochs: Sequence[int], seeds: Sequence[int], constants: Mapping
 ) -> tuple[Decomposition, np.ndarray]:
-    """The decomposition at every checkpoint, arrays (net, checkpoint, seed, n), and the real heads (net,
-    checkpoint, seed, 2).
+    """The decomposition of SGD's and LSAM's net after each of `epochs`, arrays (net, checkpoint, seed, n), and the real
+    heads (net, checkpoint, seed, 2); `constants`: keywords of `ToySetting`.
 
-    A seed is left out where any of the result's nets diverged, so that all comparisons stay paired.
+    A seed is left out where either net diverged, so that all comparisons stay paired.
     """
+    settings = [sgd(**constants), lsam(rho, **constants)]
+    result = train(settings, seeds, [epoch / settings[0].epochs for epoch in epochs], keep_nets=True)
     kept = ~result.diverged.any(axis=0)
-    parts = [[decompose(result, i, c, rho) for c in range(len(result.checkpoints))] for i in settings]
+    parts = [[decompose(result, i, c, rho) for c in range(len(epochs))] for i in range(len(settings))]
     stacked = {name: np.array([[getattr(part, name)[kept] for part in row] for row in parts]) for name in PARTS}
-    return Decomposition(**stacked), result.heads[list(settings)][:, kept].swapaxes(1, 2)
+    return Decomposition(**stacked), result.heads[:, kept].swapaxes(1, 2)
 
 
 def at(parts: Decomposition, *index: int | slice) -> Decomposition:
@@ -81,18 +81,6 @@ def half_phantom(parts: Decomposition, head: np.ndarray) -> tuple[np.ndarray, np
     return expit(-(easy * parts.easy + parts.hard)), expit(-(parts.easy + hard * parts.hard))
 
 
-def against_rho(result: ToyResult) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """At the end of training, for every radius of `result` (settings: SGD, then LSAM at each): differences of
-    Gini coefficients, real minus phantom, each (rho, seed), and the slopes in the LSAM-trained nets
-    (rho, seed, 2)."""
-    radii = [(k, setting.rho) for k, setting in enumerate(result.settings)][1:]
-    found = [effects(at(through_training(result, rho, (0, k))[0], slice(None), -1)) for k, rho in radii]
-    within = np.stack([one.within for one in found], axis=1)
-    differences = {f"{name}-trained": values for name, values in zip(NETS, within)}
-    differences["SGD real − LSAM phantom"] = np.array([one.between for one in found])
-    return differences, np.array([one.slopes[1] for one in found])
-
-
 class Effects(NamedTuple):
     """What the claims are judged by; `real` and `phantom` come first in all but the slopes."""
 
@@ -101,16 +89,6 @@ class Effects(NamedTuple):
     easy: np.ndarray  # the same in the quarter that this feature fits worst
     hard: np.ndarray
     slopes: np.ndarray  # see `log_ratio_slopes`, (net, checkpoint, seed, 2)
-
-    @property
-    def within(self) -> np.ndarray:
-        """By how much the real weights of a net are less even than its phantom ones, (net, checkpoint, seed)."""
-        return self.even[0] - self.even[1]
-
-    @property
-    def between(self) -> np.ndarray:
-        """The same of the SGD-trained net's real and the LSAM-trained net's phantom weights, (checkpoint, seed)."""
-        return self.even[0, 0] - self.even[1, 1]
 
     def since(self, first: int) -> Self:
         """The effects from the checkpoint of index `first` on."""
@@ -173,64 +151,26 @@ def checks_c9(found: Effects, epochs: Sequence[int]) -> list[Check]:
     return checks_c3(began.even) + checks_c4(began.changes, main=False)
 
 
-def _lorenz(axes: Axes, real: np.ndarray, phantom: np.ndarray, colour: str) -> None:
-    """Both curves of one net, mean and band over seeds: weights (seed, n)."""
-    for weights, line, width in zip((real, phantom), KINDS.values(), (1.3, 1.8)):
-        fractions, shares = lorenz_curve(weights)
-        style.line(axes, fractions, shares.T, colour, linestyle=line, linewidth=width)
-    axes.plot([0, 1], [0, 1], color=style.GREY, linewidth=0.7, linestyle=":")
-    axes.set(xlim=(0, 1), ylim=(0, 1.01))
-
-
-def lorenz(parts: Decomposition, names: Sequence[str], zoom: float = 0.1) -> Figure:
-    """Figure 3: Lorenz curves of two nets (net, seed, n).
-
-    Insets enlarge the first `zoom` of the points; the second net's also shows the first net's real weights.
-    """
-    fig, axes = plt.subplots(1, 2, figsize=(style.PAGE_WIDTH, 3.3))
-    dashed = KINDS["real"]
-    for net, (panel, name, (colour, _)) in enumerate(zip(axes, names, NETS.values())):
-        inset = panel.inset_axes([0.42, 0.14, 0.55, 0.56])
-        for part in (panel, inset):
-            _lorenz(part, parts.real[net], parts.phantom[net], colour)
-        if net:
-            fractions, shares = lorenz_curve(parts.real[0])
-            inset.plot(fractions, shares.mean(axis=0), color=style.SGD, linestyle=dashed, linewidth=1.1)
-        inset.set(xlim=(0, zoom), xticks=[0, zoom], yticks=[0, 1])
-        inset.tick_params(labelsize=7, length=2, pad=1)
-        panel.set(title=name, xlabel="% of points, heaviest first")
-        for axis in (panel.xaxis, panel.yaxis, inset.xaxis, inset.yaxis):
-            axis.set_major_formatter(PercentFormatter(1, 0, symbol=""))
-    axes[0].set_ylabel("share of all importance, %")
-    for label, line in zip(style.WEIGHTS, KINDS.values()):
-        axes[0].plot([], [], color=style.GREY, linestyle=line, label=label)
-    box = {**SMALL, "fontsize": 7.5, "borderpad": 0.2, "frameon": True, "edgecolor": "none", "framealpha": 1}
-    axes[0].legend(loc="upper right", bbox_to_anchor=(1, 0.97), **box)
-    return fig
-
-
-def lorenz_through_training(parts: Decomposition, epochs: Sequence[int], names: Sequence[str]) -> Figure:
-    """Figure 7: Lorenz curves at each checkpoint, a row for each net; `parts` (net, checkpoint, seed, n)."""
-    size = style.PAGE_WIDTH, 1.55 * len(names) + 0.5
-    fig, axes = plt.subplots(len(names), len(epochs), figsize=size, sharex=True, sharey=True, squeeze=False)
-    for net, (row, name, (colour, _)) in enumerate(zip(axes, names, NETS.values())):
-        for panel, real, phantom in zip(row, parts.real[net], parts.phantom[net]):
-            _lorenz(panel, real, phantom, colour)
-            text = f"{gini(real).mean():.2f}\n{gini(phantom).mean():.2f}"
-            corner = {"ha": "right", "va": "bottom", "transform": panel.transAxes}
-            panel.text(0.96, 0.06, text, fontsize=7.5, linespacing=1.3, **corner)
-            panel.set(xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
-            panel.xaxis.set_major_formatter(PercentFormatter(1, 0, symbol=""))
-        row[0].set_ylabel(name)
-        row[0].yaxis.set_major_formatter(PercentFormatter(1, 0))
-    _epoch_titles(axes[0], epochs)
+def lorenz(columns: Mapping[str, Decomposition], names: Sequence[str]) -> Figure:
+    """Figures 3 and 7: Lorenz curves of real and phantom weights, a row for each net of `names`, and the mean Gini
+    coefficients, real above phantom; `columns`: title -> (net, seed, n)."""
+    fig, axes = style.panels(names, list(columns), 1.6 if len(columns) > 2 else 2.4, sharex=True, sharey=True)
+    for net, (row, (colour, _)) in enumerate(zip(axes, NETS.values())):
+        for panel, parts in zip(row, columns.values()):
+            coefficients = []
+            for kind, line in KINDS.items():
+                fractions, shares = lorenz_curve(getattr(parts, kind)[net])
+                style.line(panel, fractions, shares.T, colour, linestyle=line, linewidth=1.5)
+                coefficients.append(f"{gini(getattr(parts, kind)[net]).mean():.2f}")
+            panel.plot([0, 1], [0, 1], color=style.GREY, linewidth=0.7, linestyle=":")
+            panel.text(0.96, 0.06, "\n".join(coefficients), ha="right", fontsize=7.5, transform=panel.transAxes)
+            panel.set(xlim=(0, 1), ylim=(0, 1.01), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
+            for axis in (panel.xaxis, panel.yaxis):
+                axis.set_major_formatter(PercentFormatter(1, 0, symbol=""))
     fig.supxlabel("% of points, heaviest first", fontsize=9)
+    looks = {label: {"color": style.GREY, "linestyle": line} for label, line in zip(style.WEIGHTS, KINDS.values())}
+    style.legend(fig, looks, loc="outside upper center", ncols=2)
     return fig
-
-
-def _epoch_titles(row: Sequence[Axes], epochs: Sequence[int]) -> None:
-    for panel, epoch in zip(row, epochs):
-        panel.set_title("start" if epoch == 0 else f"epoch {epoch}", loc="center", fontsize=8.5)
 
 
 def pooled_maps(parts: Decomposition, bins: int) -> list[WeightMap]:
@@ -246,48 +186,12 @@ def pooled_maps(parts: Decomposition, bins: int) -> list[WeightMap]:
     return [weight_map(*places, weights.ravel(), *edges) for weights in (parts.real, parts.phantom, ratio)]
 
 
-def _level_lines(axes: Axes, table: WeightMap, easy_slope: float, hard_slope: float) -> None:
-    """Lines along which easy_slope y w_e f_e + hard_slope y w_h f_h stays equal."""
-    easy, hard = (edges[[0, -1]] for edges in (table.easy_edges, table.hard_edges))
-    corners = easy_slope * easy[:, None] + hard_slope * hard
-    for level in np.linspace(corners.min(), corners.max(), 6)[1:-1]:
-        line = (level - easy_slope * easy) / hard_slope
-        axes.plot(easy, line, color="white", linewidth=1, scalex=False, scaley=False)
-
-
-def weight_maps(parts: Decomposition, head: np.ndarray, bins: int = 14) -> Figure:
-    """Figure 5: median weight by both contributions, real and phantom, their ratio, and the count of points;
-    a row for each net (net, seed, n), head (net, seed, 2). White lines: equal weight by equation (6)."""
-    size = style.PAGE_WIDTH, 2.05 * len(NETS) + 0.9
-    fig, axes = plt.subplots(len(NETS), 4, figsize=size, sharex="row", sharey="row")
-    tables = [pooled_maps(at(parts, net), bins) for net in range(len(NETS))]
-    weight = style.weight_scale([table for row in tables for table in row[:2]])
-    bound = max(style.decades(row[2])[1] for row in tables)
-    most = max(row[2].count.max() for row in tables)
-    for net, (name, row, maps) in enumerate(zip(NETS, axes, tables)):
-        weights, ratios = style.weight_maps(row, maps, weight, bound)
-        counts = style.weight_map(row[3], maps[2], maps[2].count.astype(float), LogNorm(1, most), "Greys")
-        _level_lines(row[0], maps[0], 1, 1)
-        _level_lines(row[1], maps[0], *(1 - head_change(at(parts, net), head[net]).mean(axis=0)))
-        row[0].set_ylabel(f"{name}\n{HARD}")
-    for panel, title in zip(axes[0], (*style.WEIGHTS, "points")):
-        panel.set_title(title, loc="center")
-    plt.setp(axes[-1], xlabel=EASY)
-    bar = {"orientation": "horizontal", "pad": 0.03, "aspect": 22, "shrink": 0.92}
-    fig.colorbar(weights, ax=axes[:, :2], label="median weight", **{**bar, "aspect": 44, "shrink": 0.7})
-    reach = max(1, int(bound))
-    ticks = fig.colorbar(ratios, ax=axes[:, 2], label="over the typical point's", extend="both", **bar)
-    ticks.set_ticks([-reach, 0, reach], labels=[f"$10^{{-{reach}}}$", "1", f"$10^{{{reach}}}$"])
-    fig.colorbar(counts, ax=axes[:, 3], label="in each bin", **bar)
-    return fig
-
-
-def maps_through_training(parts: Decomposition, epochs: Sequence[int], bins: int = 12, floor: float = 1e-10) -> Figure:
-    """Figure 8 of one net (checkpoint, seed, n): median weights below `floor` share a colour; every map of
-    ratios has a scale of its own, written below it."""
-    fig, axes = plt.subplots(3, len(epochs), figsize=(style.PAGE_WIDTH, 4.3), squeeze=False)
-    for c, column in enumerate(axes.T):
-        maps = pooled_maps(at(parts, c), bins)
+def weight_maps(columns: Mapping[str, Decomposition], bins: int = 12, floor: float = 1e-10) -> Figure:
+    """Figures 5 and 8: median real and phantom weights and their ratio by both contributions, a column for each title
+    -> net (seed, n). Weights below `floor` share a colour; a map of ratios has a scale of its own, written below."""
+    fig, axes = style.panels(style.WEIGHTS, list(columns), 1.2)
+    for column, parts in zip(axes.T, columns.values()):
+        maps = pooled_maps(parts, bins)
         bound = style.decades(maps[2])[1]
         weights, ratios = style.weight_maps(column, maps, LogNorm(floor, 1), 1, bound)
         factor = f"{10**bound:.2g}" if bound < 2 else f"10^{{{bound:.1f}}}"
@@ -296,9 +200,6 @@ def maps_through_training(parts: Decomposition, epochs: Sequence[int], bins: int
             panel.tick_params(labelsize=6.5, length=2, pad=1, labelbottom=panel is column[2])
             panel.xaxis.set_major_locator(MaxNLocator(2))
             panel.yaxis.set_major_locator(MaxNLocator(3))
-    for panel, label in zip(axes[:, 0], style.WEIGHTS):
-        panel.set_ylabel(label)
-    _epoch_titles(axes[0], epochs)
     bar = {"pad": 0.015, "fraction": 0.05}
     above = fig.colorbar(weights, ax=axes[:2], extend="min", aspect=30, **bar)
     below = fig.colorbar(ratios, ax=axes[2], extend="both", aspect=15, ticks=[], **bar)
@@ -308,57 +209,32 @@ def maps_through_training(parts: Decomposition, epochs: Sequence[int], bins: int
     return fig
 
 
-def effects_through_training(found: Effects, epochs: Sequence[int]) -> Figure:
-    """Gini coefficients, what share the groups of C4 gain, and slopes, at each checkpoint. Slopes begin after the
-    start, where both contributions are near zero."""
-    fig, axes = plt.subplots(1, 3, figsize=(style.PAGE_WIDTH, 3.4))
-    began = int(epochs[0] == 0)
-    for net, (name, (colour, marker)) in enumerate(NETS.items()):
-        for values, (kind, line) in zip(found.even, KINDS.items()):
-            style.line(axes[0], epochs, values[net], colour, marker, linestyle=line, label=f"{name}, {kind}", **LINE)
-        for group, colour in (FEATURES | {"carried": style.GREY}).items():
-            label = f"{GROUPS[group]}, {name}"
-            look = {"label": label, "markerfacecolor": colour if net else "white", **LINE}
-            style.line(axes[1], epochs, found.changes[f"share {group}"][net], colour, marker, **look)
-            if group in FEATURES:
-                slope = found.changes[f"slope {group}"][net, began:]
-                style.line(axes[2], epochs[began:], slope, colour, marker, **look)
-    titles = "Gini coefficient", "share gained by a group", "slope of the log ratio"
-    for panel, title in zip(axes, titles):
-        panel.set_title(title, fontsize=9)
-        panel.set_xscale("symlog", linthresh=1, linscale=0.4)
-        panel.set(xlabel="epoch", xlim=(-0.08, 1.15 * epochs[-1]))
-        style.plain(panel.xaxis, ticks=[0, 1, 10, 100])
-    for panel in axes[1:]:
-        panel.axhline(0, color=style.GREY, linewidth=0.7)
-    axes[1].set_ylim(bottom=1.8 * axes[1].get_ylim()[0])  # room for the legend
-    for panel in axes[:2]:
-        panel.legend(loc="lower right", **SMALL)
-    return fig
-
-
-def explanations(
-    rhos: Sequence[float], differences: Mapping[str, np.ndarray], slopes: np.ndarray, parts: Decomposition
-) -> Figure:
-    """What hangs on the radius (values of `against_rho`), and Gini coefficients against the mean weight as
-    training goes on; `parts` (net, checkpoint, seed, n)."""
-    fig, axes = plt.subplots(1, 3, figsize=(style.PAGE_WIDTH, 3.1))
-    for (label, values), look in zip(differences.items(), (*NETS.values(), (style.SAM, "s"))):
-        style.line(axes[0], rhos, values, *look, label=label, **LINE)
-    for i, (feature, colour) in enumerate(FEATURES.items()):
-        style.line(axes[1], rhos, slopes[..., i], colour, "o^"[i], label=feature, **LINE)
-    for net, (name, (colour, marker)) in enumerate(NETS.items()):
-        for kind, line in KINDS.items():
-            weights = getattr(parts, kind)[net]
-            mean = np.exp(np.log(weights.mean(axis=-1)).mean(axis=-1))
-            look = {"color": colour, "marker": marker, "linestyle": line, **LINE, "linewidth": 1.3}
-            axes[2].plot(mean, gini(weights).mean(axis=-1), label=f"{name}, {kind}", **look)
-    axes[2].set(xscale="log", xlabel="mean weight")
-    titles = "Gini, real minus phantom", "slopes, LSAM-trained", "Gini coefficient"
-    for panel, title, place in zip(axes, titles, ("upper left", "upper left", "lower left")):
-        panel.set_title(title, fontsize=9)
-        panel.legend(loc=place, **SMALL)
-    for panel in axes[:2]:
-        panel.axhline(0, color=style.GREY, linewidth=0.7)
-        panel.set_xlabel(r"LSAM radius $\rho$")
+def effects_through_training(settings: Mapping[str, tuple[Decomposition, Effects, Sequence[int]]]) -> Figure:
+    """A row for each title -> nets, their effects and epochs: what share the groups of C4 gain, and slopes, at each
+    checkpoint (slopes after the start, where both contributions are near zero); and Gini coefficients against the mean
+    weight, which falls as training goes on."""
+    titles = "share gained by a group", "slope of the log ratio", "Gini coefficient"
+    fig, axes = style.panels(list(settings), titles, 2.5)
+    for row, (parts, found, epochs) in zip(axes, settings.values()):
+        began = int(epochs[0] == 0)
+        for net, (name, (colour, marker)) in enumerate(NETS.items()):
+            for group, of_group in (FEATURES | {"carried": style.GREY}).items():
+                look = {"label": f"{GROUPS[group]}, {name}", "markerfacecolor": of_group if net else "white", **LINE}
+                style.line(row[0], epochs, found.changes[f"share {group}"][net], of_group, marker, **look)
+                if group in FEATURES:
+                    slope = found.changes[f"slope {group}"][net, began:]
+                    style.line(row[1], epochs[began:], slope, of_group, marker, **look)
+            for kind, line, even in zip(KINDS, KINDS.values(), found.even[:, net]):
+                mean = np.exp(np.log(getattr(parts, kind)[net].mean(axis=-1)).mean(axis=-1))
+                look = {"color": colour, "marker": marker, "linestyle": line, "label": f"{name}, {kind}", **LINE}
+                row[2].plot(mean, even.mean(axis=-1), **look)
+        for panel in row[:2]:
+            panel.set_xscale("symlog", linthresh=1, linscale=0.4)
+            panel.set(xlabel="epoch", xlim=(-0.08, 1.15 * epochs[-1]))
+            style.plain(panel.xaxis, ticks=[tick for tick in (0, 1, 10, 100) if tick <= epochs[-1]])
+            panel.axhline(0, color=style.GREY, linewidth=0.7)
+        row[2].set(xscale="log", xlabel="mean weight")
+    axes[0, 0].set_ylim(bottom=1.8 * axes[0, 0].get_ylim()[0])  # room for the legend
+    axes[0, 0].legend(loc="lower right", **SMALL)
+    axes[0, 2].legend(loc="lower left", **SMALL)
     return fig

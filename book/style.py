@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from lib.stats import Estimate, mean_interval
+from lib.stats import FEW, Estimate, estimate, mean_interval
 
 if TYPE_CHECKING:
     from lib.importance import WeightMap  # which loads torch
@@ -61,10 +61,30 @@ def line(
     axes.plot(places, mean, color=colour, marker=marker, **{"markersize": 4, **options})
 
 
-def lines(axes: Axes, places: Sequence[float], values: Mapping[str, np.ndarray]) -> None:
-    """An ordered set of lines, name -> (places, seeds), each as by `line`, from dark to light."""
-    for (name, of_line), colour, marker in zip(values.items(), sequence(len(values)), MARKERS * 9):
-        line(axes, places, of_line, colour, marker, label=name)
+def lines(
+    axes: Axes,
+    places: Sequence[float],
+    values: Mapping[str, np.ndarray],
+    looks: Sequence[tuple[Any, str]] = (),
+    **options: Any,
+) -> None:
+    """A line for each name -> (places, seeds), as by `line`: with these colours and markers, or from dark to light."""
+    looks = looks or list(zip(sequence(len(values)), MARKERS * 9))
+    for (name, of_line), (colour, marker) in zip(values.items(), looks):
+        line(axes, places, of_line, colour, marker, label=name, **options)
+
+
+def panels(
+    rows: Sequence[str], columns: Sequence[str], height: float = 2.1, **shared: Any
+) -> tuple[Figure, np.ndarray]:
+    """Panels for every row, its name at the left, and every column, its name on top; `height` in inches, a row."""
+    size = PAGE_WIDTH, 0.7 + height * len(rows)
+    fig, axes = plt.subplots(len(rows), len(columns), figsize=size, squeeze=False, **shared)
+    for panel, title in zip(axes[0], columns):
+        panel.set_title(title)
+    for panel, title in zip(axes[:, 0], rows):
+        panel.set_ylabel(title)
+    return fig, axes
 
 
 def band(
@@ -91,6 +111,16 @@ def rows(axes: Axes, names: Sequence[str]) -> None:
     axes.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.4, -0.6))
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
+
+
+def effects(axes: Axes, values: Mapping[str, np.ndarray], looks: Sequence[tuple[Any, str]]) -> None:
+    """Named rows of values (seed,): the mean with its interval, or fewer than `FEW`, which decide nothing, as dots."""
+    rows(axes, list(values))
+    for row, (of_row, (colour, marker)) in enumerate(zip(values.values(), looks)):
+        if len(of_row) < FEW:
+            axes.plot(of_row, [row] * len(of_row), marker, color=colour, markersize=3.5, alpha=0.6)
+        else:
+            whiskers(axes, [estimate(of_row)], [row], colour, marker)
 
 
 def legend(where: Axes | Figure, looks: Mapping[str, Mapping[str, Any]], **options: Any) -> None:

@@ -1,7 +1,9 @@
-"""Chapter 03: the rule of C1, and what each method has learned in the toy (Figures 1 and 2A)."""
+"""Chapter 03: the rule of C1, and what each method has learned in the toy (Figures 1 and 2A); and what the chapters on
+the toy share: the sweep over radii, the simple setting beside the main one, errors at a chosen radius."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,11 +12,85 @@ from matplotlib.figure import Figure
 
 from book import style
 from book.claims import MARGIN, Check, exact, weakest
-from lib.data.toy import ToySample
-from lib.stats import at_choice, estimate, rank_correlation
+from lib.data.toy import ToyConstants, ToySample
+from lib.stats import at_choice, choose, estimate, rank_correlation, whole_seeds
+from lib.toy.ensemble import ToyResult, lsam, train
+from lib.trials.toy import errors
 
 FIT = 0.005  # largest mean training error of a net that fits the labels
-LABELS = ((-1, style.NEGATIVE, "o", "circle"), (1, style.POSITIVE, "^", "triangle-up"))
+LABELS = ((-1, style.NEGATIVE, "o"), (1, style.POSITIVE, "^"))
+# The simple setting: round numbers near one that a search over constants had found to show the paper's picture, tried
+# on seeds 0 to 19. The main one is that of the defaults.
+SIMPLE = {
+    "data": ToyConstants(easy_interval=(0.5, 1.25), hard_scale=10.0, complexity=540.0),
+    "learning_rate": 0.0075,
+    "epochs": 10,
+    "width": 96,
+    "head": (1.5, 7.0),
+    "gain": 2 / 3,
+}
+SIMPLE_RHOS = (0.0, 0.6, 0.9, 1.2)
+SIMPLE_SEEDS = range(5000, 5040)  # which served no choice
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """SGD and LSAM at every radius of `rhos`, the first 0, with one or more sets of constants; arrays are (constants,
+    rho, seed, ...)."""
+
+    rhos: Sequence[float]
+    result: ToyResult
+
+    @classmethod
+    def of(
+        cls, rhos: Sequence[float], constants: Sequence[Mapping], seeds: Sequence[int], trace_every: int = 0
+    ) -> "Sweep":
+        """Trained with each of the `constants`, keywords of `ToySetting`."""
+        settings = [lsam(radius, **one) for one in constants for radius in rhos]
+        return cls(rhos, train(settings, seeds, trace_every=trace_every))
+
+    @property
+    def names(self) -> list[str]:
+        """The complexity of each set of constants."""
+        return [f"{setting.data.complexity:g}°" for setting in self.result.settings[:: len(self.rhos)]]
+
+    def error(self, feature: str, split: str = "test") -> np.ndarray:
+        """Errors after the last step."""
+        return self._shaped(self.result.error(feature, split)[..., -1])
+
+    @cached_property
+    def heads(self) -> np.ndarray:
+        """w_e, w_h and the phantom's at every record, (constants, rho, seed, record, 4)."""
+        return self._shaped(np.stack(self.result.traces or ()).astype(float))
+
+    @property
+    def ratios(self) -> tuple[np.ndarray, np.ndarray]:
+        """The phantom and the real ratio of mean weights."""
+        mean = self.heads.mean(axis=-2)
+        return mean[..., 3] / mean[..., 2], mean[..., 1] / mean[..., 0]
+
+    @property
+    def rates(self) -> np.ndarray:
+        """Means over training of w~_e / w_e and w~_h / w_h, (feature, constants, rho, seed)."""
+        return np.moveaxis((self.heads[..., 2:] / self.heads[..., :2]).mean(axis=-2), -1, 0)
+
+    def _shaped(self, values: np.ndarray) -> np.ndarray:
+        return values.reshape(-1, len(self.rhos), *values.shape[1:])
+
+
+def by_radius(records: Sequence[dict], radii: Sequence[float], feature: str, split: str) -> np.ndarray:
+    """Errors (condition, radius, seed) of the stored records of a plan with these radii, which run fastest.
+
+    A seed of which some net diverged is left out everywhere, so that all that is compared is paired.
+    """
+    found = whole_seeds(np.stack([errors(record, feature, split)[0] for record in records]))
+    return found.reshape(-1, len(radii), found.shape[-1])
+
+
+def tuned(errors: np.ndarray, validation: np.ndarray) -> np.ndarray:
+    """Errors at the radius above 0 that is best on the validation data of the other seeds: (..., seed) of (..., radius,
+    seed), the first radius 0."""
+    return at_choice(errors[..., 1:, :], choose(validation[..., 1:, :]))
 
 
 def fits(training: np.ndarray) -> np.ndarray:
@@ -80,7 +156,7 @@ def _contour(axes: Axes, ticks: np.ndarray, values: np.ndarray, points: np.ndarr
     levels = np.linspace(-bound, bound, 21)
     axes.contourf(ticks, ticks, np.clip(surface, -bound, bound), levels=levels, cmap=style.DIVERGING)
     axes.contour(ticks, ticks, surface, levels=[0], colors="black", linewidths=1)
-    for label, colour, marker, _ in LABELS:
+    for label, colour, marker in LABELS:
         axes.scatter(*points[y == label].T, s=9, c=colour, marker=marker, edgecolors="white", linewidths=0.3)
     axes.set(aspect="equal", xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
@@ -104,35 +180,24 @@ def feature_contours(
     return fig
 
 
-def error_against_rho(axes: Axes, rhos: Sequence[float], lines: Mapping[str, np.ndarray], ylabel: str) -> None:
-    """Figure 2A: mean over seeds against rho with its band, one line for each entry of `lines` (rhos, seeds)."""
-    for (name, values), colour, marker in zip(lines.items(), style.sequence(len(lines)), "osD^vPX*"):
-        style.line(axes, rhos, values, colour, marker, label=name)
-    axes.set(xlabel=r"LSAM radius $\rho$ (0: SGD)", ylabel=ylabel)
-
-
-def three_errors(rhos: Sequence[float], complexities: Sequence[float], errors: Mapping[str, np.ndarray]) -> Figure:
-    """Figure 2A with its context: one panel for each entry of `errors` (complexity, rho, seed)."""
-    widths = [1.6] + [1] * (len(errors) - 1)
-    fig, axes = plt.subplots(1, len(errors), figsize=(style.PAGE_WIDTH, 3.1), width_ratios=widths)
-    for panel, (name, values) in zip(axes, errors.items()):
-        error_against_rho(panel, rhos, dict(zip([f"{k:g}°" for k in complexities], values)), name)
-        panel.set_ylim(bottom=-0.004)
-    top = max(0.02, *(1.05 * panel.get_ylim()[1] for panel in axes[1:]))
-    for panel in axes[1:]:
+def error_against_rho(main: Sweep, simple: Sweep) -> Figure:
+    """Figure 2A at either setting, the easy probing error and the test error of the main one beside it: one line for
+    each complexity."""
+    fig, axes = plt.subplots(1, 4, figsize=(style.PAGE_WIDTH, 3.1), width_ratios=[1.5, 1, 1, 1])
+    panels = {"hard probing error": (main, "hard"), "hard error, simple setting": (simple, "hard")}
+    panels |= {"easy probing error": (main, "easy"), "test error": (main, "model")}
+    for panel, (title, (sweep, feature)) in zip(axes, panels.items()):
+        style.lines(panel, sweep.rhos, dict(zip(sweep.names, sweep.error(feature))))
+        top = max(0.02, 1.05 * panel.get_ylim()[1])
         panel.set(ylim=(-0.02 * top, top), xlabel=r"radius $\rho$")
-    axes[0].legend(title=r"complexity $\kappa$", loc="upper right")
+        panel.set_title(title, fontsize=8.5)
+    axes[0].set_xlabel(style.RADIUS)
+    for panel in axes[:2]:
+        panel.legend(title=r"complexity $\kappa$", fontsize=7.5, title_fontsize=7.5)
     return fig
 
 
-def headline(
-    sample: ToySample,
-    ticks: np.ndarray,
-    surfaces: np.ndarray,
-    names: Sequence[str],
-    rhos: Sequence[float],
-    lines: Mapping[str, np.ndarray],
-) -> Figure:
+def headline(sample: ToySample, ticks: np.ndarray, surfaces: np.ndarray, names: Sequence[str], main: Sweep) -> Figure:
     """The book in one picture: the hard feature under SGD and LSAM (surfaces (2, nodes)), and its error
     against rho."""
     fig, axes = plt.subplots(1, 3, figsize=(style.PAGE_WIDTH, 2.7), width_ratios=[1, 1, 1.1])
@@ -140,7 +205,8 @@ def headline(
     for panel, surface, name in zip(axes, surfaces, names):
         _contour(panel, ticks, surface, sample.x[:, 2:], sample.y, bound)
         panel.set_title(f"hard feature, {name}", loc="center")
-    error_against_rho(axes[2], rhos, lines, "hard probing error")
+    style.lines(axes[2], main.rhos, dict(zip(main.names, main.error("hard"))))
+    axes[2].set(xlabel=style.RADIUS, ylabel="hard probing error")
     axes[2].legend(title=r"complexity $\kappa$", fontsize=7, title_fontsize=7)
     axes[2].set_title("and its probing error", loc="center")
     return fig

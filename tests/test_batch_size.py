@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 
-from book import batch_size, noise
+from book import batch_size, toy
 from book.batch_size import BUDGETS, RADII, SIZES, epochs_of, largest_over_smallest, more_sensitive, plan, sensitivity
 from book.claims import MARGIN, Outcome
 from lib import stats
@@ -43,7 +43,7 @@ def test_errors_come_to_their_size_and_radius_without_diverged_seeds():
         for trial, counts in zip(trials, wrong)
     ]
     expected = np.array([[[10, 30], [40, 60]], [[70, 90], [100, 120]]]) / 2000
-    np.testing.assert_allclose(noise.by_radius(records, (0.0, 2.0), "hard", "test"), expected)
+    np.testing.assert_allclose(toy.by_radius(records, (0.0, 2.0), "hard", "test"), expected)
 
 
 @pytest.mark.parametrize(
@@ -268,28 +268,13 @@ def test_figure_shows_the_mean_of_every_size_under_every_budget():
     plt.close(fig)
 
 
-def test_dots_of_a_batch_size_have_the_areas_of_their_shares_and_are_hollow_without_a_gain():
-    rng = np.random.default_rng(0)
-    validation = rng.uniform(size=(2, 3, 20))
-    validation[0, 1] = 0
-    fig, axes = plt.subplots()
-    batch_size.best_radii(axes, (1.0, 2.0, 4.0), (5, 300), validation, np.array([True, False]))
-    certain, spread = (dots.get_sizes() for dots in axes.collections)
-    assert certain[1] > 0 and not certain[[0, 2]].any()
-    assert spread.sum() == pytest.approx(certain.sum()) and (spread > 0).sum() > 1
-    filled, hollow = (dots.get_facecolors() for dots in axes.collections)
-    assert len(filled) and not len(hollow)
-    assert axes.lines[0].get_ydata()[0] == 2.0
-    plt.close(fig)
-
-
 def test_summary_has_a_row_for_every_budget():
     rng = np.random.default_rng(0)
     hard, validation = ({name: rng.uniform(0, 0.5, size=(3, 4, 6)) for name in ("a", "b")} for _ in range(2))
     fig = batch_size.summary((0.0, 0.7, 1.4, 2.8), (1, 5, 300), 1.4, hard, validation)
     for row, (name, errors) in zip(np.reshape(fig.axes, (2, 3)), hard.items()):
         lines = {line.get_label(): line.get_ydata() for line in row[1].lines}
-        tuned = noise.tuned(errors, validation[name])
+        tuned = toy.tuned(errors, validation[name])
         np.testing.assert_allclose(lines["chosen ρ"], (errors[:, 0] - tuned).mean(axis=-1))
         np.testing.assert_allclose(lines["ρ = 1.4"], (errors[:, 0] - errors[:, 2]).mean(axis=-1))
         np.testing.assert_allclose(row[2].lines[0].get_ydata(), sensitivity(errors.mean(axis=-1)))

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
+from book import mechanism
 from book.mechanism import (
     Effects,
-    against_rho,
     at,
     carried_share,
     checks_c3,
@@ -18,7 +18,7 @@ from book.mechanism import (
     half_phantom,
     head_change,
     log_ratio_slopes,
-    through_training,
+    trained,
 )
 from lib.data.toy import ToyConstants
 from lib.importance import worst_share
@@ -46,15 +46,9 @@ def well_fitted() -> Decomposition:
     )
 
 
-def test_worst_share_of_equal_weights_is_the_size_of_the_group():
-    contribution = np.random.default_rng(0).normal(size=(4, 200))
-    np.testing.assert_allclose(worst_share(contribution, np.full((4, 200), 0.3)), 0.25)
-
-
-def test_worst_share_is_everything_where_only_the_worst_point_has_weight():
+def test_worst_share_is_what_the_worst_fitted_quarter_holds():
     contribution = np.arange(8.0)
-    assert worst_share(contribution, np.eye(8)[0]) == 1
-    assert worst_share(contribution, np.eye(8)[7]) == 0
+    assert [worst_share(contribution, w) for w in (np.full(8, 0.3), np.eye(8)[0], np.eye(8)[7])] == [0.25, 1, 0]
 
 
 def test_slopes_of_well_fitted_points_are_the_change_of_the_head(well_fitted):
@@ -74,15 +68,14 @@ def test_half_phantoms_are_the_phantom_where_the_other_half_does_not_move(well_f
     )
 
 
-def test_seeds_with_a_diverged_net_are_left_out_of_every_net():
-    small = ToyConstants(training_points=20, test_points=20)
-    settings = [sgd(data=small, epochs=1), lsam(0.5, data=small, epochs=1)]
-    result = train(settings, range(3), (0, 1), keep_nets=True)
-    diverged = np.zeros((2, 3), dtype=bool)
-    diverged[1, 1] = True
-    parts, heads = through_training(replace(result, diverged=diverged), 0.5)
-    assert parts.real.shape == (2, 2, 2, 20) and heads.shape == (2, 2, 2, 2)
-    assert np.array_equal(at(parts, 1, -1).phantom, decompose(result, 1, 1, 0.5).phantom[[0, 2]])
+def test_seeds_with_a_diverged_net_are_left_out_of_every_net(monkeypatch):
+    small = {"data": ToyConstants(training_points=20, test_points=20), "epochs": 2}
+    result = train([sgd(**small), lsam(0.5, **small)], range(3), (0, 0.5, 1), keep_nets=True)
+    diverged = np.arange(6).reshape(2, 3) == 4
+    monkeypatch.setattr(mechanism, "train", lambda *given, **how: replace(train(*given, **how), diverged=diverged))
+    parts, heads = trained(0.5, (0, 1, 2), range(3), small)
+    assert parts.real.shape == (2, 3, 2, 20) and heads.shape == (2, 3, 2, 2)
+    assert np.array_equal(at(parts, 1, -1).phantom, decompose(result, 1, 2, 0.5).phantom[[0, 2]])
     assert np.array_equal(heads[0, 1], result.heads[0, [0, 2], 1])
 
 
@@ -193,16 +186,3 @@ def test_effects_are_of_real_and_phantom_weights(well_fitted):
     np.testing.assert_array_equal(found.carried[1], carried_share(nets.easy, nets.hard, nets.phantom))
     np.testing.assert_array_equal(found.hard[1], worst_share(nets.hard, nets.phantom))
     np.testing.assert_array_equal(found.easy[0], worst_share(nets.easy, nets.real))
-
-
-def test_what_hangs_on_the_radius_is_measured_with_the_radius_of_each_net():
-    small = ToyConstants(training_points=20, test_points=20)
-    settings = [sgd(data=small, epochs=1), lsam(0.5, data=small, epochs=1), lsam(1.0, data=small, epochs=1)]
-    result = train(settings, range(3), keep_nets=True)
-    differences, slopes = against_rho(result)
-    for k, rho in enumerate((0.5, 1.0)):
-        found = effects(at(through_training(result, rho, (0, k + 1))[0], slice(None), -1))
-        expected = {"SGD-trained": found.within[0], "LSAM-trained": found.within[1], "between": found.between}
-        for values, known in zip(differences.values(), expected.values(), strict=True):
-            np.testing.assert_array_equal(values[k], known)
-        np.testing.assert_array_equal(slopes[k], found.slopes[1])

@@ -148,18 +148,6 @@ def test_readings_of_an_effective_rate_differ_by_what_it_is_measured_against():
     np.testing.assert_allclose(unit, [(1 + 0.5 * (8 / 5) ** 0.5) / 2, (1 + (8 / 5) ** 0.5) / 2])
 
 
-def test_a_ratio_is_fragile_by_what_it_uses_of_its_third():
-    used = rebalancing.allowance_used(np.stack([same(3)[0], same(3)[0]]), np.stack([same(-0.5)[0], same(1)[0]]))
-    np.testing.assert_allclose(used, [0.5, 1.0])
-
-
-def test_windows_hold_every_record_once():
-    values = np.random.default_rng(0).normal(size=(3, 1200))
-    edges, middles = rebalancing.windows(1200, epochs=200)
-    assert edges[0] == 0 and edges[-1] == 1200 and edges[1] == 6 and middles[0] == 0.5
-    np.testing.assert_allclose(rebalancing.in_windows(values, edges) @ np.diff(edges), values.sum(axis=1))
-
-
 RATIOS, PLACES = [0.5, 1.0, 4.0], [0.5, 1.0, 4.0]
 
 

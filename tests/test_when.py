@@ -274,21 +274,6 @@ def test_a_radius_below_the_head_changes_the_training():
     assert not np.allclose(alone, both)
 
 
-# The paper's picture
-
-
-def test_claims_are_judged_at_the_papers_setting_by_what_was_trained():
-    found, result = when.paper_picture(range(2))
-    assert list(found) == ["C1", "C2", "C5", "C6"]
-    assert len(result.settings) == len(when.PAPER_RHOS) + 3 * len(when.PAPER_RATIOS)
-    last = result.traces[len(when.PAPER_RHOS) - 1].astype(float)
-    assert found["C5"][0].effect.mean == pytest.approx((last[..., 3] / last[..., 1]).mean())
-    ratio = [(trace[..., 3].mean(axis=1) / trace[..., 2].mean(axis=1)).mean() for trace in result.traces[:4]]
-    assert found["C2"][1].effect.mean == pytest.approx(ratio[-1] - ratio[0], rel=1e-4)
-    hard = result.error("hard")[..., -1].mean(axis=1)
-    assert found["C1"][0].effect.mean == pytest.approx(hard[0] - hard[3])
-
-
 # Figures
 
 
@@ -311,12 +296,14 @@ def test_figure_of_the_switch_has_a_line_in_either_direction():
     fig = when.figure_switch(found, BEFORE, points, points)
     lines = {line.get_label(): line for line in fig.axes[0].lines}
     np.testing.assert_allclose(lines["LSAM, then SGD"].get_ydata(), [found[0, 1].mean(), found[0, 6].mean()])
-    np.testing.assert_allclose(lines["SGD, then LSAM"].get_ydata(), [found[1, 60].mean(), found[6, 60].mean()])
-    assert len(fig.axes[1].lines[-1].get_xdata()) == 2
+    np.testing.assert_allclose(
+        lines["SGD, then LSAM"].get_ydata(), [found[1, 60].mean(), found[6, 60].mean(), found[54, 60].mean()]
+    )
+    assert np.isfinite(fig.axes[1].lines[-1].get_xdata()).sum() == 2
     plt.close(fig)
 
 
-def test_figures_of_parts_border_and_radii_show_the_means():
+def test_figures_of_parts_and_border_show_the_means():
     fig = when.figure_parts(BEFORE, BEFORE - 0.2, {"a part": BEFORE - 0.1}, {"slower": BEFORE - 0.15})
     assert [label.get_text() for label in fig.axes[0].get_yticklabels()] == ["SGD", "LSAM", "a part", "slower*"]
     error, share = (
@@ -325,8 +312,5 @@ def test_figures_of_parts_border_and_radii_show_the_means():
     )
     border = when.figure_border({"here": (error, share)})
     np.testing.assert_allclose(border.axes[1].lines[1].get_data(), [[10] * 4, [0.5] * 4])
-    errors = np.arange(2 * 3 * 3).reshape(2, 3, 3) / 100
-    radii = when.figure_radii((0.0, 0.4), {1.4: errors}, errors[0])
-    np.testing.assert_allclose(radii.axes[0].lines[0].get_ydata(), errors[..., 1].mean(axis=1))
-    for one in (fig, border, radii):
+    for one in (fig, border):
         plt.close(one)
