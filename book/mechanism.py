@@ -234,6 +234,7 @@ def effects_through_training(settings: Mapping[str, tuple[Decomposition, Effects
             style.plain(panel.xaxis, ticks=[tick for tick in (0, 1, 10, 100) if tick <= epochs[-1]])
             panel.axhline(0, color=style.GREY, linewidth=0.7)
         row[2].set(xscale="log", xlabel="mean weight")
+        row[2].xaxis.set_minor_formatter("")
     axes[0, 0].set_ylim(bottom=1.8 * axes[0, 0].get_ylim()[0])  # room for the legend
     axes[0, 0].legend(loc="lower right", **SMALL)
     axes[0, 2].legend(loc="lower left", **SMALL)

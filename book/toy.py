@@ -184,7 +184,7 @@ def error_against_rho(main: Sweep, simple: Sweep) -> Figure:
     """Figure 2A at either setting, the easy probing error and the test error of the main one beside it: one line for
     each complexity."""
     fig, axes = plt.subplots(1, 4, figsize=(style.PAGE_WIDTH, 3.1), width_ratios=[1.5, 1, 1, 1])
-    panels = {"hard probing error": (main, "hard"), "hard error, simple setting": (simple, "hard")}
+    panels = {"hard probing error": (main, "hard"), "hard, simple setting": (simple, "hard")}
     panels |= {"easy probing error": (main, "easy"), "test error": (main, "model")}
     for panel, (title, (sweep, feature)) in zip(axes, panels.items()):
         style.lines(panel, sweep.rhos, dict(zip(sweep.names, sweep.error(feature))))
