@@ -4,7 +4,7 @@ tables and figures."""
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product, zip_longest
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,14 +13,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
+from torch import Tensor
 
 from book import protocols, style
 from book.claims import MARGIN, Check, Outcome, weakest
 from book.protocols import METHODS, NOT_RUN, Result, interval, spread
-from lib import stats
+from lib import device as devices
+from lib import stats, training
 from lib.importance import WeightMap
-from lib.measure import FRACTIONS
-from lib.trials.images import Reading
+from lib.measure import FRACTIONS, fit_probes
+from lib.training import Images
+from lib.trials.images import ImageTrial
+from lib.trials.trial import Place
 
 COLOURS = {"sgd": style.SGD, "sam": style.SAM, "lsam": style.LSAM}
 MARKERS = {"sgd": "o", "sam": "s", "lsam": "D"}
@@ -394,6 +398,31 @@ def _maps(metrics: Mapping, features: tuple[str, str]) -> list[WeightMap]:
     count, *medians = (np.array(found[name], dtype=float) for name in ("images", "real", "phantom", "ratio"))
     turned = [(one.T if step < 0 else one) for one in (count, *medians)]
     return [WeightMap(median, turned[0], *edges) for median in turned[1:]]
+
+
+class Reading(NamedTuple):
+    """What one trained net makes of test pairs whose two images are of different classes."""
+
+    images: Tensor  # uint8 (n, 3, height, width)
+    attributes: dict[str, Tensor]  # int64 (n,) each: the truth
+    answers: Tensor  # int64 (n,): the net's own answer
+    probed: dict[str, np.ndarray]  # int64 (n,) each: what the attribute's probe reads
+
+
+def read_pairs(trial: ImageTrial, count: int, place: Place = Place()) -> Reading:
+    """Let the trial's net read the first `count` balanced test pairs of two classes.
+
+    The net is the one in the place's checkpoints; where there is none it is trained.
+    """
+    device = devices.pick(place.device)
+    data = trial.data.load(trial.seed, trial.size, place.root)
+    model = trial.train(data, device, place).model
+    first, second = data.probe_test.attributes.values()
+    pairs = data.probe_test.take((first != second).nonzero()[:count, 0].numpy())
+    shown = Images.of(pairs, data.mean_pixel, device)
+    answers, phi = training.logits(model, shown).argmax(1).cpu(), training.features(model, shown)
+    probed = {name: probe.predict(phi) for name, probe in fit_probes(model, data, trial.strengths).items()}
+    return Reading(pairs.images, pairs.attributes, answers, probed)
 
 
 def readings(by_method: Mapping[str, Reading]) -> Figure:

@@ -13,7 +13,7 @@ import pandas as pd
 from book.experiments import experiments
 from lib import check, device
 from lib.data.root import DataError
-from lib.trials.engine import BACKENDS, SweepError, check_backend, run
+from lib.trials.engine import SweepError, check_arguments, run
 from lib.trials.plan import Experiment, Status, duration, status
 from lib.trials.store import DATA, RESULTS, Store, check_record, identity
 from lib.trials.trial import CHECKPOINTS, MissingTrials, Place, Trial
@@ -32,7 +32,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cores = os.cpu_count() if options.backend == "local" else None
         check.whole("seeds", 1 if options.seeds is None else options.seeds, 1)
         check.whole("threads", 1 if options.threads is None else options.threads, 1, cores)
-        check_backend(options.jobs, options.backend, options.scheduler, options.time_limit)
+        if (options.backend == "dask") != (options.scheduler is not None):
+            raise ValueError(
+                "scheduler must be an address such as tcp://host:8786 with --backend dask, and is for no other, "
+                f"not {options.scheduler!r} with --backend {options.backend}"
+            )
+        check_arguments(options.jobs, options.scheduler, options.time_limit)
         if options.experiments and options.backend == "local":
             device.pick(options.device)
         if options.adopt:
@@ -127,7 +132,7 @@ def _time_left(now: Status, jobs: int) -> str:
 def _run(experiment: Experiment, options: argparse.Namespace) -> None:
     """Compute one experiment; what follows from its results comes in further rounds."""
     place = Place(options.root, options.device, options.threads, options.checkpoints)
-    how = {name: getattr(options, name) for name in ("jobs", "backend", "scheduler", "time_limit")}
+    how = {name: getattr(options, name) for name in ("jobs", "scheduler", "time_limit")}
     while True:
         now = status(experiment, options.seeds)
         print(
@@ -151,7 +156,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("experiments", nargs="*", metavar="experiment", help="what to compute")
     add("--jobs", type=int, default=1, help="trials at once, each in its own process (1)")
-    add("--backend", choices=BACKENDS, default="local", help="where to compute (local)")
+    add("--backend", choices=("local", "dask"), default="local", help="where to compute (local)")
     add("--scheduler", help="with --backend dask: its address, as in tcp://host:8786")
     add("--seeds", type=int, help="seeds of a setting (the experiment's own)")
     add("--threads", type=int, help="threads of one trial on the CPU (all)")

@@ -89,7 +89,7 @@ def measured(
 ) -> Result:
     """SGD's setting `trial`, SAM and LSAM at `rho`, and the net before training, on paired seeds: errors, and the
     importance weights of SGD's and SAM's nets. Raises MissingTrials where all nets of a method diverged."""
-    where: dict[str, Any] = {"jobs": jobs, "backend": "dask" if scheduler else "local", "scheduler": scheduler or None}
+    where: dict[str, Any] = {"jobs": jobs, "scheduler": scheduler or None}
     protocol = Protocol(trial, (trial.lr,), (rho,), moments=(trial.epochs,), batches=BATCHES, lsam=True)
     settings = selected(protocol, store) or {}
     records = run(comparison(protocol, settings, seeds), store, place, **where)

@@ -113,7 +113,7 @@ if __name__ == "__main__":
 
     files.SILENT_SECONDS = 1.0
     folder, count, jobs, behaviour, *scheduler = sys.argv[1:]
-    cluster = {"backend": "dask", "scheduler": scheduler[0]} if scheduler else {}
+    cluster = {"scheduler": scheduler[0]} if scheduler else {}
     place, store = Place(checkpoints=Path(folder) / "checkpoints"), Store(Path(folder) / "store")
     try:
         run([Chain(number, behaviour) for number in range(int(count))], store, place, jobs=int(jobs), **cluster)

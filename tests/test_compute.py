@@ -18,36 +18,23 @@ GPU = {"device": "cuda", "model": "a graphics card", "threads": 8}
 
 
 def image(seed: int, seconds: dict, status: str = "finished", device: dict = CPU) -> dict:
+    configuration = {"experiment": "images", "protocol": 1, "dataset": "cifar-mnist", "seed": seed}
+    metrics = {} if status == "finished" else None
     return {
-        "configuration": {"experiment": "images", "protocol": 1, "dataset": "cifar-mnist", "seed": seed},
-        "status": status,
-        "metrics": {} if status == "finished" else None,
-        "seconds": seconds,
-        "hardware": device,
-    }
+        "configuration": configuration, "status": status, "metrics": metrics, "seconds": seconds, "hardware": device
+    }  # fmt: skip
 
 
-def counts(wrong: list) -> dict:
+def toy(wrong: list | None) -> dict:
+    """A trial of two settings and three seeds; `wrong` holds None for a net that diverged."""
+    configuration = {"experiment": "toy", "protocol": 1, "first_seed": 100, "seeds": 3, "shared": {"method": "sam"}}
+    configuration["settings"] = [{"rho": 0.0}, {"rho": 1}]
     split = {"easy": wrong, "hard": wrong, "model": wrong}
-    return {"wrong": {"train": split, "validation": split, "test": split}, "heads": [None] * len(wrong)}
-
-
-def toy(wrong: list | None, seeds: int = 3) -> dict:
-    """A trial of two settings; `wrong` holds None for a net that diverged."""
+    metrics = {"wrong": {"train": split, "validation": split, "test": split}, "heads": [None, None]} if wrong else None
     return {
-        "configuration": {
-            "experiment": "toy",
-            "protocol": 1,
-            "first_seed": 100,
-            "seeds": seeds,
-            "shared": {"method": "sam"},
-            "settings": [{"rho": 0.0}, {"rho": 1}],
-        },
-        "status": "diverged" if wrong is None else "finished",
-        "seconds": {"total": 5.0},
-        "hardware": CPU,
-        "metrics": None if wrong is None else counts(wrong),
-    }
+        "configuration": configuration, "status": "finished" if wrong else "diverged", "metrics": metrics,
+        "seconds": {"total": 5.0}, "hardware": CPU,
+    }  # fmt: skip
 
 
 @pytest.fixture
@@ -62,7 +49,6 @@ def results(tmp_path) -> Path:
 
 def test_time_is_the_total_where_there_is_one_and_the_sum_of_the_parts_elsewhere():
     assert total_seconds([image(0, {"training": 10.0, "total": 30.0}), image(1, {"a": 1.0, "b": 2.0})]) == 33
-    assert total_seconds([]) == 0
 
 
 def test_every_net_of_a_toy_trial_counts_and_those_without_an_error_have_diverged():
@@ -83,21 +69,9 @@ def test_threads_count_on_a_cpu_only():
     assert hardware(image(0, {}, device={**CPU, "threads": 1})) == "a processor, 1 thread"
 
 
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [
-        (0, "0 s"),
-        (0.42, "0.4 s"),
-        (45.4, "45 s"),
-        (89, "89 s"),
-        (150, "2 min"),
-        (5399, "90 min"),
-        (5400, "1.5 h"),
-        (100_000, "27.8 h"),
-    ],
-)
-def test_a_duration_has_the_unit_that_one_would_use(seconds, words):
-    assert duration(seconds) == words
+def test_a_duration_has_the_unit_that_one_would_use():
+    times = (0, 0.42, 45.4, 89, 90, 150, 5399, 5400, 100_000)
+    assert [duration(seconds) for seconds in times] == "0 s,0.4 s,45 s,89 s,2 min,2 min,90 min,1.5 h,27.8 h".split(",")
 
 
 def test_page_lists_every_kind_of_trial_and_their_sum(results):

@@ -12,7 +12,7 @@ from lib.data.toy import ToyConstants
 from lib.toy.ensemble import intervention, lsam, sgd, train
 from lib.toy.variants import VariantSetting
 from lib.trials.store import RESULTS, Store, identity
-from lib.trials.toy import KINDS, MEANS, ToyTrial, ascents, errors, heads, means
+from lib.trials.toy import KINDS, MEANS, ToyTrial, ascents, errors, means
 from lib.trials.trial import Place
 
 DATA = ToyConstants(training_points=40, test_points=60, complexity=200.0)
@@ -37,13 +37,16 @@ def record() -> dict:
         ToyTrial((lsam(1, ascent=(0, 2.5), average="scaled", rates=(1, 0.5), gain=2), lsam(1, bias=None)), 1),
         ToyTrial((lsam(1, data=ToyConstants(easy_interval=(1, 2))), sgd(smoothing=0.1, phantom_points=9)), 1),
         ToyTrial((sgd(), sgd(data=ToyConstants(label_noise=0.1, noisy="hard"), epochs=3)), 2, 0),
+        ToyTrial((VariantSetting("sam", 1, epochs=2), VariantSetting("sam", 0.5, epochs=2)), 3),
     ],
-    ids=["three methods", "one setting", "later values", "intervals", "two sets of data"],
+    ids=["three methods", "one setting", "later values", "intervals", "two sets of data", "variants"],
 )
 def test_configuration_gives_the_trial_back(trial):
     written = json.loads(json.dumps(trial.configuration))
     assert ToyTrial.from_configuration(written) == trial
     assert ToyTrial.from_configuration(written).identity == trial.identity
+    with pytest.raises(ValueError, match="configuration must be of a toy trial"):
+        ToyTrial.from_configuration(trial.configuration | {"constants": {}})
 
 
 STORED = [
@@ -85,14 +88,6 @@ def test_identity_is_what_is_computed_and_not_what_it_is_called():
     assert len(identities | {TRIAL.identity}) == len(changes) + 1
 
 
-def test_settings_round_trip_as_a_variant_too():
-    trial = ToyTrial((VariantSetting("sam", 1, epochs=2), VariantSetting("sam", 0.5, epochs=2)), 3, name="ranking")
-    again = ToyTrial.from_configuration(json.loads(json.dumps(trial.configuration)), name="ranking")
-    assert again == trial and again.label == trial.label == "ranking (2 settings, 3 seeds)"
-    with pytest.raises(ValueError, match="configuration must be of a toy trial"):
-        ToyTrial.from_configuration(trial.configuration | {"constants": {}})
-
-
 @pytest.mark.parametrize(
     "change",
     [
@@ -100,10 +95,8 @@ def test_settings_round_trip_as_a_variant_too():
         {"settings": ("sgd",)},
         {"settings": (sgd(), VariantSetting("sgd"))},
         {"seeds": 0},
-        {"seeds": 2.0},
         {"first_seed": -1},
         {"trace_every": -1},
-        {"seeds": True},
     ],
 )
 def test_what_is_not_allowed_is_named_in_one_line(change):
@@ -116,7 +109,7 @@ def test_record_holds_what_the_ensemble_measured(record):
     kept = [(feature, split) for feature in ("easy", "hard", "model") for split in ("validation", "test")]
     for feature, split in (*kept, ("model", "train")):
         assert np.allclose(errors(record, feature, split), result.error(feature, split)[:, :, -1], atol=1e-6)
-    assert np.allclose(heads(record), result.heads[:, :, -1], rtol=1e-3)
+    assert np.allclose(np.array(record["metrics"]["heads"], dtype=float), result.heads[:, :, -1], rtol=1e-3)
     trace = result.traces[1].astype(float)  # of LSAM
     assert np.allclose(means(record)[1, :, :4], trace.mean(axis=1), rtol=1e-3)
     rates = (trace[..., 2:] / trace[..., :2]).mean(axis=1)
@@ -125,8 +118,7 @@ def test_record_holds_what_the_ensemble_measured(record):
 
 def test_sgd_has_its_real_head_for_a_phantom_and_an_intervention_has_none(record):
     found = dict(zip(MEANS, np.moveaxis(means(record), -1, 0)))
-    assert np.array_equal(found["w_hard"][0], found["phantom_hard"][0])
-    assert np.all(found["rate_easy"][0] == 1)
+    assert np.array_equal(found["w_hard"][0], found["phantom_hard"][0]) and np.all(found["rate_easy"][0] == 1)
     assert np.isnan(means(record)[2]).all() and not np.isnan(means(record)[:2]).any()
 
 
@@ -157,10 +149,10 @@ def test_diverged_net_is_missing_and_the_others_stay(fine, wild, followed):
     assert record["status"] == "finished"
     json.dumps(record, allow_nan=False)
     assert not np.isnan(errors(record, "hard")[0]).any() and np.isnan(errors(record, "hard")[1]).all()
-    assert np.isnan(heads(record)[1]).all() and np.isnan(followed(record)[1]).all()
+    assert record["metrics"]["heads"][1] == [None, None] and np.isnan(followed(record)[1]).all()
     record = ToyTrial((wild,), 2, trace_every=4).run(PLACE)
     assert record["status"] == "diverged" and record["metrics"] is None
-    for values, shape in ((errors(record, "hard"), (1, 2)), (heads(record), (1, 2, 2)), (followed(record), (1, 2, 6))):
+    for values, shape in ((errors(record, "hard"), (1, 2)), (followed(record), (1, 2, 6))):
         assert values.shape == shape and np.isnan(values).all()
 
 

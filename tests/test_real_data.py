@@ -17,7 +17,7 @@ from book.experiments import experiments
 from book.protocols import FULL, PAIRED, REDUCED, SEEDS, comparison, grid, selected, table, weight_trials
 from lib.measure import BINS, binned, mapped, summary
 from lib.trials import run
-from lib.trials.images import ImageTrial, Reading, grouped
+from lib.trials.images import ImageTrial, grouped
 from lib.trials.store import Store
 from lib.trials.trial import MissingTrials, Place
 from lib.trials.weights import WeightTrial
@@ -524,7 +524,7 @@ def test_readings_mark_a_probes_mistake():
 
     truth = {"cifar": torch.tensor([0]), "mnist": torch.tensor([1])}
     probed = {"cifar": np.array([1]), "mnist": np.array([1])}
-    reading = Reading(torch.zeros((1, 3, 4, 2), dtype=torch.uint8), truth, torch.tensor([1]), probed)
+    reading = real_data.Reading(torch.zeros((1, 3, 4, 2), dtype=torch.uint8), truth, torch.tensor([1]), probed)
     fig = real_data.readings({"sgd": reading})
     texts = [text.get_text() for ax in fig.axes for text in ax.texts]
     assert texts == ["SGD answers by\nits probes read", "MNIST\nautomobile \N{BALLOT X}, 1"]

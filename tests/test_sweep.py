@@ -243,7 +243,7 @@ def test_wrong_address_of_a_cluster_is_one_line(store, place, address, monkeypat
     pytest.importorskip("distributed")
     monkeypatch.setattr(engine, "CONNECT_SECONDS", 1.0)
     with pytest.raises(SweepError, match=f"no scheduler could be reached at '{address}': ") as caught:
-        run(chains(1), store, place, backend="dask", scheduler=address, progress=False)
+        run(chains(1), store, place, scheduler=address, progress=False)
     assert "\n" not in str(caught.value) and not capfd.readouterr().err
 
 
@@ -262,14 +262,8 @@ def _wait(condition, seconds: float = 60) -> None:
     "changes, message",
     [
         ({"jobs": 0}, "jobs must be a whole number of at least 1, not 0"),
-        ({"backend": "spark"}, "backend must be one of local, dask, not 'spark'"),
-        ({"backend": "dask"}, "scheduler must be an address such as tcp://host:8786 where backend is 'dask'"),
-        ({"scheduler": "tcp://a:1"}, "None elsewhere, not 'tcp://a:1' where backend is 'local'"),
         ({"time_limit": 0}, "time_limit must be a finite number above 0, not 0"),
-        (
-            {"backend": "dask", "scheduler": "tcp://a:1", "time_limit": 1},
-            r"backend \(with a time_limit\) must be one of local, not 'dask'",
-        ),
+        ({"scheduler": "tcp://a:1", "time_limit": 1}, "time_limit must be None where a cluster computes, not 1"),
     ],
 )
 def test_wrong_argument_is_refused_before_any_work(store, place, log, changes, message):

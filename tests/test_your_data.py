@@ -137,7 +137,7 @@ def test_own_data_travel_to_a_dask_cluster(own_sources, tmp_path):
 
     place = Place(device="cpu", threads=1, checkpoints=None)
     with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
-        where = {"backend": "dask", "scheduler": cluster.scheduler_address}
+        where = {"scheduler": cluster.scheduler_address}
         there = run(trials(own_sources)[:2], Store(tmp_path / "dask"), place, **where)
     here = run(trials(own_sources)[:2], Store(tmp_path / "here"), place)
     assert [record["metrics"] for record in there] == [record["metrics"] for record in here]

@@ -22,6 +22,7 @@ from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,6 @@ from lib import check, files
 from lib.trials.store import Store
 from lib.trials.trial import MissingTrials, Place, Trial, fingerprints
 
-BACKENDS = ("local", "dask")
 RETRIES = 1  # of a trial whose worker died
 POLL_SECONDS = 0.5  # between looks at trials that another sweep is computing, and at the parent of a worker
 SEEN_SECONDS = 10.0  # until a file that another machine wrote is seen here
@@ -61,27 +61,25 @@ def run(
     place: Place = Place(),
     *,
     jobs: int = 1,
-    backend: str = "local",
     scheduler: str | None = None,
     time_limit: float | None = None,
     progress: bool = True,
 ) -> list[dict]:
     """The trials' records, in order: read from the store, or computed and stored one by one.
 
-    jobs: trials computed at once on this machine, each in a process of its own; 1: in this process, where
-    nothing guards it. backend "dask": on the workers (of one thread each) of the cluster at `scheduler`, as
-    in ``tcp://host:8786``; the store's folder, the images and this library must be there on every worker.
-    time_limit: seconds, from when a trial is given to a process of its own (with jobs 1 too) on this machine, until it
-    has failed and that process is killed, whatever it sits in; no trial on a cluster is ended so.
+    jobs: trials computed at once on this machine, each in a process of its own; 1: in this process, where nothing
+    guards it. scheduler: the address of a Dask cluster, as in ``tcp://host:8786``, on whose workers (of one thread
+    each) they are computed instead; the store's folder, the images and this library must be there on each.
+    time_limit: seconds, from when a trial is given to a process of its own (with jobs 1 too), until it has failed and
+    that process is killed, whatever it sits in; not on a cluster.
 
     A worker that dies costs its trial one retry, alone in a fresh worker (on a cluster: those that Dask's
-    ``allowed-failures`` grants). A trial that raises or loses its worker again does not keep the others from
-    being computed: SweepError then names it. One that cannot be stored ends the sweep at once with a SweepError.
-    Raises MissingTrials, before any work, where a trial lacks its data or has others than its experiment, and
-    ValueError for an argument that is not allowed.
+    ``allowed-failures`` grants). A trial that raises or loses its worker again does not keep the others from being
+    computed: SweepError then names it. One that cannot be stored ends the sweep at once. Raises MissingTrials, before
+    any work, where a trial lacks its data or has others than its experiment, ValueError for an argument not allowed.
     """
     trials = list(trials)
-    check_backend(jobs, backend, scheduler, time_limit)
+    check_arguments(jobs, scheduler, time_limit)
     unique = {trial.identity: trial for trial in trials}
     records = {name: store.read(trial.configuration) for name, trial in unique.items()}
     missing = [trial for name, trial in unique.items() if records[name] is None]
@@ -103,18 +101,11 @@ def _line(reason: str, labels: Sequence[str]) -> str:
     return f"{', '.join(labels[:NAMED])}{more}: {reason}"
 
 
-def check_backend(jobs: int, backend: str, scheduler: str | None, time_limit: float | None = None) -> None:
-    """Raise ValueError for a backend, a scheduler, jobs or a time limit that are not allowed."""
-    check.choice("backend", backend, BACKENDS)
+def check_arguments(jobs: int, scheduler: str | None, time_limit: float | None) -> None:
+    """Raise ValueError for jobs, a scheduler or a time limit that are not allowed."""
     check.whole("jobs", jobs, 1)
-    if (backend == "dask") != (scheduler is not None):
-        raise ValueError(
-            "scheduler must be an address such as tcp://host:8786 where backend is 'dask', and "
-            f"None elsewhere, not {scheduler!r} where backend is {backend!r}"
-        )
-    if time_limit is not None:
-        check.number("time_limit", time_limit, 0, above=True)
-        check.choice("backend (with a time_limit)", backend, BACKENDS[:1])
+    if time_limit is not None and check.number("time_limit", time_limit, 0, above=True) and scheduler is not None:
+        raise ValueError(f"time_limit must be None where a cluster computes, not {time_limit!r}")
 
 
 @dataclass(frozen=True)
@@ -145,7 +136,9 @@ class _Worker:
     def _computed(self, trial: Trial) -> dict:
         if problem := self.lacks(trial):
             raise MissingTrials(problem)
-        with self._threads():
+        # By name, so that a sweep without torch starts at once.
+        alone = self.place.threads and import_module("lib.device").threads(self.place.threads)
+        with alone or nullcontext():
             data = fingerprints(trial, self.place)
             record = trial.run(self.place) | ({"data": data} if data else {})
         if record.get("configuration") != trial.configuration:
@@ -159,13 +152,6 @@ class _Worker:
     def lock(self, trial: Trial) -> Path:
         """What is held while the trial is computed."""
         return self.store.own / ".locks" / trial.identity
-
-    def _threads(self):
-        if self.place.threads is None:
-            return nullcontext()
-        from lib import device  # here, so that a sweep without torch starts at once
-
-        return device.threads(self.place.threads)
 
 
 def _reason(error: BaseException) -> str:

@@ -7,14 +7,13 @@ the paper's settings of its family where they are known.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from lib import check, measure, probes, resnet, training
 from lib import device as devices
@@ -24,7 +23,6 @@ from lib.data.dataset import Dataset, Source, Split
 from lib.data.domains import Domains
 from lib.data.groups import Groups
 from lib.data.pairs import Pair
-from lib.data.sources import SOURCES
 from lib.models import ConvNet, FeatureNet
 from lib.optim.variants import WITHOUT_RADIUS
 from lib.resnet import Loaded, ResNet18
@@ -101,23 +99,13 @@ class ImageTrial(Trial):
         protocol = OWN_PROTOCOL if of_data["experiment"].startswith("own") else PROTOCOL
         return {**of_data, "protocol": protocol, **settings}
 
-    @classmethod
-    def from_configuration(cls, configuration: Mapping[str, Any]) -> ImageTrial:
-        """The trial of a stored configuration. Raises ValueError where this is no trial's, or one's on data of your
-        own, which are not in it."""
-        settings = {field.name: configuration[field.name] for field in fields(cls) if field.name in configuration}
-        trial = cls(_source(configuration), **settings)
-        if trial.configuration != dict(configuration):
-            raise ValueError(f"configuration must be that of an image trial, not {dict(configuration)}")
-        return trial
-
     @property
     def label(self) -> str:
         """The trial in a few words."""
         if not self.epochs:
             return f"{self.data.name} untrained seed {self.seed}"
         radius = f" rho {self.rho:g}" if self.rho else ""
-        radius += "" if self.ascent is None else " in epochs {} to {}".format(*self.ascent)
+        radius += " in epochs {} to {}".format(*self.ascent) if self.ascent else ""
         return f"{self.data.name} {self.method} lr {self.lr:g}{radius} seed {self.seed}"
 
     @property
@@ -148,21 +136,15 @@ class ImageTrial(Trial):
         device = devices.pick(place.device)
         data = self.data.load(self.seed, self.size, place.root)
         model, history, loaded = self.train(data, device, place)
-        more = {}
+        more: dict[str, Any] = {"diverged_at": history.diverged_at, "curve": history.curve}
         if loaded is not None:
-            more = {"weights": {**asdict(loaded), "fresh": list(loaded.fresh)}, "images": _counts(data)}
-        return trials.record(
-            self,
-            metrics=None
-            if history.diverged_at is not None
-            else measure.feature_quality(model, data, strengths=self.strengths).errors,
-            diverged_at=history.diverged_at,
-            curve=history.curve,
-            **more,
-            device=device.type,
-            # An earlier process may have done part of the training.
-            seconds={"training": history.seconds, "total": max(history.seconds, time.perf_counter() - started)},
-        )
+            more |= {"weights": {**asdict(loaded), "fresh": list(loaded.fresh)}, "images": _counts(data)}
+        metrics = None
+        if history.diverged_at is None:
+            metrics = measure.feature_quality(model, data, strengths=self.strengths).errors
+        # An earlier process may have done part of the training.
+        seconds = {"training": history.seconds, "total": max(history.seconds, time.perf_counter() - started)}
+        return trials.record(self, metrics=metrics, seconds=seconds, device=device.type, **more)
 
     def train(self, data: Dataset, device: torch.device, place: Place, until: int | None = None) -> Trained:
         """The net after `until` epochs (None: all of them), trained or found in the place's checkpoints, where it
@@ -228,45 +210,8 @@ class Trained(NamedTuple):
     loaded: Loaded | None
 
 
-def _source(configuration: Mapping[str, Any]) -> Source:
-    """The source whose own configuration is part of this one: one of the table, or `Groups` of other attributes."""
-    fields = ("experiment", "dataset", "images", "benchmark", "target", "attributes")
-    own = {name: configuration[name] for name in fields if name in configuration}
-    if own.get("experiment") == "groups" and "attributes" in own:
-        return Groups(own["dataset"], tuple(own["attributes"]))
-    for source in SOURCES.values():
-        if source.configuration == own:
-            return source
-    raise ValueError(f"configuration must name one of the book's data sets, not {dict(configuration)}")
-
-
 def _counts(data: Dataset) -> dict[str, int]:
     """The numbers of images in each split, by the names that stored records have: where a domain is left out, the
     probes' images are the target's."""
     parts = ("target_train", "target_test") if len(data.attributes) == 1 else ("test", "probe_train", "probe_test")
     return {name: len(getattr(data, name.replace("target", "probe"))) for name in ("train", "validation", *parts)}
-
-
-class Reading(NamedTuple):
-    """What one trained net makes of test pairs whose two images are of different classes."""
-
-    images: Tensor  # uint8 (n, 3, height, width)
-    attributes: dict[str, Tensor]  # int64 (n,) each: the truth
-    answers: Tensor  # int64 (n,): the net's own answer
-    probed: dict[str, np.ndarray]  # int64 (n,) each: what the attribute's probe reads
-
-
-def read_pairs(trial: ImageTrial, count: int, place: Place = Place()) -> Reading:
-    """Let the trial's net read the first `count` balanced test pairs of two classes.
-
-    The net is the one in the place's checkpoints; where there is none it is trained.
-    """
-    device = devices.pick(place.device)
-    data = trial.data.load(trial.seed, trial.size, place.root)
-    model = trial.train(data, device, place).model
-    first, second = data.probe_test.attributes.values()
-    pairs = data.probe_test.take((first != second).nonzero()[:count, 0].numpy())
-    shown = Images.of(pairs, data.mean_pixel, device)
-    answers, phi = training.logits(model, shown).argmax(1).cpu(), training.features(model, shown)
-    probed = {name: probe.predict(phi) for name, probe in measure.fit_probes(model, data, trial.strengths).items()}
-    return Reading(pairs.images, pairs.attributes, answers, probed)

@@ -57,16 +57,11 @@ class Store:
 
     def path(self, configuration: dict) -> Path:
         """Where the record of this configuration is or would be."""
-        return self._path(configuration, self._found(identity(configuration)))
+        return self._found(configuration)[0]
 
-    def _path(self, configuration: dict, found: dict[Path, dict | None]) -> Path:
-        name = identity(configuration)
-        for path, record in found.items():
-            if record and identity(record["configuration"]) == name:
-                return path
-        folder = self.own / (self.experiment or experiment_folder(configuration))
-        short, whole = (folder / f"{label(configuration)}.{digits}.json" for digits in (name[:DIGITS], name))
-        return whole if found.get(short) else short
+    def read(self, configuration: dict) -> dict | None:
+        """This configuration's record; None where there is none, or with a ResultWarning no good one."""
+        return self._found(configuration)[1]
 
     def write(self, record: dict) -> Path:
         """Store `record` in place of an earlier one of its configuration; return the file's path.
@@ -76,39 +71,31 @@ class Store:
         """
         check_record(record)
         lines = ",\n".join(f"{_json(key)}: {_json(value)}" for key, value in record.items())
-        found = self._found(identity(record["configuration"]))
-        path = self._path(record["configuration"], found)
+        path, _, found = self._found(record["configuration"])
         self._keep_fingerprints(self.experiment or path.parent.name, record.get("data", {}))
         with replacing(path) as file:
             file.write(("{\n" + lines + "\n}\n").encode())
-            bad = (other for other, kept in found.items() if kept is None and other.is_relative_to(self.own))
-            for other in bad:  # not ours to destroy
-                os.replace(other, other.with_suffix(".json.unusable"))
+            for other, kept in found.items():
+                if kept is None and other.is_relative_to(self.own):  # not ours to destroy
+                    os.replace(other, other.with_suffix(".json.unusable"))
         return path
-
-    def read(self, configuration: dict) -> dict | None:
-        """This configuration's record; None where there is none, or with a ResultWarning no good one."""
-        name = identity(configuration)
-        found = self._found(name).values()
-        return next((record for record in found if record and identity(record["configuration"]) == name), None)
 
     def __iter__(self) -> Iterator[dict]:
         """Every usable record, of the experiment where the store has one, by file name; any other file is named in
         a ResultWarning and skipped."""
         note_read(f"{self.experiment or ''}/")
+        kept = self.fingerprints()
         paths = (path for folder in self._folders() for path in folder.glob(f"{self.experiment or '*'}/*.json"))
-        records = map(self._load, sorted(paths))
+        records = (self._load(path, kept) for path in sorted(paths))
         return (record for record in records if record is not None)
 
     def fingerprints(self) -> dict[str, dict[str, str]]:
         """Of each experiment, the fingerprints of its data by their names; raises ValueError for a damaged file."""
         kept: dict[str, dict[str, str]] = {}
-        for path in (folder / DATA for folder in reversed(self._folders())):
+        for path in filter(Path.is_file, (folder / DATA for folder in reversed(self._folders()))):
             try:
                 for experiment, own in json.loads(path.read_text(encoding="utf-8")).items():
                     kept[experiment] = kept.get(experiment, {}) | dict(own)
-            except (FileNotFoundError, NotADirectoryError):
-                continue
             except (ValueError, TypeError, AttributeError) as error:
                 raise ValueError(f"{path} must hold the fingerprints of data: {error}") from error
         return kept
@@ -116,35 +103,39 @@ class Store:
     def _folders(self) -> list[Path]:
         return list(dict.fromkeys([self.folder, self.own]))
 
-    def other_data(self, data: Mapping[str, str], experiment: str | None = None) -> str | None:
-        """In one line how `data` (fingerprints by name) differ from those of the experiment; None: they do not."""
-        experiment = self.experiment or experiment
-        own = self.fingerprints().get(experiment or "", {})
-        for name, fingerprint in data.items():
-            if own.get(name, fingerprint) != fingerprint:
-                return f"{name} is other data ({fingerprint}) than those of the experiment {experiment} ({own[name]})"
-        return None
+    def other_data(self, data: Mapping[str, str]) -> str | None:
+        """In one line how `data` (fingerprints by name) differ from the experiment's own; None: they do not."""
+        return _other_data(data, self.experiment or "", self.fingerprints())
 
     def _keep_fingerprints(self, experiment: str, data: Mapping[str, str]) -> None:
         if data.items() <= self.fingerprints().get(experiment, {}).items():
             return
         with locked(self.own / ".locks" / "data"):
-            if problem := self.other_data(data, experiment):
-                raise ValueError(f"record must be of the experiment's own data: {problem}")
             kept = self.fingerprints()
+            if problem := _other_data(data, experiment, kept):
+                raise ValueError(f"record must be of the experiment's own data: {problem}")
             kept[experiment] = {**kept.get(experiment, {}), **data}
             with replacing(self.own / DATA) as file:
                 file.write((json.dumps(kept, indent=1, sort_keys=True) + "\n").encode())
 
-    def _found(self, name: str) -> dict[Path, dict | None]:
-        """The files with the digits of an identity, and what each holds: None if that is no good record."""
-        mark = f".{name[:DIGITS]}"
-        note_read(mark)
+    def _found(self, configuration: dict) -> tuple[Path, dict | None, dict[Path, dict | None]]:
+        """Where the configuration's record is or would be, the record, and of every file with its digits what that
+        holds: None if it is no good record."""
+        name = identity(configuration)
+        digits = f".{name[:DIGITS]}"
+        note_read(digits)
         walks = (walk for folder in self._folders() for walk in os.walk(folder))
-        names = ((folder, file) for folder, _, files in walks for file in files if mark in file)
-        return {Path(*found): self._load(Path(*found)) for found in sorted(names) if found[1].endswith(".json")}
+        paths = [Path(folder, file) for folder, _, files in walks for file in files if digits in file]
+        kept = self.fingerprints() if paths else {}
+        found = {path: self._load(path, kept) for path in sorted(paths) if path.suffix == ".json"}
+        for path, record in found.items():
+            if record and identity(record["configuration"]) == name:
+                return path, record, found
+        folder = self.own / (self.experiment or experiment_folder(configuration))
+        short, whole = (folder / f"{label(configuration)}{end}.json" for end in (digits, f".{name}"))
+        return whole if found.get(short) else short, None, found
 
-    def _load(self, path: Path) -> dict | None:
+    def _load(self, path: Path, kept: Mapping[str, Mapping[str, str]]) -> dict | None:
         """The record in a file; None, with a warning, where there is no good one."""
         try:
             text = path.read_text(encoding="utf-8")
@@ -152,12 +143,20 @@ class Store:
             name, digits = identity(record["configuration"]), path.stem.rpartition(".")[2]
             if digits not in (name[:DIGITS], name):
                 raise ValueError(f"its configuration has the name {name}")
-            if problem := self.other_data(record.get("data", {}), path.parent.name):
+            if problem := _other_data(record.get("data", {}), self.experiment or path.parent.name, kept):
                 raise ValueError(problem)
         except (OSError, ValueError, RecursionError) as error:  # damaged JSON and text are ValueErrors too
             warnings.warn(f"skipped {path}: {error}", ResultWarning, stacklevel=3)
             return None
         return record
+
+
+def _other_data(data: Mapping[str, str], experiment: str, kept: Mapping[str, Mapping[str, str]]) -> str | None:
+    own = kept.get(experiment, {})
+    for name, fingerprint in data.items():
+        if own.get(name, fingerprint) != fingerprint:
+            return f"{name} is other data ({fingerprint}) than those of the experiment {experiment} ({own[name]})"
+    return None
 
 
 @cache

@@ -15,7 +15,6 @@ from lib import device as devices
 from lib.data.toy import SPLITS, ToyConstants
 from lib.optim.variants import CONSTANTS
 from lib.toy.ensemble import FEATURES, ToyResult, ToySetting, train
-from lib.toy.kernel import padded
 from lib.toy.setting import check_settings
 from lib.toy.variants import ASCENTS, VariantSetting
 from lib.trials import trial as trials
@@ -98,33 +97,28 @@ class ToyTrial(Trial):
     @property
     def cost(self) -> tuple[str, float]:
         """Seconds go with the steps, and but for variants, whose methods differ by a factor of at most four, with the
-        rows of a batch (those of a phantom's own count a third) and the middle layer's weights beside a rest."""
-        if self.experiment != "toy":
-            return "toy variants", 1e-3 * self.seeds * sum(setting.steps for setting in self.settings)
-        amount = 0.0
-        for s in self.settings:
-            rows = min(s.batch_size, s.data.training_points) + (s.phantom_points or 0) / 3
-            amount += s.steps * rows * (padded(s.width) ** 2 + 1000)
-        return "toy", 1e-6 * self.seeds * amount
+        points of a batch and the middle layer's weights beside a rest."""
+        amounts = [setting.steps for setting in self.settings]
+        if self.experiment == "toy":
+            rows = [min(s.batch_size, s.data.training_points) * (s.width**2 + 1000) for s in self.settings]
+            amounts = [steps * weights for steps, weights in zip(amounts, rows)]
+        return self.experiment, 1e-6 * self.seeds * sum(amounts)
 
     def run(self, place: Place) -> dict:
         """Train every net, and keep of each how many points it gets wrong after the last step, its head, and means
         through training.
 
         On the CPU one thread trains unless the place says otherwise, and variants always are trained there. `metrics`
-        hold nested lists (setting, seed), read by `errors`, `heads`, `means` and `ascents`, with None for a net that
-        diverged; `status` is ``diverged`` where all did.
+        hold nested lists (setting, seed), read by `errors`, `means` and `ascents`, with None for a net that diverged;
+        `status` is ``diverged`` where all did.
         """
         started, threads = time.perf_counter(), place.threads or 1
         variants = self.experiment != "toy"
         device = "cpu" if variants or place.device == "auto" else place.device
-        how: dict[str, Any] = {
-            "trace_every": WATCHED if variants else self.trace_every,
-            "device": device,
-            "threads": threads,
-        }
+        how: dict[str, Any] = {"device": device, "threads": threads, "progress": False}
+        seeds = range(self.first_seed, self.first_seed + self.seeds)
         with devices.threads(threads):
-            found = train(self.settings, range(self.first_seed, self.first_seed + self.seeds), progress=False, **how)
+            found = train(self.settings, seeds, trace_every=WATCHED if variants else self.trace_every, **how)
             record = trials.record(
                 self,
                 metrics=None if found.diverged.all() else self._metrics(found),
@@ -143,9 +137,13 @@ class ToyTrial(Trial):
             wrong[split] = {name: _counts(found.error(name, split)[..., -1] * points) for name in features}
         rows = {"heads": found.heads[:, :, -1]}
         if self.experiment != "toy":
-            rows["ascents"] = np.stack([_ascent_means(trace) for trace in found.traces or ()])
+            traces = np.stack(found.traces or ())  # (setting, seed, record, 6), NaN in records without an ascent
+            with np.errstate(invalid="ignore"):
+                rows["ascents"] = np.nansum(traces, axis=2) / np.isfinite(traces).sum(axis=2)
         elif found.traces is not None:
-            rows["means"] = np.stack([_trace_means(trace) for trace in found.traces])
+            traces = np.stack(found.traces).astype(float)  # (setting, seed, record, 4)
+            with np.errstate(all="ignore"):
+                rows["means"] = np.concatenate([traces, traces[..., 2:] / traces[..., :2]], axis=-1).mean(axis=2)
             rows["means"][[not {s.importance, s.effective} <= {"real", "phantom"} for s in self.settings]] = np.nan
         return {"wrong": wrong} | {name: _rows(values, found.diverged) for name, values in rows.items()}
 
@@ -166,11 +164,6 @@ def errors(record: dict, feature: str, split: str = "test") -> np.ndarray:
         return np.full((len(settings), configuration["seeds"]), np.nan)
     points = np.array([_points(setting, split) for setting in settings])
     return np.array(metrics["wrong"][split][feature], dtype=float) / points[:, None]
-
-
-def heads(record: dict) -> np.ndarray:
-    """The real head (w_e, w_h) after the last step, (setting, seed, 2), NaN where the net diverged."""
-    return _array(record, "heads", 2)
 
 
 def means(record: dict) -> np.ndarray:
@@ -216,20 +209,6 @@ def _rows(values: np.ndarray, diverged: np.ndarray) -> list:
 def _counts(values: np.ndarray) -> list:
     """Whole numbers (setting, seed) as nested lists; None for NaN."""
     return [[None if np.isnan(value) else round(value) for value in row] for row in values]
-
-
-def _trace_means(trace: np.ndarray) -> np.ndarray:
-    """`MEANS` of one setting's trace (seed, record, 4): (seed, 6)."""
-    trace = trace.astype(float)
-    with np.errstate(all="ignore"):
-        rates = trace[..., 2:] / trace[..., :2]
-        return np.concatenate([trace, rates], axis=-1).mean(axis=1)
-
-
-def _ascent_means(trace: np.ndarray) -> np.ndarray:
-    """`ASCENTS` of one setting's trace (seed, record, 6): (seed, 6), records without an ascent left out."""
-    with np.errstate(invalid="ignore"):
-        return np.nansum(trace, axis=1) / np.isfinite(trace).sum(axis=1)
 
 
 def _points(setting: dict, split: str) -> int:

@@ -58,17 +58,10 @@ class WeightTrial(Trial):
             part = {name: value for name, value in part.items() if value is not None}
         return {"experiment": kind, "protocol": protocol, **own, **part}
 
-    @classmethod
-    def from_configuration(cls, configuration: dict[str, Any]) -> WeightTrial:
-        """The trial of a stored configuration; raises ValueError as `ImageTrial.from_configuration`."""
-        settings = {name: configuration.get(name) for name in ("epoch", "batch_size", "batches")}
-        return cls(ImageTrial.from_configuration(configuration["of"]), configuration["rho"], **settings)
-
     @property
     def label(self) -> str:
         """The trial in a few words."""
-        when = "" if self.epoch is None else f" after epoch {self.epoch}"
-        return f"weights of {self.of.label}{when}"
+        return f"weights of {self.of.label}" + ("" if self.epoch is None else f" after epoch {self.epoch}")
 
     @property
     def cost(self) -> tuple[str, float]:
@@ -93,12 +86,11 @@ class WeightTrial(Trial):
         device = devices.pick(place.device)
         data = self.of.data.load(self.of.seed, self.of.size, place.root)
         net = self.of.train(data, device, place, self.epoch)
-        metrics = None
-        if net.history.diverged_at is None:
+        metrics, diverged_at = None, net.history.diverged_at
+        if diverged_at is None:
             order = training.batch_order(self.of.seed, 0, len(self.of.seen(data)), self.configuration["batch_size"])
             optimizer = cast(SAM, training.make_optimizer("sam", net.model, self.rho, lr=self.of.lr))
             given = net.model, data, optimizer, order[: self.batches]
             metrics = measure.weights(*given, self.configuration["experiment"] != "weights", self.of.strengths)
         seconds = {"total": time.perf_counter() - started}
-        diverged_at = net.history.diverged_at
         return trials.record(self, metrics=metrics, diverged_at=diverged_at, device=device.type, seconds=seconds)
