@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 
 from book import compute
+from book.selection import best_record
 from lib import stats
 from lib.data import domains, groups
 from lib.data.groups import Groups
-from lib.stats import best_record
 from lib.trials import run
 from lib.trials.images import ImageTrial, grouped, paired
 from lib.trials.plan import Plan

@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 
 from book import style
 from book.claims import MARGIN, Check, exact, weakest
+from book.selection import at_choice, choose, whole_seeds
 from lib.data.toy import ToyConstants, ToySample
-from lib.stats import at_choice, choose, estimate, rank_correlation, whole_seeds
+from lib.stats import estimate, rank_correlation
 from lib.toy.ensemble import ToyResult, lsam, train
 from lib.trials.toy import errors
 

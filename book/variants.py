@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from book import protocols, style
 from book.sam import StepCost, interleaved_seconds, median_ratio, prepared
+from book.selection import at_choice, choose
 from lib.data.toy import ToyConstants
 from lib.device import threads
 from lib.optim.variants import CONSTANTS, TITLES
-from lib.stats import Estimate, at_choice, choose, estimate, paired_difference
+from lib.stats import Estimate, estimate, paired_difference
 from lib.toy.variants import WITHOUT_RADIUS, VariantSetting
 from lib.trials.images import ImageTrial
 from lib.trials.plan import Plan

@@ -16,9 +16,10 @@ from scipy.stats import qmc
 from book import style
 from book.claims import Check, Outcome, compared, exact
 from book.protocols import PAIRED, selected
+from book.selection import at_choice, choose
 from lib.data.toy import ToyConstants
 from lib.device import threads
-from lib.stats import Estimate, at_choice, choose, estimate, mean_interval
+from lib.stats import Estimate, estimate, mean_interval
 from lib.toy.nets import Model, batch_order
 from lib.toy.nets import points as points_of
 from lib.toy.setting import ToySetting, lsam, sgd

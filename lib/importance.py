@@ -49,8 +49,8 @@ def real_and_phantom_weights(
     """Importance weights lambda at w and lambda~ at w~, each (n,), of `batches` of inputs and labels: every batch has
     its own perturbation.
 
-    `optimizer` says what is perturbed and how far; no step is taken: weights, gradients and buffers (batch-norm
-    statistics) stay as they were, in training mode too.
+    `optimizer` says what is perturbed and how far; no step is taken: weights, gradients and batch-norm statistics stay
+    as they were, in training mode too.
     """
     parameters = list(model.parameters())
     gradients = [p.grad for p in parameters]
@@ -72,12 +72,8 @@ def real_and_phantom_weights(
 
 
 def lorenz_curve(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Share of all importance that the top k points hold, against k / n: (n + 1,) fractions and (..., n +
-    1) shares (Figure 3).
-
-    weights (..., n), not negative. The diagonal means equal weights. Raises ValueError where all of them
-    are zero.
-    """
+    """Share of all importance that the top k of n points hold, against k / n (Figure 3): (n + 1,) fractions and
+    (..., n + 1) shares of `weights` (..., n). Raises ValueError where one is negative or all are zero."""
     ordered = -np.sort(-_checked(weights), axis=-1)
     shares = np.cumsum(ordered, axis=-1) / ordered.sum(axis=-1, keepdims=True)
     shares = np.concatenate([np.zeros((*shares.shape[:-1], 1)), shares], axis=-1)
@@ -100,16 +96,14 @@ def _checked(weights: np.ndarray) -> np.ndarray:
 
 
 def worst_share(contribution: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Share of all importance held by the quarter of the points (last axis) that a feature fits worst, that is
-    with the smallest signed contribution."""
+    """Share of all importance held by the quarter of the points (last axis) with the smallest signed contribution."""
     worst = contribution <= np.quantile(contribution, 0.25, axis=-1, keepdims=True)
     return (weights * worst).sum(axis=-1) / weights.sum(axis=-1)
 
 
 @dataclass(frozen=True)
 class WeightMap:
-    """Median weight in a grid of signed contributions (Figure 5); axes (easy bin, hard bin), NaN where a
-    bin is empty."""
+    """Median weight in a grid of signed contributions (Figure 5); axes (easy bin, hard bin), NaN in an empty bin."""
 
     median: np.ndarray
     count: np.ndarray

@@ -23,7 +23,7 @@ from lib.importance import gini, lorenz_curve, real_and_phantom_weights, weight_
 from lib.models import FeatureNet, Opened
 from lib.optim import SAM
 from lib.probes import Probe
-from lib.stats import wilson_interval
+from lib.stats import rate
 from lib.training import Images
 
 if TYPE_CHECKING:
@@ -97,13 +97,12 @@ def feature_quality(
 
     The model gives a logit for each class of the label, (n, classes), or one for two classes, and takes what
     `Images.batch` makes of a split: for photographs ImageNet's normalisation; else, images from 0 to 1 less the set's
-    `mean_pixel`. (With ``replace(dataset, mean_pixel=torch.zeros(3))`` and the net's own transform in front of it,
-    ``nn.Sequential(transform, net)``, a net trained elsewhere sees what it is used to.) Its features are what its last
-    layer is given: `head` names that layer, see `lib.models.Opened`. Weights are those of `batches` batches (None: all)
-    of `batch_size` training images, in a random order. All is measured in evaluation mode, on the model's device;
-    afterwards the model is as it was.
-
-    Raises ValueError where the model does not fit the data set, or the optimizer the model.
+    `mean_pixel`. (With ``replace(dataset, mean_pixel=torch.zeros(3))`` and ``nn.Sequential(transform, net)`` a net
+    trained elsewhere sees what it is used to.) Its features are what its last layer is given: `head` names that layer,
+    see `lib.models.Opened`. Weights are those of `batches` random batches (None: all) of `batch_size` training images.
+    All is measured in evaluation mode, on the model's device; afterwards the model is as it was. `strengths` are those
+    of `lib.probes.linear_probe`. Raises ValueError where the model does not fit the data set, or the optimizer the
+    model.
     """
     check.whole("batch_size", batch_size, 1)
     parameters, classes = list(model.parameters()), dataset.classes
@@ -193,13 +192,6 @@ def fit_probes(model: FeatureNet, data: Dataset, strengths: Strengths = None) ->
     return {name: probes.linear_probe(*given, name, **options) for name in data.attributes}
 
 
-def rate(wrong: Tensor) -> dict[str, Any]:
-    """The share of wrong answers (n,) with its 95 % Wilson interval."""
-    mistakes, examples = int(wrong.sum()), len(wrong)
-    low, high = wilson_interval(mistakes, examples)
-    return {"error": mistakes / examples, "low": low, "high": high, "examples": examples}
-
-
 def group_means(values: Tensor, group: Tensor, count: int) -> Tensor:
     """The mean of `values` (n,) in each of `count` groups, float64: with the groups' shares in training, of wrong
     answers, the error that the paper reports (Appendix B). Raises ValueError where a group has no image."""
@@ -258,17 +250,14 @@ def by_contribution(
     """Which of the training images `rows` (n,), of features `phi` (n, d), get the weights `real` and `phantom` (n,), by
     the contributions of the attributes to their `fitted` probes (Figure 5).
 
-    The signed contribution of an attribute is y (v . phi + b), with v and b its linear probe. In ``contributions`` are
-    two readings of y = 1 or -1: by ``label``, the value of the attribute that goes with the image's label, so that the
-    attribute speaks for the label where it is positive, as in the toy; and by ``attribute``, its own value, so that
-    the probe is right. They differ for the attribute that is not the label, in the groups against the correlation. The
-    *ratio* of a phantom to a real weight is divided by its median over all images, which is ``median_ratio``.
+    In ``contributions`` are two readings of y = 1 or -1 in the contribution y (v . phi + b): by ``label``, the value of
+    the attribute that goes with the image's label, so that the attribute speaks for the label where it is positive, as
+    in the toy; and by ``attribute``, its own value, so that the probe is right. They differ for the attribute that is
+    not the label, in the groups against the correlation. The *ratio* of a phantom to a real weight is divided by its
+    median over all images, which is ``median_ratio``.
 
-    In each reading ``attributes``, for each: ``bins``, the medians of contribution, real and phantom weight and ratio
-    in BINS bins of equally many images; ``worst_share``, what part of all importance the quarter of the images with
-    the smallest contribution holds; ``slope``, of the least squares of the log ratio on all contributions, a standard
-    deviation of the contribution being the unit; its ``probing_error``. And, of two attributes, ``map``: the same
-    medians by both contributions, [first attribute's bin][second's], None in an empty bin.
+    In each reading ``attributes``, for each: ``bins``, see `binned`; `worst_share`; ``slope``, see `slopes`, of the log
+    ratio; its ``probing_error``. And, of two attributes, ``map``, see `mapped`.
     """
     ratio = phantom / real
     values = {"real": real, "phantom": phantom, "ratio": ratio / np.median(ratio)}
@@ -305,7 +294,7 @@ def going_with_label(train: Split) -> dict[str, Tensor]:
 
 
 def slopes(contributions: Columns, log_ratio: np.ndarray) -> list[float]:
-    """Least squares of the log ratio (n,) on standardised contributions: a slope for each."""
+    """Least squares of the log ratio (n,) on all contributions, each in units of its deviation: a slope for each."""
     columns = [(column - column.mean()) / (column.std() or 1) for column in contributions.values()]
     return np.linalg.lstsq(np.stack(columns, axis=1), log_ratio - log_ratio.mean(), rcond=None)[0].tolist()
 
@@ -320,7 +309,7 @@ def binned(contribution: np.ndarray, values: Columns, bins: int = BINS) -> dict[
 
 
 def mapped(contributions: Columns, values: Columns, bins: int = MAP_BINS) -> dict[str, Any]:
-    """Medians of `values` in a grid over both contributions, as plain values: see `by_contribution`."""
+    """Medians of `values` in a grid over two contributions, [first's bin][second's], None in an empty bin."""
     first, second = contributions.values()
     ends = [np.quantile(column, [0.005, 0.995]) for column in (first, second)]
     edges = [np.linspace(low, high, bins + 1) for low, high in ends]

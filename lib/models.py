@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
+from torch.nn.modules.module import register_module_forward_hook
 
 from lib import check
 
@@ -105,9 +106,9 @@ class Opened(FeatureNet):
         super().__init__()
         self.net = net
         layers = {name: layer for name, layer in net.named_modules() if name}
-        if head is not None and head not in layers:
+        layer = _last_called(net, example) if head is None else layers.get(head)
+        if layer is None:
             raise ValueError(f"head must be a layer of the net, such as {', '.join(list(layers)[-3:])}, not {head!r}")
-        layer = _last_layer(net, layers, example) if head is None else layers[head]
         object.__setattr__(self, "head", layer)  # it is a part of `net` already
 
     def features(self, x: Tensor) -> Tensor:
@@ -122,23 +123,16 @@ class Opened(FeatureNet):
         return pad(output.reshape(-1, 1), (1, 0)) if output.shape[1:] in ((), (1,)) else output
 
 
-def _last_layer(net: nn.Module, layers: dict[str, nn.Module], example: Tensor | None) -> nn.Module:
+def _last_called(net: nn.Module, example: Tensor | None) -> nn.Module:
     """The layer with weights that is called last and gives the net's output."""
     called: list[tuple[nn.Module, Tensor]] = []
-    hooks = [
-        layer.register_forward_hook(lambda layer, _, output: called.append((layer, output)))
-        for layer in layers.values()
-        if any(True for _ in layer.parameters()) and not any(True for _ in layer.children())
-    ]
-    try:
-        with torch.no_grad():
-            output = net(example)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    if not called or not torch.equal(called[-1][1].flatten(), output.flatten()):
+    hook = register_module_forward_hook(lambda layer, _, output: called.append((layer, output)))
+    with hook, torch.no_grad():
+        result = net(example)
+    layers = [one for one in called if list(one[0].parameters()) and not list(one[0].children())]
+    if not layers or not torch.equal(layers[-1][1].flatten(), result.flatten()):
         raise ValueError("head must name the layer whose input are the features and whose output is the net's")
-    return called[-1][0]
+    return layers[-1][0]
 
 
 def _check_shape(x: Tensor, expected: tuple[int, ...]) -> None:

@@ -16,10 +16,12 @@ from typing import TypeAlias
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils.class_weight import compute_sample_weight
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from lib.stats import wilson_interval
+from lib import check
+from lib.stats import rate
 
 STRENGTHS = tuple(10.0**power for power in range(-5, 2))  # of C, the inverse of the L2 penalty, to begin with
 WIDEST = 1e-7, 1e3  # how far the grid is widened where the best is at its end
@@ -34,9 +36,8 @@ Attributes: TypeAlias = Mapping[str, Array]  # one integer array (n,) for each a
 class Probe:
     """A linear probe and its error on held-out examples, with a 95 % Wilson interval.
 
-    The interval takes the probe as given and the test examples as independent. `weights` and `bias` act on
-    the features as they come, not standardised: one row a class, but for two classes one row in all, positive
-    for the second class; that row is then the vector v of equation (1).
+    `weights` and `bias` act on the features as they come, not standardised: one row a class, but for two classes one
+    row in all, positive for the second class; that row is then the vector v of equation (1).
     """
 
     error: float
@@ -97,12 +98,12 @@ def linear_probe(
     features, test_features = _matrix("features", features), _matrix("test_features", test_features)
     attributes = _columns("attributes", attributes, len(features))
     test_attributes = _columns("test_attributes", test_attributes, len(test_features))
-    if features.shape[1] != test_features.shape[1]:
-        own, others = features.shape[1], test_features.shape[1]
-        raise ValueError(f"test_features must have {own} columns as features have, not {others}")
-    if attribute not in attributes or set(attributes) != set(test_attributes):
-        both = f"{', '.join(attributes)} against {', '.join(test_attributes)}"
-        raise ValueError(f"attribute {attribute!r} must be named by both sets, which must agree: {both}")
+    if (columns := features.shape[1]) != test_features.shape[1]:
+        raise ValueError(f"test_features must have {columns} columns as features have, not {test_features.shape[1]}")
+    check.choice("attribute", attribute, attributes)
+    values, others = ({name: np.unique(one[name]).tolist() for name in one} for one in (attributes, test_attributes))
+    if values != others:
+        raise ValueError(f"test_attributes must have the values of attributes, {values}, not {others}")
     grid = sorted(map(float, STRENGTHS if strengths is None else strengths))
     if not grid or not 0 < grid[0] <= grid[-1] < np.inf:
         raise ValueError(f"strengths must be positive numbers, not {strengths!r}")
@@ -112,38 +113,32 @@ def linear_probe(
         check_balance(attributes, equal=not weighted)
         check_balance(test_attributes)
     target, held = attributes[attribute], _held_out(attributes)
-    if len(np.unique(target)) < 2 or not held.any():
+    if len(values[attribute]) < 2 or not held.any():
         raise ValueError(f"attribute {attribute!r} must take two values, and some combination two examples")
-    for name in attributes:
-        values, others = (np.unique(one[name]).tolist() for one in (attributes, test_attributes))
-        if values != others:
-            compared = f"{name} has {others} against {values}"
-            raise ValueError(f"test_attributes must hold the values of attributes: {compared}")
 
     # One thread: the order of the sums, and so the result, must not depend on the machine's cores; and where
     # other processes share them, the threads of small products wait for each other far longer than they work.
     with threadpool_limits(1), warnings.catch_warnings():
         # Under the strongest penalties the line search ends at the precision of numbers: that is the minimum.
         warnings.filterwarnings("ignore", "(?s)lbfgs failed to converge.*ABNORMAL")
-        balancing = _weights(attributes) if weighted else None
+        of_cell = np.unique(np.stack(list(attributes.values())), axis=1, return_inverse=True)[1]
+        balancing = compute_sample_weight("balanced", of_cell) if weighted else None
         scaler, classifier, at_end = _fit(features, target, balancing, held, grid, widen=strengths is None)
         weights = classifier.coef_.astype(np.float64) / scaler.scale_
         bias = classifier.intercept_ - weights @ scaler.mean_
         wrong = _predict(test_features, classifier.classes_, weights, bias) != test_attributes[attribute]
-    rate = float(wrong.mean()), *wilson_interval(int(wrong.sum()), len(wrong)), len(wrong)
-    return Probe(*rate, classifier.C, int(held.sum()), at_end, classifier.classes_, weights, bias)
+    choice = {"regularisation": classifier.C, "chosen_on": int(held.sum()), "at_end": at_end}
+    return Probe(**rate(wrong), **choice, classes=classifier.classes_, weights=weights, bias=bias)
 
 
 def check_balance(attributes: Attributes, equal: bool = True) -> None:
     """Raise ValueError, naming combinations, unless every combination of attributes occurs, and (`equal`) as often as
     any other."""
     counts = {name: len(rows) for name, rows in _cells(attributes).items()}
-    if missing := [name for name, count in counts.items() if not count]:
-        raise ValueError(f"attributes must come in every combination; missing: {'; '.join(missing)}")
     rare, frequent = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
-    if equal and counts[rare] != counts[frequent]:
+    if not counts[rare] or (equal and counts[rare] != counts[frequent]):
         often = f"{rare} occurs {counts[rare]} times, {frequent} {counts[frequent]} times"
-        raise ValueError(f"attributes must be balanced: {often}")
+        raise ValueError(f"attributes must come in every combination{', equally often' * equal}: {often}")
 
 
 def _fit(
@@ -193,15 +188,6 @@ def _held_out(attributes: Attributes) -> np.ndarray:
         if len(rows) > 1:
             mask[random.permutation(rows)[: max(1, round(HELD_OUT * len(rows)))]] = True
     return mask
-
-
-def _weights(attributes: Attributes) -> np.ndarray:
-    """A weight for each example, 1 in the mean, with which all combinations of attributes have the same sum."""
-    cells = _cells(attributes).values()
-    weights = np.empty(sum(map(len, cells)))
-    for rows in cells:
-        weights[rows] = len(weights) / (len(cells) * len(rows))
-    return weights
 
 
 def _cells(attributes: Attributes) -> dict[str, np.ndarray]:

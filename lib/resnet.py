@@ -39,7 +39,7 @@ class ResNet18(Opened):
 
 @dataclass(frozen=True)
 class Loaded:
-    """Which weights a net began with; no path of this machine is in it."""
+    """Which weights a net began with, without a path."""
 
     name: str  # "imagenet", "none", or the file's name
     sha256: str | None  # of the file
@@ -63,11 +63,10 @@ def load_weights(model: ResNet18, weights: str | Path, root: Path | str | None =
     own = model.net.state_dict()
     if "fc.weight" in state and len(state["fc.weight"]) != len(own["fc.weight"]):
         state = {key: value for key, value in state.items() if not key.startswith("fc.")}
-    shapes = {key: tuple(value.shape) for key, value in own.items()}
-    if unfit := [f"{key} {tuple(value.shape)}" for key, value in state.items() if value.shape != shapes.get(key)]:
-        others = f" and {len(unfit) - 5} more" if len(unfit) > 5 else ""
-        known = "weights must have the names and shapes of torchvision's ResNet-18"
-        raise ValueError(f"{known}, but {name} has {', '.join(unfit[:5])}{others}")
+    if unfit := [key for key in state if key not in own or state[key].shape != own[key].shape]:
+        first = f"{unfit[0]} {tuple(state[unfit[0]].shape)}"
+        others = f" and {len(unfit) - 1} more that have not" if len(unfit) > 1 else ""
+        raise ValueError(f"weights must have the names and shapes of torchvision's, but {name} has {first}{others}")
     model.net.load_state_dict(state, strict=False)
     # A part that is lacking as a whole is told by its name, else its entries are. Counters of batches, which old files
     # lack, play no part where batch norm has a momentum.
@@ -75,9 +74,8 @@ def load_weights(model: ResNet18, weights: str | Path, root: Path | str | None =
     parts = {key.partition(".")[0] for key in state}
     fresh = tuple(dict.fromkeys(key if (part := key.partition(".")[0]) in parts else part for key in absent))
     if fresh:
-        warnings.warn(
-            f"{name} leaves these layers freshly initialised: {', '.join(fresh)}", FreshLayersWarning, stacklevel=2
-        )
+        said = f"{name} leaves these layers freshly initialised: {', '.join(fresh)}"
+        warnings.warn(said, FreshLayersWarning, stacklevel=2)
     return Loaded(name, sha256, fresh)
 
 

@@ -1,10 +1,9 @@
-"""How every comparison of the book is reported: means with 95 % intervals, paired differences; and settings that are
-chosen on validation data, seed by seed."""
+"""How every comparison of the book is reported: means with 95 % intervals, paired differences, rates."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -62,8 +61,8 @@ def mean_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
     Student's t interval; from FEW seeds on, at either end the wider of it and the bootstrap-t interval (Efron and
     Tibshirani, 1993, chapter 12), which follows skewed values. Resamples with less than SOME of the values' spread,
-    from which a rare value is missing, say nothing of its error and are left out: they would make the interval as
-    wide as one likes. What it covers at which n is simulated in the book. One seed, or equal ones: the mean alone.
+    from which a rare value is missing, would make it as wide as one likes and are left out. Chapter 02 simulates what
+    it covers at which n. One seed, or equal ones: the mean alone.
     """
     values = _of_seeds(values)
     mean, n = values.mean(-1), values.shape[-1]
@@ -146,38 +145,8 @@ def wilson_interval(errors: int, examples: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def best_record(records: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
-    """The record with the lowest validation error after the last epoch; ties go to the lower validation loss, as so
-    few images are told wrongly that many settings tie. Diverged trials are left out; None where none finished."""
-    return min(
-        (record for record in records if record["status"] == "finished"),
-        default=None,
-        key=lambda record: (record["metrics"]["validation_error"], record["metrics"]["validation_loss"]),
-    )
-
-
-def whole_seeds(errors: np.ndarray) -> np.ndarray:
-    """Errors (..., seed) of the seeds of which no net diverged; ValueError where there is none."""
-    kept = np.isfinite(errors).all(axis=tuple(range(errors.ndim - 1)))
-    if not kept.any():
-        raise ValueError(f"errors must have a seed of which no net diverged, not {len(kept)} of the others")
-    return errors[..., kept]
-
-
-def choose(validation: np.ndarray) -> np.ndarray:
-    """For every seed the setting of the lowest validation error in the mean over the *other* seeds.
-
-    validation: (..., setting, seed), without NaN; returns indices (..., seed); of a tie the first. A net's
-    validation and test errors go together: a choice by its own would flatter its test error.
-    Raises ValueError for a single seed.
-    """
-    validation = np.asarray(validation, dtype=float)
-    if validation.shape[-1] < 2:
-        raise ValueError(f"validation must have two seeds or more, not shape {validation.shape}")
-    others = validation.sum(axis=-1, keepdims=True) - validation
-    return np.round(others, 9).argmin(axis=-2)  # rounded: a tie stays one whatever the order of the sum
-
-
-def at_choice(values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """Each seed's value at its chosen setting: (..., seed) of values (..., setting, seed)."""
-    return np.take_along_axis(values, chosen[..., None, :], axis=-2)[..., 0, :]
+def rate(wrong: Any) -> dict[str, Any]:
+    """The share of wrong answers (n,), an array or a tensor, with its `wilson_interval`, as plain values."""
+    mistakes, examples = int(wrong.sum()), len(wrong)
+    low, high = wilson_interval(mistakes, examples)
+    return {"error": mistakes / examples, "low": low, "high": high, "examples": examples}

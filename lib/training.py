@@ -31,18 +31,12 @@ Net = TypeVar("Net", bound=nn.Module)
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Labelled images on one device, kept as bytes: a quarter of the memory.
+    """Labelled images on one device, kept as bytes: a quarter of the memory."""
 
-    pixels      uint8 (n, height, width, 3): the memory order that channels_last asks for
-    labels      int64 (n,)
-    mean_pixel  float32 (3,), what is subtracted; None: images are normalised as ImageNet's, and cropped in training
-    crops       of the images as training sees them in one epoch; None: they are seen plain
-    """
-
-    pixels: Tensor
-    labels: Tensor
-    mean_pixel: Tensor | None = None
-    crops: Crops | None = None
+    pixels: Tensor  # uint8 (n, height, width, 3): the memory order that channels_last asks for
+    labels: Tensor  # int64 (n,)
+    mean_pixel: Tensor | None = None  # float32 (3,), subtracted; None: normalised as ImageNet's, cropped in training
+    crops: Crops | None = None  # of the images as training sees them in one epoch; None: they are seen plain
 
     @classmethod
     def of(cls, split: Split, mean_pixel: Tensor | None, device: torch.device) -> Images:
@@ -56,9 +50,8 @@ class Images:
     def at_epoch(self, seed: int, epoch: int) -> Images:
         """The images as training sees them in `epoch`, from 0: those without a mean pixel each cut and flipped by a
         crop of its own, which seed and epoch alone decide."""
-        if self.mean_pixel is not None:
-            return self
-        return replace(self, crops=draw_crops(len(self), self.pixels.shape[1], seed, epoch).to(self.labels.device))
+        crops = draw_crops(len(self), self.pixels.shape[1], seed, epoch) if self.mean_pixel is None else None
+        return replace(self, crops=crops and crops.to(self.labels.device))
 
     def batch(self, which: Tensor | slice) -> tuple[Tensor, Tensor]:
         """What a net takes, float32 (b, 3, height, width) in channels_last; labels (b,)."""
@@ -82,7 +75,7 @@ class History:
     @property
     def curve(self) -> dict[str, list[float]]:
         """The values by epoch, as a record has them."""
-        return {name: getattr(self, name) for name in ("train_loss", "validation_loss", "validation_error")}
+        return {name: values for name, values in asdict(self).items() if isinstance(values, list)}
 
 
 def initial_model(build: Callable[..., Net], *arguments: int, seed: int, device: torch.device) -> Net:
@@ -94,12 +87,8 @@ def initial_model(build: Callable[..., Net], *arguments: int, seed: int, device:
 
 
 def make_optimizer(method: str, model: nn.Module, rho: float, **settings: float) -> torch.optim.Optimizer:
-    """SGD, SAM (equation (3)), LSAM (equation (5)) or another of METHODS around its base optimizer, whose
-    `settings` (lr, momentum, ...) are.
-
-    Weight decay is the base's, applied in the descent step: it has no part in the ascent direction, but for
-    "sam_decay_inside". Raises ValueError for an unknown method.
-    """
+    """SGD, SAM (equation (3)), LSAM (equation (5)) or another of METHODS, with its base optimizer's `settings` (lr,
+    momentum, weight_decay, ...), see `lib.optim.variants`. Raises ValueError for an unknown method."""
     return VARIANTS[check.choice("method", method, METHODS)](model, rho, settings)
 
 
@@ -125,16 +114,16 @@ def train(
 ) -> History:
     """Train in place with a cosine schedule per step, from the optimizer's learning rate to 0.
 
-    `seed` decides the order of the batches, the crops of augmented images, and nothing else. `until` ends the training
-    after that many of its `epochs`, in the midst of the schedule (None: after all). `ascent` are the epochs in which
-    the optimizer's rho holds; in the others it is 0, the base optimizer (None: it holds in all). It stops after the
-    epoch in which a loss was NaN or infinite; the history then names the step and holds the epochs before. `label`
-    names the progress bar, which is there in a terminal only.
+    `seed` decides the order of the batches and the crops of augmented images. `until` ends the training after that many
+    of its `epochs`, in the midst of the schedule (None: after all). `ascent` are the epochs in which the optimizer's
+    rho holds; in the others it is 0, the base optimizer (None: it holds in all). Training stops after the epoch in
+    which a loss was NaN or infinite; the history then names the step and holds the epochs before. `label` names the
+    progress bar, which is there in a terminal only.
 
-    `checkpoint` names the file of this very training (same data, settings and seed). Where it holds no more epochs than
-    are wanted, training goes on from it, to the same weights that it would have reached undisturbed; a finished one
-    is only loaded. It is written after an epoch if CHECKPOINT_SECONDS have passed, and at the end, then without the
-    optimizer's state if all epochs are done; a file of more epochs stays.
+    `checkpoint` names the file of this very training. Where it holds no more epochs than are wanted, training goes on
+    from it, to the same weights that it would have reached undisturbed. It is written after an epoch if
+    CHECKPOINT_SECONDS have passed, and at the end, then without the optimizer's state if all epochs are done; a file of
+    more epochs stays. Raises ValueError where `until` is none of the epochs.
     """
     until = epochs if until is None else check.whole("until", until, 0, epochs)
     reuse_memory()
@@ -166,10 +155,9 @@ def train(
                 bar.update()
             validation_loss, validation_error = evaluate(model, validation)
             # The epoch's last update has no loss after it; the validation loss shows whether it was finite.
-            finite = torch.cat([losses.isfinite(), losses.new_tensor([validation_loss]).isfinite()])
-            if not finite.all():
-                step = int((~finite).nonzero()[0])
-                history.diverged_at = epoch * steps_per_epoch + min(step, steps_per_epoch - 1)
+            finite = [*losses.isfinite().tolist(), math.isfinite(validation_loss)]
+            if not all(finite):
+                history.diverged_at = epoch * steps_per_epoch + min(finite.index(False), steps_per_epoch - 1)
                 break
             history.train_loss.append(float(losses.mean()))
             history.validation_loss.append(validation_loss)

@@ -132,7 +132,7 @@ BAD = {
         {**official(), "layer1.0.conv1.weight": torch.zeros(64, 64, 1, 1)},
         r"has layer1.0.conv1.weight \(64, 64, 1, 1\)$",
     ),
-    "many": (OTHERS, r"other.4 \(1,\) and 7 more$"),
+    "many": (OTHERS, r"has other.0 \(1,\) and 11 more that have not$"),
     "no state dict": (torch.zeros(3), "must be a state dict"),
     "a dictionary of something else": ({"epoch": 3, "state": official()}, "must be a state dict"),
     "nothing": ({}, "must be a state dict"),

@@ -7,8 +7,9 @@ import pytest
 from scipy.stats import spearmanr
 from scipy.stats import t as student
 
+from book.selection import at_choice, best_record, choose, whole_seeds
 from lib import stats
-from lib.stats import FEW, Estimate, at_choice, best_record, choose, estimate, mean_interval, seeds_needed
+from lib.stats import FEW, Estimate, estimate, mean_interval, seeds_needed
 
 DRAWS = {
     "normal": (lambda random, shape: random.normal(3, 2, shape), 3),
@@ -126,7 +127,7 @@ def test_best_record_has_the_lowest_error_then_loss_and_did_not_diverge():
 
 def test_seeds_of_which_a_net_diverged_are_left_out():
     errors = np.array([[0.1, np.nan, 0.3], [0.4, 0.5, 0.6]])
-    assert np.array_equal(stats.whole_seeds(errors), [[0.1, 0.3], [0.4, 0.6]])
+    assert np.array_equal(whole_seeds(errors), [[0.1, 0.3], [0.4, 0.6]])
 
 
 def test_a_choice_does_not_depend_on_its_own_seed():
@@ -166,7 +167,7 @@ REFUSED = {
     "not -1 of 5": lambda: stats.wilson_interval(-1, 5),
     "not 6 of 5": lambda: stats.wilson_interval(6, 5),
     "not 0 of 0": lambda: stats.wilson_interval(0, 0),
-    "errors must have a seed": lambda: stats.whole_seeds(np.array([[np.nan, 0.1], [0.1, np.nan]])),
+    "errors must have a seed": lambda: whole_seeds(np.array([[np.nan, 0.1], [0.1, np.nan]])),
     "validation must have two seeds or more": lambda: choose(np.zeros((3, 1))),
 }
 
