@@ -6,11 +6,9 @@ The prose shows a glued result by its name (`{glue:figure}`, `{glue:text}`): no 
 from __future__ import annotations
 
 import ast
-import io
 import re
 import reprlib
 import sys
-from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,8 +16,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import matplotlib.pyplot as plt
 import pandas as pd
 from IPython.display import display
-from PIL import Image
 from tqdm import tqdm
+
+from book import drawing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -132,14 +131,8 @@ def _checked_value(name: str, value: Any, kind: str, rule: Rule) -> Any:
 
 def figure(name: str, fig: Figure) -> None:
     """Show a matplotlib figure, glue it as `name` and close it; `{glue:figure}` places it."""
-    drawn, png = io.BytesIO(), io.BytesIO()
-    fig.savefig(drawn, format="png", facecolor="white")
+    _glue(name, {"image/svg+xml": drawing.svg(fig), "text/plain": f"<figure {name}>"})
     plt.close(fig)
-    # A palette of 256 colours makes the file, and with it the notebook, a third as large; without the
-    # drawing program's name and version in it, the same picture is the same bytes.
-    picture = Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE)
-    picture.save(png, format="PNG", optimize=True)
-    _glue(name, {"image/png": b64encode(png.getvalue()).decode(), "text/plain": f"<figure {name}>"})
 
 
 def placeholder(message: str) -> Figure:

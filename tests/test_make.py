@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import importlib.util
 import json
 import os
 import platform
+import re
 import shutil
 import stat
 import subprocess
@@ -42,7 +42,8 @@ def tree(tmp_path, monkeypatch) -> Path:
         shutil.copy(ROOT / name, tmp_path)
     (tmp_path / "lib" / "deep").mkdir(parents=True)
     shutil.copytree(ROOT / "lib" / "trials", tmp_path / "lib" / "trials", ignore=generated)
-    shutil.copy(ROOT / "lib" / "files.py", tmp_path / "lib")
+    for name in ("files.py", "check.py"):
+        shutil.copy(ROOT / "lib" / name, tmp_path / "lib")
     (tmp_path / "book" / "trial.py").write_text("from lib import one\n")
     files = {
         "__init__": "",
@@ -317,6 +318,32 @@ def test_injected_values_are_written_into_the_parameters_cell():
     ]
 
 
+@pytest.mark.parametrize(
+    ("source", "folded"),
+    [
+        ('notebook.figure("fig-a", made)', True),
+        ("for net in nets:\n    notebook.figure(net, drawn(net))", True),
+        ('made = draw()\nnotebook.figure("fig-a", made)', False),
+        ("for net in nets:\n    made = draw(net)", False),
+        ("%matplotlib inline", False),
+        ("# nothing", False),
+    ],
+)
+def test_a_page_shows_parameters_as_a_table_and_folds_cells_that_only_show(source, folded):
+    typed = "rho: float = 0.5  # a radius\nrhos: list[float] = [0.0, 1.0]  # <radii>"
+    parameters = V4.new_code_cell(typed, metadata={"tags": ["parameters"]})
+    notebook = V4.new_notebook(cells=[parameters, V4.new_code_cell(source)])
+    chapters.for_the_page(notebook)
+    table = notebook.cells[0].outputs[0]["data"]["text/html"]
+    rows = re.findall("<tr>(.*?)</tr>", table)[1:]
+    assert [re.sub("<[^>]*>", "|", row).strip("|").split("||||") for row in rows] == [
+        ["rho", "0.5|||a radius"],
+        ["rhos", "[0.0, 1.0]|||&lt;radii&gt;"],
+    ]
+    assert notebook.cells[0].source == typed and "remove-input" in notebook.cells[0].metadata.tags
+    assert ("hide-input" in notebook.cells[1].metadata.tags) == folded
+
+
 def glued(name: str, mime: str) -> dict:
     return {
         "output_type": "display_data",
@@ -346,7 +373,7 @@ def test_built_pages_are_searched_for_every_page_and_figure(tree, inside, proble
     (html / "chapters" / "a.png").write_text("")
     (tree / "book" / "chapters").mkdir()
     (tree / "book" / "chapters" / "01_trial.ipynb").write_text(
-        json.dumps({"cells": [{"outputs": [glued("fig-a", "image/png")]}]})
+        json.dumps({"cells": [{"outputs": [glued("fig-a", "image/svg+xml")]}]})
     )
     found = list(pages.missing(html))
     assert len(found) == (problem is not None) and (problem or "") in "".join(found)
@@ -376,8 +403,8 @@ def test_claims_of_the_executed_chapters_are_stored_where_the_pages_read_them(tr
 
 
 def test_headline_is_taken_from_its_chapter(tree):
-    output = glued("fig-headline", "image/png")
-    output["data"] = {"image/png": [base64.b64encode(b"a picture").decode()]}
+    output = glued("fig-headline", "image/svg+xml")
+    output["data"] = {"image/svg+xml": ["a ", "picture"]}
     (tree / "book" / "chapters").mkdir()
     (tree / "book" / "chapters" / "03_toy.ipynb").write_text(json.dumps({"cells": [{"outputs": [output]}]}))
     pages.write_headline()

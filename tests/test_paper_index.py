@@ -2,7 +2,7 @@
 
 import pytest
 import yaml
-from result_tables import line_of, paper_index
+from result_tables import line_of, numbered, paper_index
 
 from book.make import fingerprint
 
@@ -11,10 +11,9 @@ INDEX = yaml.safe_load((fingerprint.ROOT / "book" / "paper.yml").read_text(encod
 
 @pytest.mark.parametrize("kind, last", [("figures", 10), ("tables", 2), ("equations", 44)])
 def test_every_one_is_listed_once(kind, last):
-    found = []
-    for first, _, end in (number.partition("-") for number in INDEX[kind]):
-        found += range(int(first), int(end or first) + 1)
-    assert found == [*range(1, last + 1)]
+    names = {name for name in numbered(INDEX) if name.startswith(kind[:-1])}
+    assert names == {form.format(kind[:-1], n) for n in range(1, last + 1) for form in ("{} {}", "{} ({})")}
+    assert numbered(INDEX)["equation (12)"] == "paper-equations-11-19"
 
 
 def test_chapters_and_lines_of_code_are_there():
@@ -24,7 +23,7 @@ def test_chapters_and_lines_of_code_are_there():
     for name in {name for entry in entries for name in entry["code"]}:
         path, line = line_of(name).split(":")
         assert name.partition(":")[2] in (fingerprint.ROOT / path).read_text().splitlines()[int(line) - 1]
-    html = paper_index(lambda page, place, words: f"[{words}]")
+    html = paper_index(INDEX, lambda page, place, words: f"[{words}]")
     assert "Equation 11–19" in html and "[11]" in html and line_of("lib.optim.sam:LSAM") in html
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 import yaml
 from docutils import nodes
 from markupsafe import Markup
+from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
@@ -45,12 +46,23 @@ def computing_time(found: pd.DataFrame) -> str:
     return render("times", head=["experiment", "trials", "nets", "diverged", "time", "on"], lines=lines)
 
 
-def paper_index(link: Link) -> str:
+def paper_index(index: dict[str, dict[str, dict]], link: Link) -> str:
     """Where the paper's figures, tables and equations are, of `book/paper.yml`: chapters, and lines of code."""
-    index = yaml.safe_load((fingerprint.ROOT / "book" / "paper.yml").read_text(encoding="utf-8"))
     for entry in (entry for entries in index.values() for entry in entries.values()):
         entry["code"] = [line_of(name) for name in entry["code"]]
     return render("paper-index", index=index, link=link)
+
+
+def numbered(index: dict[str, dict[str, dict]]) -> dict[str, str]:
+    """By its name and number, "equation 5" and "equation (5)", the place of each entry in the paper's index."""
+    found = {}
+    for kind, entries in index.items():
+        for numbers in entries:
+            first, _, last = numbers.partition("-")
+            for number in range(int(first), int(last or first) + 1):
+                for name in (f"{kind[:-1]} {number}", f"{kind[:-1]} ({number})"):
+                    found[name] = f"paper-{kind}-{numbers}"
+    return found
 
 
 def line_of(name: str) -> str:
@@ -81,15 +93,21 @@ class Table(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         self.env.note_reread()  # results may come while the page's source stays as it is
+        found: dict[str, str] = {}  # what the search finds by its number -> its place
         if self.name in CLAIMS:
-            html = claims(self.name, scorecard.read(), self.link)
+            scores = scorecard.read()
+            html = claims(self.name, scores, self.link)
+            if self.name == "scorecard":
+                found = {score.claim.id: f"claim-{score.claim.id.lower()}" for score in scores}
         elif self.name == "paper-index":
-            html = paper_index(self.link)
+            index = yaml.safe_load((fingerprint.ROOT / "book" / "paper.yml").read_text(encoding="utf-8"))
+            html, found = paper_index(index, self.link), numbered(index)
         elif self.name == "computing-time":
             html = computing_time(efforts(fingerprint.RESULTS))
         else:
             html = chapter_times(list((Path(self.env.srcdir) / "chapters").glob("*.ipynb")))
-        return [nodes.raw("", html, format="html")]
+        index = addnodes.index(entries=[("single", name, place, "", None) for name, place in found.items()])
+        return [index, nodes.raw("", html, format="html")]
 
     def link(self, page: str, place: str, words: str) -> str:
         """A link to `place` in `page`, or the words alone where the book has no such page."""

@@ -81,12 +81,14 @@ def run_stale() -> bool:
 
 def run_in_place() -> bool:
     """Run every notebook with its default parameters and store the outputs in it; False where one failed."""
+    from book.drawing import FOR_A_PHONE  # a page's
+
     good = True
     for notebook in fingerprint.chapters():
         result = execute(notebook, {})
         good = good and result is not None
         if result is not None:
-            write(notebook, as_text(result))
+            write(notebook, FOR_A_PHONE.sub("", as_text(result).decode()).encode())
     return good
 
 
@@ -182,15 +184,37 @@ def stripped(notebook: NotebookNode) -> NotebookNode:
 
 
 def for_the_page(notebook: NotebookNode) -> None:
-    """Hide glued figures where they were made: the page shows each where its caption stands."""
+    """Show parameters as a table, fold cells that only show something, and hide glued figures where they were made:
+    the page shows each where its caption stands."""
+    from nbformat.v4 import new_output
+    from papermill.translators import PythonTranslator
+
     from book.notebook import HIDDEN
+    from book.templates import render
 
     for cell in notebook.cells:
+        tags = cell.metadata.setdefault("tags", [])
+        if "parameters" in tags:
+            table = render("parameters", parameters=PythonTranslator.inspect(cell))
+            cell.outputs = [new_output("display_data", {"text/html": table})]
+            tags.append("remove-input")
+        elif only_shows(cell):
+            tags.append("hide-input")
         for output in cell.get("outputs", []):
             glued = output.get("metadata", {}).get("scrapbook")
             if glued and not glued["mime_prefix"]:
                 glued["mime_prefix"] = HIDDEN
                 output["data"] = {HIDDEN + mime: content for mime, content in output["data"].items()}
+
+
+def only_shows(cell: NotebookNode) -> bool:
+    """Whether a cell is nothing but calls, of a figure or a table, and makes nothing that a later one needs."""
+    try:
+        body = ast.parse(cell.source).body if cell.cell_type == "code" else []
+    except SyntaxError:
+        return False
+    inner = [one for line in body for one in (line.body if isinstance(line, ast.For) else [line])]
+    return bool(inner) and all(isinstance(line, ast.Expr) for line in inner)
 
 
 def as_text(notebook: NotebookNode) -> bytes:

@@ -1,6 +1,5 @@
 """Builds the book: stale chapters first, then `_build/html`, replaced only by a build without a warning."""
 
-import base64
 import json
 import re
 import shutil
@@ -20,7 +19,7 @@ BOOK = ROOT / "book"
 BUILD = ROOT / "_build"
 HTML = BUILD / "html"
 MADE_FROM = HTML / ".made_from"
-HEADLINE = ("03_toy", "fig-headline", BOOK / "images" / "headline.png")  # chapter, name, file for README
+HEADLINE = ("03_toy", "fig-headline", BOOK / "images" / "headline.svg")  # chapter, name, file for README
 
 
 def inputs() -> str:
@@ -112,12 +111,12 @@ def contents() -> list[str]:
 
 
 def glued_figures(executed: Path) -> list[tuple[str, str]]:
-    """(name, PNG as base64) of every figure that an executed chapter glued."""
+    """(name, SVG) of every figure that an executed chapter glued."""
     found = []
     for cell in json.loads(executed.read_text(encoding="utf-8"))["cells"]:
         for output in cell.get("outputs", []):
             glued = output.get("metadata", {}).get("scrapbook")
-            content = output["data"].get(glued["mime_prefix"] + "image/png") if glued else None
+            content = output["data"].get(glued["mime_prefix"] + "image/svg+xml") if glued else None
             if content is not None:
                 found.append((glued["name"], "".join(content)))
     return found
@@ -129,7 +128,7 @@ def write_headline() -> None:
     executed = chapters.EXECUTED / f"{chapter}.ipynb"
     for name, content in glued_figures(executed) if executed.exists() else []:
         if name == headline:
-            picture = base64.b64decode(content)
+            picture = content.encode()
             if not path.exists() or path.read_bytes() != picture:
                 chapters.write(path, picture)
 
