@@ -26,18 +26,17 @@ TOLERANCE = 0.05  # and one for all costs less than this in hard probing error
 Errors = Mapping[str, np.ndarray]  # title of a budget -> (size, radius, seed)
 
 
-def epochs_of(budget: str, size: int, amount: int, points: int = ToyConstants().training_points) -> int:
+def epochs_of(budget: str, size: int, amount: int) -> int:
     """How many epochs `amount` of a budget is at one batch size.
 
     Raises ValueError for an unknown budget, or where that many steps are no whole number of epochs.
     """
     if check.choice("budget", budget, BUDGETS) == "epochs":
         return amount
-    of_an_epoch = -(-points // size)
-    if amount < 1 or amount % of_an_epoch:
-        needs = f"a multiple of the {of_an_epoch} of an epoch at batch size {size}"
-        raise ValueError(f"steps must be {needs}, not {amount}")
-    return amount // of_an_epoch
+    steps = -(-ToyConstants().training_points // size)
+    if amount < 1 or amount % steps:
+        raise ValueError(f"steps must be a multiple of the {steps} of an epoch at batch size {size}, not {amount}")
+    return amount // steps
 
 
 def plan(
@@ -69,16 +68,10 @@ def best(means: np.ndarray) -> np.ndarray:
 
 
 def largest_over_smallest(radii: Sequence[float], validation: np.ndarray) -> Estimate:
-    """The largest of the sizes' best radii over the smallest.
-
-    radii: (radius,), above 0; validation: (size, radius, seed).
-    """
-
-    def ratio(means: np.ndarray) -> np.ndarray:
-        found = np.asarray(radii)[best(means)]
-        return found.max(axis=0) / found.min(axis=0)
-
-    return of_means(ratio, validation)
+    """The largest of the sizes' best radii over the smallest; radii (radius,), above 0, validation (size, radius,
+    seed)."""
+    found = np.asarray(radii)
+    return of_means(lambda means: found[best(means)].max(axis=0) / found[best(means)].min(axis=0), validation)
 
 
 def price_of_one(hard: np.ndarray, validation: np.ndarray) -> Estimate:
@@ -97,12 +90,8 @@ def sensitivity(means: np.ndarray) -> np.ndarray:
 def more_sensitive(hard: np.ndarray, large: Sequence[bool]) -> Estimate:
     """Mean sensitivity at the `large` radii (radius,) less that at the others, of errors (size, radius, seed)."""
     chosen = np.asarray(large, dtype=bool)
-
-    def difference(means: np.ndarray) -> np.ndarray:
-        moved = sensitivity(means)  # (radius, ...)
-        return moved[chosen].mean(axis=0) - moved[~chosen].mean(axis=0)
-
-    return of_means(difference, hard)
+    weights = chosen / chosen.sum() - ~chosen / (~chosen).sum()
+    return of_means(lambda means: np.tensordot(weights, sensitivity(means), 1), hard)
 
 
 def checks(sizes: Sequence[int], radii: Sequence[float], rho: float, hard: Errors, validation: Errors) -> list[Check]:

@@ -3,6 +3,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from itertools import product
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -216,18 +217,17 @@ def effects_through_training(settings: Mapping[str, tuple[Decomposition, Effects
     titles = "share gained by a group", "slope of the log ratio", "Gini coefficient"
     fig, axes = style.panels(list(settings), titles, 2.5)
     for row, (parts, found, epochs) in zip(axes, settings.values()):
-        began = int(epochs[0] == 0)
-        for net, (name, (colour, marker)) in enumerate(NETS.items()):
-            for group, of_group in (FEATURES | {"carried": style.GREY}).items():
-                look = {"label": f"{GROUPS[group]}, {name}", "markerfacecolor": of_group if net else "white", **LINE}
-                style.line(row[0], epochs, found.changes[f"share {group}"][net], of_group, marker, **look)
-                if group in FEATURES:
-                    slope = found.changes[f"slope {group}"][net, began:]
-                    style.line(row[1], epochs[began:], slope, of_group, marker, **look)
-            for kind, line, even in zip(KINDS, KINDS.values(), found.even[:, net]):
-                mean = np.exp(np.log(getattr(parts, kind)[net].mean(axis=-1)).mean(axis=-1))
-                look = {"color": colour, "marker": marker, "linestyle": line, "label": f"{name}, {kind}", **LINE}
-                row[2].plot(mean, even.mean(axis=-1), **look)
+        began, groups = int(epochs[0] == 0), FEATURES | {"carried": style.GREY}
+        looks = [(of_group, marker) for of_group in groups.values() for _, marker in NETS.values()]
+        every = [(group, net, name) for group in groups for net, name in enumerate(NETS)]
+        shares = {f"{GROUPS[group]}, {name}": found.changes[f"share {group}"][net] for group, net, name in every}
+        slopes = {f"{group}, {name}": found.changes[f"slope {group}"][net, began:] for group, net, name in every[:4]}
+        style.lines(row[0], epochs, shares, looks, **LINE)
+        style.lines(row[1], epochs[began:], slopes, looks, **LINE)
+        for (net, (name, look)), (k, kind) in product(enumerate(NETS.items()), enumerate(KINDS)):
+            mean = np.exp(np.log(getattr(parts, kind)[net].mean(axis=-1)).mean(axis=-1))
+            dressed = dict(zip(("color", "marker"), look), linestyle=KINDS[kind], label=f"{name}, {kind}", **LINE)
+            row[2].plot(mean, found.even[k, net].mean(axis=-1), **dressed)
         for panel in row[:2]:
             panel.set_xscale("symlog", linthresh=1, linscale=0.4)
             panel.set(xlabel="epoch", xlim=(-0.08, 1.15 * epochs[-1]))

@@ -119,20 +119,3 @@ def against_level(levels: Levels, rows: Mapping[str, tuple[Mapping[str, Panels],
         panel.set_xlabel(KINDS[kind][1])
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(LOOKS))
     return fig
-
-
-def against_radius(radii: Sequence[float], levels: Levels, errors: Panels) -> Figure:
-    """Errors (level, radius, seed) at every radius: columns as in `against_level`, a row a target; one line a level,
-    darker for less noise."""
-    targets = [target for target in TARGETS if any(target == of for _, of in errors)]
-    rows = [f"hard probing error,\nnoise on {TARGETS[target]}" for target in targets]
-    fig, axes = style.panels(rows, [KINDS[kind][0] for kind in levels], sharey="row")
-    looks = {"columnspacing": 1, "handlelength": 1.3, "fontsize": 7.5, "title_fontsize": 7.5}
-    for row, target in zip(axes, targets):
-        for panel, (kind, values) in zip(row, levels.items()):
-            style.lines(panel, radii, {f"{level:g}": of for level, of in zip((0, *values), errors[kind, target])})
-        row[0].set_ylim(bottom=-0.01)
-    for kind, top, bottom in zip(levels, axes[0], axes[-1]):
-        top.legend(title=KINDS[kind][1], ncols=2, loc="upper right", **looks)
-        bottom.set_xlabel(style.RADIUS)
-    return fig

@@ -2,8 +2,8 @@
 the toy share: the sweep over radii, the simple setting beside the main one, errors at a chosen radius."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
+from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -34,21 +34,12 @@ SIMPLE_RHOS = (0.0, 0.6, 0.9, 1.2)
 SIMPLE_SEEDS = range(5000, 5040)  # which served no choice
 
 
-@dataclass(frozen=True)
-class Sweep:
+class Sweep(NamedTuple):
     """SGD and LSAM at every radius of `rhos`, the first 0, with one or more sets of constants; arrays are (constants,
     rho, seed, ...)."""
 
     rhos: Sequence[float]
     result: ToyResult
-
-    @classmethod
-    def of(
-        cls, rhos: Sequence[float], constants: Sequence[Mapping], seeds: Sequence[int], trace_every: int = 0
-    ) -> "Sweep":
-        """Trained with each of the `constants`, keywords of `ToySetting`."""
-        settings = [lsam(radius, **one) for one in constants for radius in rhos]
-        return cls(rhos, train(settings, seeds, trace_every=trace_every))
 
     @property
     def names(self) -> list[str]:
@@ -57,12 +48,13 @@ class Sweep:
 
     def error(self, feature: str, split: str = "test") -> np.ndarray:
         """Errors after the last step."""
-        return self._shaped(self.result.error(feature, split)[..., -1])
+        return self.result.error(feature, split)[..., -1].reshape(-1, len(self.rhos), len(self.result.seeds))
 
-    @cached_property
+    @property
     def heads(self) -> np.ndarray:
         """w_e, w_h and the phantom's at every record, (constants, rho, seed, record, 4)."""
-        return self._shaped(np.stack(self.result.traces or ()).astype(float))
+        traces = np.stack(self.result.traces or ()).astype(float)
+        return traces.reshape(-1, len(self.rhos), *traces.shape[1:])
 
     @property
     def ratios(self) -> tuple[np.ndarray, np.ndarray]:
@@ -73,17 +65,19 @@ class Sweep:
     @property
     def rates(self) -> np.ndarray:
         """Means over training of w~_e / w_e and w~_h / w_h, (feature, constants, rho, seed)."""
-        return np.moveaxis((self.heads[..., 2:] / self.heads[..., :2]).mean(axis=-2), -1, 0)
+        heads = self.heads
+        return np.moveaxis((heads[..., 2:] / heads[..., :2]).mean(axis=-2), -1, 0)
 
-    def _shaped(self, values: np.ndarray) -> np.ndarray:
-        return values.reshape(-1, len(self.rhos), *values.shape[1:])
+
+def sweep(rhos: Sequence[float], constants: Sequence[Mapping], seeds: Sequence[int], trace_every: int = 0) -> Sweep:
+    """The sweep with each of the `constants`, keywords of `ToySetting`."""
+    settings = [lsam(radius, **one) for one in constants for radius in rhos]
+    return Sweep(rhos, train(settings, seeds, trace_every=trace_every))
 
 
 def by_radius(records: Sequence[dict], radii: Sequence[float], feature: str, split: str) -> np.ndarray:
-    """Errors (condition, radius, seed) of the stored records of a plan with these radii, which run fastest.
-
-    A seed of which some net diverged is left out everywhere, so that all that is compared is paired.
-    """
+    """Errors (condition, radius, seed) of the stored records of a plan with these radii, which run fastest, on the
+    seeds of which no net diverged, so that all that is compared is paired."""
     found = whole_seeds(np.stack([errors(record, feature, split)[0] for record in records]))
     return found.reshape(-1, len(radii), found.shape[-1])
 
@@ -151,16 +145,26 @@ def grid(points: np.ndarray, resolution: int) -> tuple[np.ndarray, np.ndarray]:
     return ticks, np.stack(np.meshgrid(ticks, ticks), axis=-1).reshape(-1, 2)
 
 
-def _contour(axes: Axes, ticks: np.ndarray, values: np.ndarray, points: np.ndarray, y: np.ndarray, bound: float):
-    """One panel: w_i f_i over the plane, its zero line, and the training points by label."""
-    surface = values.reshape(len(ticks), len(ticks))
-    levels = np.linspace(-bound, bound, 21)
-    axes.contourf(ticks, ticks, np.clip(surface, -bound, bound), levels=levels, cmap=style.DIVERGING)
-    axes.contour(ticks, ticks, surface, levels=[0], colors="black", linewidths=1)
-    for label, colour, marker in LABELS:
-        axes.scatter(*points[y == label].T, s=9, c=colour, marker=marker, edgecolors="white", linewidths=0.3)
-    axes.set(aspect="equal", xticks=[], yticks=[])
-    axes.spines[:].set_visible(False)
+def _contours(
+    panels: Sequence[Axes],
+    sample: ToySample,
+    feature: int,
+    ticks: np.ndarray,
+    surfaces: np.ndarray,
+    titles: Sequence[str],
+) -> None:
+    """w_i f_i (method, nodes) of one feature over the plane, a panel a method, zero lines, and the points by label."""
+    points, bound = sample.x[:, 2 * feature : 2 * feature + 2], np.quantile(np.abs(surfaces), 0.97)
+    for panel, values, title in zip(panels, surfaces.reshape(len(surfaces), len(ticks), -1), titles):
+        shown = np.clip(values, -bound, bound)
+        panel.contourf(ticks, ticks, shown, levels=np.linspace(-bound, bound, 21), cmap=style.DIVERGING)
+        panel.contour(ticks, ticks, values, levels=[0], colors="black", linewidths=1)
+        for label, colour, marker in LABELS:
+            at = points[sample.y == label].T
+            panel.scatter(*at, s=9, c=colour, marker=marker, edgecolors="white", linewidths=0.3)
+        panel.set(aspect="equal", xticks=[], yticks=[])
+        panel.spines[:].set_visible(False)
+        panel.set_title(title, loc="center", fontsize=9)
 
 
 def feature_contours(
@@ -172,12 +176,9 @@ def feature_contours(
     2): probing errors.
     """
     fig, axes = plt.subplots(2, len(names), figsize=(1.65 * 2 * len(names), 6.6), squeeze=False)
-    for row, feature in enumerate(("easy", "hard")):
-        points = sample.x[:, 2 * row : 2 * row + 2]
-        bound = np.quantile(np.abs(surfaces[:, row]), 0.97)
-        for panel, name, method, error in zip(axes[row], names, surfaces, errors):
-            _contour(panel, ticks[row], method[row], points, sample.y, bound)
-            panel.set_title(f"{name}: {feature} feature, error {error[row]:.3f}", loc="center", fontsize=9)
+    for i, feature in enumerate(("easy", "hard")):
+        titles = [f"{name}: {feature} feature, error {error:.3f}" for name, error in zip(names, errors[:, i])]
+        _contours(axes[i], sample, i, ticks[i], surfaces[:, i], titles)
     return fig
 
 
@@ -202,12 +203,9 @@ def headline(sample: ToySample, ticks: np.ndarray, surfaces: np.ndarray, names: 
     """The book in one picture: the hard feature under SGD and LSAM (surfaces (2, nodes)), and its error
     against rho."""
     fig, axes = plt.subplots(1, 3, figsize=(style.PAGE_WIDTH, 2.7), width_ratios=[1, 1, 1.1])
-    bound = np.quantile(np.abs(surfaces), 0.97)
-    for panel, surface, name in zip(axes, surfaces, names):
-        _contour(panel, ticks, surface, sample.x[:, 2:], sample.y, bound)
-        panel.set_title(f"hard feature, {name}", loc="center")
+    _contours(axes, sample, 1, ticks, surfaces, [f"hard feature, {name}" for name in names])
     style.lines(axes[2], main.rhos, dict(zip(main.names, main.error("hard"))))
     axes[2].set(xlabel=style.RADIUS, ylabel="hard probing error")
     axes[2].legend(title=r"complexity $\kappa$", fontsize=7, title_fontsize=7)
-    axes[2].set_title("and its probing error", loc="center")
+    axes[2].set_title("and its probing error", loc="center", fontsize=9)
     return fig

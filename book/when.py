@@ -1,7 +1,7 @@
 """Chapter 15: when and where SAM and LSAM act, on the paired sets and in the toy: plans, what is kept of a gain and the
 rule of it, the border of the hard rate, SAM with a radius for the head and one for the rest, figures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -50,13 +50,26 @@ NAME = "when-toy"
 RHO, EPOCHS, TOY_SEEDS, FIRST_SEED = 1.4, 60, 40, 5000
 COMMON: dict[str, Any] = {"data": ToyConstants(), "epochs": EPOCHS}
 TOY_SWITCHES = (1, 2, 3, 6, 12, 30)
-MEAN_RATES = (0.54, 0.84)  # means of w~/w over LSAM's steps, seeds 0 to 7
-# Strengths of what only slows the easy feature, or keeps logits small, each from weak to where training suffers.
-STRENGTHS = {
-    "LSAM": (0.7, 1.4, 2.0, 2.8, 4.0),
-    "constant easy rate": (0.03, 0.1, 0.2, 0.3),
-    "spectral decoupling": (0.03, 0.1, 0.3, 1.0, 3.0),
-    "label smoothing": (0.1, 0.4, 0.6, 0.8, 0.9),
+PLAIN, CONSTANT = {"importance": "real", "effective": "real"}, {"importance": "real", "effective": "constant"}
+PARTS: dict[str, tuple[dict[str, Any], bool | None]] = {  # of LSAM: what differs, and whether half was to be kept
+    "only $w_e$ displaced": ({"displaced": "easy"}, True),
+    "only $w_h$ displaced": ({"displaced": "hard"}, False),
+    "importance weights alone": ({"effective": "real"}, False),
+    "learning rates alone": ({"importance": "real"}, True),
+    # Means of w~/w over LSAM's steps, seeds 0 to 7.
+    "LSAM's mean rates, constant": ({"rho": 0.0, "rates": (0.54, 0.84), **CONSTANT}, None),
+    "the next batch's phantom": ({"phantom_shift": 1}, None),
+    "a phantom of 50 points": ({"phantom_points": 50}, None),
+    "a phantom of all points": ({"phantom_points": COMMON["data"].training_points}, None),
+    "mean of 60 ascents": ({"memory": 60}, None),
+    "the same, made $\\rho$ long": ({"memory": 60, "average": "scaled"}, None),
+}
+# What only slows the easy feature, or keeps logits small, each from weak to where training suffers; and LSAM.
+BASELINES: dict[str, tuple[Callable[[float], dict[str, Any]], tuple[float, ...]]] = {
+    "LSAM": (lambda rho: {"rho": rho}, (0.7, 1.4, 2.0, 2.8, 4.0)),
+    "constant easy rate": (lambda rate: {"rates": (rate, 1.0), **CONSTANT}, (0.03, 0.1, 0.2, 0.3)),
+    "spectral decoupling": (lambda strength: {"decoupling": strength, **PLAIN}, (0.03, 0.1, 0.3, 1.0, 3.0)),
+    "label smoothing": (lambda share: {"smoothing": share, **PLAIN}, (0.1, 0.4, 0.6, 0.8, 0.9)),
 }
 # Other constants of the toy: chapter 13's ranges, and trainings that are shorter.
 RANGES = {  # name -> lowest, highest, whether on a logarithmic axis
@@ -82,35 +95,29 @@ def windows(epochs: float, switches: Sequence[float]) -> list[Window]:
 
 
 def tenths(epochs: float) -> dict[str, Window]:
-    """The windows that are judged."""
-    tenth = TENTH * epochs
-    ends = {FIRST: (0, tenth), LAST: (epochs - tenth, epochs), REST: (tenth, epochs)}
-    return {name: (_whole(first), _whole(last)) for name, (first, last) in ends.items()}
+    """The windows that are judged; a whole number of epochs as one, a part of an epoch to three digits."""
 
+    def exactly(value: float) -> float:
+        return round(value) if abs(value - round(value)) < 1e-9 else round(value, 3)
 
-def _whole(value: float) -> float:
-    """A whole number of epochs as one, a part of an epoch to three digits."""
-    return round(value) if abs(value - round(value)) < 1e-9 else round(value, 3)
+    ends = {FIRST: (0, TENTH), LAST: (1 - TENTH, 1), REST: (TENTH, 1)}
+    return {name: (exactly(first * epochs), exactly(last * epochs)) for name, (first, last) in ends.items()}
 
 
 def image_nets(dataset: str, store: Store) -> dict[Net, ImageTrial]:
     """SGD, and SAM and LSAM at their selected settings, whole and with the radius in each window only, on seed 0; none
     while the sweep is not complete."""
-    settings = selected(PAIRED[dataset], store)
-    if settings is None:
-        return {}
-    found: dict[Net, ImageTrial] = {(method, None): net for method, net in settings.items()}
-    for window in windows(PAIRED[dataset].base.epochs, SWITCHES):
-        found |= {(method, window): replace(settings[method], ascent=window) for method in METHODS}
-    return found
+    settings = selected(PAIRED[dataset], store) or {}
+    every = windows(PAIRED[dataset].base.epochs, SWITCHES) if settings else []
+    parts = {(method, window): replace(settings[method], ascent=window) for window in every for method in METHODS}
+    return {(method, None): net for method, net in settings.items()} | parts
 
 
 def plan(dataset: str, store: Store, seeds: int = SEEDS) -> Plan:
     """The `image_nets` on every seed; they follow the sweep of the set."""
-    nets = image_nets(dataset, store)
-    if not nets:
-        return Plan((), seeds * (1 + len(METHODS) * (2 + 2 * len(SWITCHES))))
-    return Plan(tuple(replace(net, seed=seed) for seed in range(seeds) for net in nets.values()))
+    nets = image_nets(dataset, store).values()
+    expected = 0 if nets else seeds * (1 + len(METHODS) * (2 + 2 * len(SWITCHES)))
+    return Plan(tuple(replace(net, seed=seed) for seed in range(seeds) for net in nets), expected)
 
 
 def image_records(dataset: str, store: Store, seeds: int) -> dict[Net, list[dict | None]]:
@@ -190,46 +197,6 @@ def checks(where: str, before: np.ndarray, whole: np.ndarray, parts: Parts) -> l
     return [premise, *found]
 
 
-def part_settings(rho: float = RHO) -> dict[str, ToySetting]:
-    """SGD, LSAM, and LSAM with some part of its phantom, or another phantom."""
-    constant = {"importance": "real", "effective": "constant"}
-    return {
-        "SGD": sgd(**COMMON),
-        "LSAM": lsam(rho, **COMMON),
-        "only $w_e$ displaced": lsam(rho, displaced="easy", **COMMON),
-        "only $w_h$ displaced": lsam(rho, displaced="hard", **COMMON),
-        "importance weights alone": lsam(rho, effective="real", **COMMON),
-        "learning rates alone": lsam(rho, importance="real", **COMMON),
-        "LSAM's mean rates, constant": ToySetting(rates=MEAN_RATES, **constant, **COMMON),
-        "the next batch's phantom": lsam(rho, phantom_shift=1, **COMMON),
-        "a phantom of 50 points": lsam(rho, phantom_points=50, **COMMON),
-        "a phantom of all points": lsam(rho, phantom_points=COMMON["data"].training_points, **COMMON),
-        "mean of 60 ascents": lsam(rho, memory=60, **COMMON),
-        "the same, made $\\rho$ long": lsam(rho, memory=60, average="scaled", **COMMON),
-    }
-
-
-PREDICTED = {  # of the parts: whether half of the gain is kept
-    "only $w_e$ displaced": True,
-    "only $w_h$ displaced": False,
-    "importance weights alone": False,
-    "learning rates alone": True,
-}
-
-
-def baseline_settings() -> list[ToySetting]:
-    """Every baseline at every strength, with LSAM at several radii."""
-    make = {
-        "LSAM": lambda rho: lsam(rho, **COMMON),
-        "constant easy rate": lambda rate: ToySetting(
-            importance="real", effective="constant", rates=(rate, 1.0), **COMMON
-        ),
-        "spectral decoupling": lambda strength: sgd(decoupling=strength, **COMMON),
-        "label smoothing": lambda share: sgd(smoothing=share, **COMMON),
-    }
-    return [make[name](strength) for name, strengths in STRENGTHS.items() for strength in strengths]
-
-
 def at_best(record: dict) -> dict[str, tuple[np.ndarray, np.ndarray, float]]:
     """Of the baselines' record: hard and easy probing errors (seed,) at the strength that validation data of the other
     seeds choose by the mean of both errors, and the strength chosen most often. A net that diverged counts as
@@ -237,7 +204,7 @@ def at_best(record: dict) -> dict[str, tuple[np.ndarray, np.ndarray, float]]:
     test = {feature: np.nan_to_num(errors(record, feature), nan=0.5) for feature in ("easy", "hard")}
     validation = sum(np.nan_to_num(errors(record, name, "validation"), nan=0.5) for name in test)
     found, start = {}, 0
-    for name, strengths in STRENGTHS.items():
+    for name, (_, strengths) in BASELINES.items():
         rows = slice(start, start := start + len(strengths))
         chosen = choose(validation[rows])
         hard, easy = (at_choice(test[feature][rows], chosen) for feature in ("hard", "easy"))
@@ -247,13 +214,13 @@ def at_best(record: dict) -> dict[str, tuple[np.ndarray, np.ndarray, float]]:
 
 def points(count: int = POINTS, seed: int = 0) -> list[dict[str, float]]:
     """The first points of a scrambled Sobol sequence over `RANGES`, to three digits."""
+
+    def at(share: float, low: float, high: float, logarithmic: bool) -> float:
+        value = low * (high / low) ** share if logarithmic else low + share * (high - low)
+        return round(value) if isinstance(low, int) else float(f"{value:.3g}")
+
     shares = qmc.Sobol(len(RANGES), seed=seed).random_base2(int(np.ceil(np.log2(count))))[:count]
-    return [{name: _at(share, *RANGES[name]) for name, share in zip(RANGES, row)} for row in shares]
-
-
-def _at(share: float, low: float, high: float, logarithmic: bool) -> float:
-    value = low * (high / low) ** share if logarithmic else low + share * (high - low)
-    return round(value) if isinstance(low, int) else float(f"{value:.3g}")
+    return [{name: at(share, *RANGES[name]) for name, share in zip(RANGES, row)} for row in shares]
 
 
 def of_point(values: Mapping[str, float], rho: float = RHO) -> list[ToySetting]:
@@ -268,10 +235,13 @@ def of_point(values: Mapping[str, float], rho: float = RHO) -> list[ToySetting]:
 
 
 def toy_trials(rho: float = RHO, seeds: int = TOY_SEEDS, first_seed: int = FIRST_SEED) -> dict[str, ToyTrial]:
-    """The main setting: the switches, the parts of the phantom, and the baselines."""
-    whole = lsam(rho, **COMMON)
-    switched = [sgd(**COMMON), whole, *(replace(whole, ascent=w) for w in windows(EPOCHS, TOY_SWITCHES))]
-    settings = {"switches": switched, "parts": part_settings(rho).values(), "baselines": baseline_settings()}
+    """The main setting: the switches, parts and the baselines, each switch and part after SGD and LSAM."""
+    both = [sgd(**COMMON), lsam(rho, **COMMON)]
+    settings = {
+        "switches": both + [replace(both[1], ascent=window) for window in windows(EPOCHS, TOY_SWITCHES)],
+        "parts": both + [ToySetting(**{"rho": rho, **COMMON, **own}) for own, _ in PARTS.values()],
+        "baselines": [ToySetting(**make(x), **COMMON) for make, strengths in BASELINES.values() for x in strengths],
+    }
     return {name: ToyTrial(tuple(some), seeds, first_seed, name=NAME) for name, some in settings.items()}
 
 
@@ -382,14 +352,6 @@ def two_radii(
     return stack_errors(theta, evaluation[index][:, 1]).reshape(len(radii), len(seeds), -1)
 
 
-def name_of(window: Window | None) -> str:
-    """A window of whole epochs in words, counted from 1."""
-    if window is None:
-        return "all epochs"
-    first, last = window
-    return f"epochs {first + 1} to {last}" if last > first + 1 else f"epoch {last}"
-
-
 def figure_images(gains: Mapping[str, Mapping[Window | None, np.ndarray]]) -> Figure:
     """What each window gains in hard probing error, in points: panel title -> window -> (seed,), the whole training
     (None) first."""
@@ -398,17 +360,18 @@ def figure_images(gains: Mapping[str, Mapping[Window | None, np.ndarray]]) -> Fi
         len(gains) // 2, 2, figsize=(style.PAGE_WIDTH, 5.4), sharex=True, sharey=True, squeeze=False
     )
     for panel, (title, of_window) in zip(axes.flat, gains.items()):
-        kinds = ["throughout" if w is None else "from there on" if w[0] else "first epochs only" for w in of_window]
-        rows = {name_of(window): 100 * values for window, values in of_window.items()}
-        style.effects(panel, rows, [looks[kind] for kind in kinds])
+        kinds = [0 if window is None else 2 if window[0] else 1 for window in of_window]
+        named = ["all epochs" if w is None else f"epochs {w[0] + 1} to {w[1]}" for w in of_window]
+        rows = {name: 100 * values for name, values in zip(named, of_window.values())}
+        style.effects(panel, rows, [list(looks.values())[kind] for kind in kinds])
         panel.axvline(0, color="black", linewidth=0.6)
         if (half := 100 * HALF * of_window[None].mean()) > 0:
             panel.axvline(half, **DOTTED)
         panel.set_title(title)
     for panel in axes[-1]:
         panel.set_xlabel("fall of the hard probing error, points")
-    named = {name: {"color": colour, "marker": marker, "linestyle": ""} for name, (colour, marker) in looks.items()}
-    style.legend(fig, named, loc="outside upper center", ncols=len(looks))
+    shown = {name: {"color": colour, "marker": marker, "linestyle": ""} for name, (colour, marker) in looks.items()}
+    style.legend(fig, shown, loc="outside upper center", ncols=len(looks))
     return fig
 
 
@@ -419,15 +382,14 @@ def figure_switch(
     training), and that of SGD. Right: shares of the gain kept by the first tenth and by the rest, of the
     `judged_points` of the design and of longer trainings."""
     fig, (left, right) = plt.subplots(1, 2, figsize=(style.PAGE_WIDTH, 3.3), width_ratios=[1.25, 1])
-    first = {last: values for (start, last), values in ((w, v) for w, v in found.items() if w) if not start}
-    later = {start: values for (start, _), values in ((w, v) for w, v in found.items() if w) if start}
-    looks = {"LSAM, then SGD": (first, style.LSAM, "o"), "SGD, then LSAM": (later, style.SGD, "s")}
-    for name, (values, *look) in looks.items():
-        style.line(left, sorted(values), np.stack([values[k] for k in sorted(values)]), *look, label=name)
+    first, later = (sorted(w for w in found if w and bool(w[0]) is late) for late in (False, True))
+    switches = {"LSAM, then SGD": (first, 1, style.LSAM, "o"), "SGD, then LSAM": (later, 0, style.SGD, "s")}
+    for name, (of, end, *look) in switches.items():
+        style.line(left, [window[end] for window in of], np.stack([found[window] for window in of]), *look, label=name)
     for values, colour, name in ((before, style.SGD, "SGD throughout"), (found[None], style.LSAM, "LSAM throughout")):
         left.axhline(values.mean(), color=colour, linewidth=1, linestyle=":", label=name)
     left.set(xscale="log", xlabel="epoch of the switch", ylabel="hard probing error", ylim=(0, None))
-    style.plain(left.xaxis, ticks=sorted(later))
+    style.plain(left.xaxis, ticks=[window[0] for window in later])
     left.legend(fontsize=8.5, loc="center right", bbox_to_anchor=(1.0, 0.6))
     right.axline((0, 0), slope=1, color=style.GREY, linewidth=0.7)
     right.axvline(100 * HALF, **DOTTED)

@@ -8,6 +8,7 @@ import pytest
 
 from book import interventions, rebalancing, toy
 from book.claims import Check
+from lib.data.toy import ToyConstants
 from lib.stats import estimate
 
 RHOS = [0.0, 0.7, 1.4]
@@ -209,3 +210,16 @@ def test_c6_is_judged_from_sgds_ratio_and_at_those_of_lsam():
     curves = dict.fromkeys(("importance", "learning_rate"), same(0.5, 0.5, 0.3)) | {"both": same(0.5, 0.4, 0.2)}
     found = interventions.checks(RATIOS, curves, same(0.5, 0.3, 0.3), [1.0, 1.0, 4.0])
     assert found[0].effect.mean == pytest.approx(0.1) and found[1].effect.mean == pytest.approx(0.1)
+
+
+def test_a_sweep_has_its_errors_and_heads_by_constants_radius_and_seed_and_interventions_those_of_the_same_nets():
+    small = {"data": ToyConstants(training_points=20, test_points=50, complexity=90.0), "epochs": 2}
+    swept = toy.sweep([0.0, 0.5], [small, small], range(3), trace_every=2)
+    assert swept.names == ["90°", "90°"] and swept.heads.shape == (2, 2, 3, 4, 4)
+    np.testing.assert_array_equal(swept.error("hard"), swept.result.error("hard")[..., -1].reshape(2, 2, 3))
+    one = interventions.trained([0.0, 0.5], [1.0, 2.0], range(3), small, trace_every=2)
+    np.testing.assert_array_equal(one.swept, swept.error("hard")[0])
+    phantom, real = (ratio[0].mean(axis=-1) for ratio in toy.sweep([0.0, 0.5], [small], range(3), 2).ratios)
+    np.testing.assert_allclose(one.places, phantom)
+    assert phantom[0] == pytest.approx(real[0]) and phantom[1] != pytest.approx(real[1])
+    assert {name: curve.shape for name, curve in one.curves.items()} == dict.fromkeys(interventions.NAMES, (2, 3))

@@ -1,53 +1,31 @@
 """Chapter 15: the windows, what is kept of a gain on either side of one half, the border of the hard rate, SAM with two
 radii, figures."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 
 from book import when
 from book.claims import Outcome
-from book.experiments import experiments
 from book.when import FIRST, LAST, REST, checks, kept, least_error, share_kept, tenths, windows
-from lib.stats import FEW
+from lib.stats import FEW, mean_interval
 from lib.toy.ensemble import ToySetting, lsam, sgd, train
 
 SEEDS = np.linspace(-0.01, 0.01, FEW)  # what differs between paired seeds, and its mean is 0
 BEFORE = 0.3 + 5 * SEEDS
-
-
-# The windows
+HOLDS, UNDECIDED, CONTRADICTED, NOT_RUN = Outcome.HOLDS, Outcome.UNDECIDED, Outcome.CONTRADICTED, Outcome.NOT_RUN
 
 
 def test_windows_are_both_sides_of_every_switch_and_the_last_tenth():
     assert windows(20, (1, 5)) == [(0, 1), (1, 20), (0, 5), (5, 20), (18, 20)]
 
 
-@pytest.mark.parametrize(
-    ("epochs", "first", "last", "rest"),
-    [(20, (0, 2), (18, 20), (2, 20)), (60, (0, 6), (54, 60), (6, 60)), (25, (0, 2.5), (22.5, 25), (2.5, 25))],
-)
-def test_tenths_are_at_either_end_and_whole_epochs_where_they_can_be(epochs, first, last, rest):
+@pytest.mark.parametrize("epochs", [20, 60, 25])
+def test_tenths_are_at_either_end_and_whole_epochs_where_they_can_be(epochs):
+    first = {20: 2, 60: 6, 25: 2.5}[epochs]
     found = tenths(epochs)
-    assert found == {FIRST: first, LAST: last, REST: rest}
-    assert all(
-        type(a) is type(b)
-        for name, of in {FIRST: first, LAST: last, REST: rest}.items()
-        for a, b in zip(found[name], of)
-    )
-
-
-@pytest.mark.parametrize("name", ["when-cifar-mnist", "when-fmnist-mnist"])
-def test_image_plan_has_every_window_of_either_method_on_every_seed(name):
-    experiment = experiments()[name]
-    trials = experiment.plan(experiment.store, 3).trials
-    expected = {(m, w) for m in ("sam", "lsam") for w in (None, *windows(20, when.SWITCHES))} | {("sgd", None)}
-    assert {(trial.method, trial.ascent, trial.seed) for trial in trials} == {
-        (*net, s) for net in expected for s in range(3)
-    }
-    assert len(trials) == 3 * len(expected)
+    assert found == {FIRST: (0, first), LAST: (epochs - first, epochs), REST: (first, epochs)}
+    assert {type(end) for window in found.values() for end in window if end == round(end)} == {int}
 
 
 # What is kept
@@ -58,7 +36,7 @@ def test_share_kept_is_that_of_the_means_and_its_ends_are_where_the_rule_turns()
     found = share_kept(BEFORE, whole, part)
     assert found.mean == pytest.approx(0.7) and found.n == FEW
     for end, bound in ((found.low, 1), (found.high, 2)):
-        assert when.mean_interval(kept(BEFORE, whole, part, end))[bound] == pytest.approx(0, abs=1e-4)
+        assert mean_interval(kept(BEFORE, whole, part, end))[bound] == pytest.approx(0, abs=1e-4)
     assert found.low < 0.7 < found.high
 
 
@@ -70,152 +48,93 @@ def test_share_of_no_gain_is_not_bounded():
 
 def test_seeds_that_lack_a_training_are_left_out():
     whole, part = BEFORE - 0.1 + SEEDS, np.r_[np.nan, BEFORE[1:] - 0.1]
-    assert share_kept(BEFORE, whole, part).n == FEW - 1
-    assert when.keeps("it", BEFORE, whole, part).effect.n == FEW - 1
-
-
-def judged(gain: float = 0.1, seeds: int = FEW, **shares: float) -> list:
-    """Checks where the whole training gains `gain` and its windows these shares of it."""
-    shares = {FIRST: 0.8, LAST: 0.1, REST: 0.3} | {
-        {"first": FIRST, "last": LAST, "rest": REST}[n]: s for n, s in shares.items()
-    }
-    parts = {name: (BEFORE - share * gain + SEEDS / 100)[:seeds] for name, share in shares.items()}
-    return checks("here", BEFORE[:seeds], (BEFORE - gain + SEEDS[::-1] / 100)[:seeds], parts)
-
-
-HOLDS, UNDECIDED, CONTRADICTED, NOT_RUN = Outcome.HOLDS, Outcome.UNDECIDED, Outcome.CONTRADICTED, Outcome.NOT_RUN
+    assert share_kept(BEFORE, whole, part).n == when.keeps("it", BEFORE, whole, part).effect.n == FEW - 1
 
 
 @pytest.mark.parametrize(
-    ("case", "outcomes"),
+    ("shares", "gain", "seeds", "outcomes"),  # of the first tenth, the last, the rest; H: holds, ...
     [
-        ({}, [HOLDS, HOLDS, CONTRADICTED, CONTRADICTED, HOLDS]),
-        ({"first": 0.502, "last": 0.502}, [HOLDS, HOLDS, HOLDS, CONTRADICTED, HOLDS]),
-        ({"first": 0.498, "rest": 0.502}, [HOLDS, CONTRADICTED, CONTRADICTED, HOLDS, CONTRADICTED]),
-        ({"first": 0.5}, [HOLDS, UNDECIDED, CONTRADICTED, CONTRADICTED, HOLDS]),
-        ({"gain": 0.004}, [CONTRADICTED] + [NOT_RUN] * 4),
-        ({"gain": 0.006}, [HOLDS, HOLDS, CONTRADICTED, CONTRADICTED, CONTRADICTED]),
-        ({"gain": -0.1}, [CONTRADICTED] + [NOT_RUN] * 4),
-        ({"seeds": FEW - 1}, [UNDECIDED] * 5),
-    ],
-    ids=[
-        "as predicted",
-        "just above half",
-        "just below",
-        "half",
-        "too small a gain",
-        "just large enough",
-        "a loss",
-        "few seeds",
+        ((0.8, 0.1, 0.3), 0.1, FEW, "hhcch"),
+        ((0.502, 0.502, 0.3), 0.1, FEW, "hhhch"),
+        ((0.498, 0.1, 0.502), 0.1, FEW, "hcchc"),
+        ((0.5, 0.1, 0.3), 0.1, FEW, "hucch"),
+        ((0.8, 0.1, 0.3), 0.004, FEW, "cnnnn"),  # too small a gain
+        ((0.8, 0.1, 0.3), 0.006, FEW, "hhccc"),
+        ((0.8, 0.1, 0.3), -0.1, FEW, "cnnnn"),
+        ((0.8, 0.1, 0.3), 0.1, FEW - 1, "uuuuu"),
     ],
 )
-def test_half_of_the_gain_is_kept_or_not(case, outcomes):
-    found = judged(**case)
-    assert [check.outcome for check in found] == outcomes
+def test_half_of_the_gain_is_kept_or_not(shares, gain, seeds, outcomes):
+    named = zip((FIRST, LAST, REST), shares)
+    parts = {name: (BEFORE - share * gain + SEEDS / 100)[:seeds] for name, share in named}
+    found = checks("here", BEFORE[:seeds], (BEFORE - gain + SEEDS[::-1] / 100)[:seeds], parts)
+    assert "".join(check.outcome.value[0] for check in found) == outcomes
     assert [check.main for check in found] == [False, True, False, False, False]
 
 
-def test_a_share_of_a_gain_that_may_be_none_is_undecided():
-    parts = {FIRST: BEFORE - 0.2, LAST: BEFORE, REST: BEFORE}
+def test_a_share_of_a_gain_that_may_be_none_is_undecided_and_one_that_was_not_trained_is_not_run():
+    parts, none = {FIRST: BEFORE - 0.2, LAST: BEFORE, REST: BEFORE}, np.full(FEW, np.nan)
     premise, *shares = checks("here", BEFORE, BEFORE - 0.01 + 5 * SEEDS, parts)
     assert premise.outcome is UNDECIDED and [one.outcome for one in shares] == [UNDECIDED] * 4
-
-
-def test_what_was_not_trained_is_not_run():
-    none = np.full(FEW, np.nan)
-    found = checks("here", BEFORE, BEFORE - 0.1 + SEEDS / 100, {FIRST: BEFORE - 0.1, LAST: none, REST: none})
+    found = checks("here", BEFORE, BEFORE - 0.1 + SEEDS / 100, parts | {LAST: none, REST: none})
     assert [check.outcome for check in found] == [HOLDS, HOLDS, NOT_RUN, NOT_RUN, NOT_RUN]
 
 
 def test_hard_attribute_is_the_one_that_sgd_leaves_worse():
     def record(cat, dog):
-        return {"status": "finished", "metrics": {"probing_error": {"cat": {"error": cat}, "dog": {"error": dog}}}}
+        return {"metrics": {"probing_error": {"cat": {"error": cat}, "dog": {"error": dog}}}}
 
-    records = {("sgd", None): [record(0.1, 0.2), None, record(0.3, 0.1)], ("sam", None): [None, record(0.0, 0.4), None]}
+    records = {("sgd", None): [None, record(0.1, 0.2), record(0.3, 0.1)], ("sam", None): [None, record(0.0, 0.4), None]}
     assert when.hard_attribute(records) == "cat"
     np.testing.assert_array_equal(when.probing(records, "dog")["sam", None], [np.nan, 0.4, np.nan])
 
 
-# The toy's trials
-
-
-def test_each_point_of_the_design_is_sgd_lsam_and_lsam_in_each_tenth_at_a_radius_like_the_heads():
-    for values in when.points(5):
-        before, whole, *parts = when.of_point(values)
-        assert (before.rho, before.head) == (0, whole.head)
-        assert whole.rho == pytest.approx(1.4 * np.linalg.norm(whole.head) / 2**0.5, rel=0.01)
-        assert [part.ascent for part in parts] == list(tenths(values["epochs"]).values())
-        assert {replace(part, ascent=None) for part in parts} == {whole}
-        for name, (low, high, _) in when.RANGES.items():
-            assert low <= values[name] <= high
-
-
-def test_fewer_points_are_the_first_of_more():
-    assert when.points(5) == when.points(12)[:5]
-
-
-def test_longer_trainings_are_as_long_in_rate_times_epochs_and_otherwise_the_same():
-    for short, long in zip(when.design(4), when.design(4, first_seed=6000, length=3.0)):
-        assert long.first_seed == 6000
-        for one, other in zip(short.settings, long.settings):
-            assert abs(other.epochs * other.learning_rate - 3.0) <= other.learning_rate / 2
-            assert replace(other, epochs=one.epochs, ascent=None) == replace(one, ascent=None)
-
-
-def test_parts_of_the_phantom_share_all_but_the_part():
-    parts = when.part_settings(1.4)
-    assert len(set(parts.values())) == len(parts)
-    assert {(part.data, part.epochs, part.learning_rate, part.head) for part in parts.values()} == {
-        (parts["SGD"].data, when.EPOCHS, 0.05, (1.0, 1.0))
-    }
-    assert when.PREDICTED.keys() < parts.keys()
-    assert parts["importance weights alone"].importance == "phantom" == parts["learning rates alone"].effective
-    assert parts["importance weights alone"].effective == "real" == parts["learning rates alone"].importance
+def record_of(**wrong: np.ndarray) -> dict:
+    """A stored record of these wrong points of 1000, "split feature" -> (setting, seed)."""
+    found: dict = {}
+    for name, counts in wrong.items():
+        found.setdefault(name.split("_")[0], {})[name.split("_")[1]] = np.asarray(counts).tolist()
+    settings, seeds = np.shape(counts)
+    shared = {"experiment": "toy", "seeds": seeds, "shared": {"test_points": 1000}, "settings": [{}] * settings}
+    return {"configuration": shared, "metrics": {"wrong": found}}
 
 
 def test_points_without_enough_to_gain_are_not_judged():
-    def record(whole):
-        after = np.array([before, whole, whole, before, before])[..., None] + np.arange(FEW)
-        return {
-            "configuration": {"experiment": "toy", "seeds": FEW, "shared": {"test_points": 1000}, "settings": [{}] * 5},
-            "metrics": {"wrong": {"test": {"hard": after.tolist()}}},
-        }
+    def record(*whole):
+        after = np.array([300, 300, 300, 300, 300])[:, None] + np.arange(FEW)
+        after[1:3] = np.array(whole)[:, None] + np.arange(FEW) if len(whole) == 1 else whole
+        return record_of(test_hard=after)
 
-    before = 300
     found = when.judged_points([record(249), record(251), record(100)])
     np.testing.assert_allclose(found["gain"], [0.051, 0.049, 0.2])
     assert list(found[f"outcome of {FIRST}"]) == ["holds", "", "holds"]
     assert list(found[f"outcome of {LAST}"]) == ["contradicted", "", "contradicted"]
     np.testing.assert_allclose(found[f"share of {FIRST}"], [1, np.nan, 1])
-    unsure = record(100)
-    unsure["metrics"]["wrong"]["test"]["hard"][1] = [100, 500] * (FEW // 2 - 1) + [100, 100]  # a gain, but of few seeds
+    unsure = record(*[[100, 500] * (FEW // 2 - 1) + [100, 100]] * 2)  # a gain, but of few seeds
     (gain,), (outcome,) = (when.judged_points([unsure])[name] for name in ("gain", f"outcome of {FIRST}"))
     assert gain > when.TO_GAIN and outcome == ""
 
 
 def test_each_seeds_strength_is_the_others_choice():
-    strengths = [len(some) for some in when.STRENGTHS.values()]
+    strengths = [len(some) for _, some in when.BASELINES.values()]
     validation = np.full((sum(strengths), 3), 400)
     validation[1], validation[strengths[0]] = 100, 100  # LSAM's second radius, the first constant rate
-    test = np.arange(sum(strengths) * 3).reshape(-1, 3)
-    wrong = {"validation": {"hard": validation.tolist(), "easy": validation.tolist()}}
-    wrong["test"] = {"hard": test.tolist(), "easy": (10 * test).tolist()}
-    wrong["test"]["hard"][-strengths[-1]][0] = None
-    shared = {"experiment": "toy", "seeds": 3, "shared": {"test_points": 1000}, "settings": [{}] * sum(strengths)}
-    found = when.at_best({"configuration": shared, "metrics": {"wrong": wrong}})
-    hard, easy, strength = found["LSAM"]
-    np.testing.assert_allclose(hard, test[1] / 1000)
-    np.testing.assert_allclose(easy, test[1] / 100)
-    assert found["label smoothing"][0][0] == 0.5  # that net diverged
-    assert strength == when.STRENGTHS["LSAM"][1] and found["constant easy rate"][2] == 0.03
+    test = np.arange(sum(strengths) * 3, dtype=object).reshape(-1, 3)
+    hard = test.copy()
+    hard[-strengths[-1], 0] = None  # that net diverged
+    easy = {"validation_easy": validation, "test_easy": 10 * test}
+    found = when.at_best(record_of(validation_hard=validation, test_hard=hard, **easy))
+    np.testing.assert_allclose(found["LSAM"][0], test[1].astype(float) / 1000)
+    np.testing.assert_allclose(found["LSAM"][1], test[1].astype(float) / 100)
+    assert found["label smoothing"][0][0] == 0.5
+    assert (found["LSAM"][2], found["constant easy rate"][2]) == (1.4, 0.03)
 
 
 # The hard rate
 
 
-@pytest.mark.parametrize(("batch", "error"), [(1, 0.5), (5, 0.1294), (20, 0.0341), (50, 0.0138)])
-def test_least_error_is_where_half_of_the_batches_have_a_wrong_point(batch, error):
-    assert least_error(batch) == pytest.approx(error, abs=1e-4)
+@pytest.mark.parametrize("batch", [1, 5, 20, 50])
+def test_least_error_is_where_half_of_the_batches_have_a_wrong_point(batch):
     assert 1 - (1 - least_error(batch)) ** batch == pytest.approx(0.5)
 
 
@@ -233,45 +152,36 @@ def test_hard_rate_identity_holds_for_sgds_steps():
     np.testing.assert_array_equal(weighted < 1, right < 0)
 
 
-def border(share: float, error: float = 0.05) -> list:
-    """Checks with batches of 5, none of whose steps is raised, and of 50, whose `share` is, at this error."""
+def border(share: float, error: float = 0.05) -> list[Outcome]:
+    """Of checks with batches of 5, none of whose steps is raised, and of 50, whose `share` is, at this error."""
     errors, epochs = np.full((FEW, 2), error) + SEEDS[:, None] / 10, np.ones((FEW, 2))
-    shares = {5: 0 * epochs, 50: share * epochs + SEEDS[:, None] / 10}
-    return when.border_checks({5: errors, 50: errors}, shares)
+    found = when.border_checks({5: errors, 50: errors}, {5: 0 * epochs, 50: share * epochs + SEEDS[:, None] / 10})
+    assert [one.trivial for one in found] == [True, False, False]
+    return [one.outcome for one in found]
 
 
 @pytest.mark.parametrize(("share", "majority"), [(0.49, CONTRADICTED), (0.51, HOLDS), (0.5, UNDECIDED)])
 def test_the_border_moves_where_a_majority_is_raised_below_it(share, majority):
-    kept_to, of_majority, more = border(share)
-    assert (kept_to.outcome, of_majority.outcome, more.outcome) == (HOLDS, majority, HOLDS) and kept_to.trivial
+    assert border(share) == [HOLDS, majority, HOLDS]
 
 
 def test_the_border_is_judged_below_it_only():
-    assert border(0.9, least_error(5) + 0.0001)[1].outcome is NOT_RUN
-    assert border(0.9, least_error(5) - 0.0001)[1].outcome is HOLDS
-    assert border(0.9, least_error(50) - 0.002)[2].outcome is NOT_RUN
+    assert border(0.9, least_error(5) + 0.0001)[1] is NOT_RUN
+    assert border(0.9, least_error(5) - 0.0001)[1] is HOLDS
+    assert border(0.9, least_error(50) - 0.002)[2] is NOT_RUN
 
 
 def test_more_raised_steps_than_batches_with_a_wrong_point_contradict_the_bound():
     bound = 1 - 0.95**50
-    assert border(bound - 0.001)[0].outcome is HOLDS
-    assert border(bound + 0.001)[0].outcome is CONTRADICTED
+    assert (border(bound - 0.001)[0], border(bound + 0.001)[0]) == (HOLDS, CONTRADICTED)
 
 
-# Full SAM
-
-
-def test_two_radii_give_sgd_and_lsam_where_the_ascent_stays_on_the_head():
+def test_two_radii_give_sgd_and_lsam_where_the_ascent_stays_on_the_head_and_else_another_training():
     seeds, epochs = range(2), 2
-    found = when.two_radii([(0, 0), (1.4, 0)], seeds, epochs=epochs)
+    found = when.two_radii([(0, 0), (1.4, 0), (1.4, 0.4)], seeds, epochs=epochs)
     other = train([sgd(epochs=epochs), lsam(1.4, epochs=epochs)], seeds, threads=1)
-    np.testing.assert_allclose(found[..., :2], other.errors[:, :, 0, 2, :2], atol=0.01)
-    assert not np.allclose(found[0], found[1])
-
-
-def test_a_radius_below_the_head_changes_the_training():
-    alone, both = when.two_radii([(1.4, 0), (1.4, 0.4)], range(2), epochs=1)
-    assert not np.allclose(alone, both)
+    np.testing.assert_allclose(found[:2, :, :2], other.errors[:, :, 0, 2, :2], atol=0.01)
+    assert not np.allclose(found[0], found[1]) and not np.allclose(found[1], found[2])
 
 
 # Figures
@@ -279,8 +189,7 @@ def test_a_radius_below_the_head_changes_the_training():
 
 def test_figure_of_windows_shows_few_seeds_as_dots_and_others_with_intervals():
     many, few = 0.02 + SEEDS, np.array([0.01, 0.03])
-    gains = {name: {None: many, (0, 2): many / 2, (2, 20): few} for name in ("one", "two")}
-    fig = when.figure_images(gains)
+    fig = when.figure_images({name: {None: many, (0, 2): many / 2, (2, 20): few} for name in ("one", "two")})
     panel = fig.axes[0]
     assert [label.get_text() for label in panel.get_yticklabels()] == ["all epochs", "epochs 1 to 2", "epochs 3 to 20"]
     assert len(panel.containers) == 2  # with whiskers
@@ -289,28 +198,15 @@ def test_figure_of_windows_shows_few_seeds_as_dots_and_others_with_intervals():
     plt.close(fig)
 
 
-def test_figure_of_the_switch_has_a_line_in_either_direction():
+def test_figures_of_the_switch_in_either_direction_of_parts_and_of_the_border_show_the_means():
     found = {None: BEFORE - 0.2} | {w: BEFORE - 0.01 * sum(w) for w in windows(60, (1, 6))}
-    points = {f"outcome of {FIRST}": np.array(["holds", "", "holds"])}
-    points |= {f"share of {name}": np.array([0.9, np.nan, 0.8]) for name in (FIRST, REST)}
-    fig = when.figure_switch(found, BEFORE, points, points)
-    lines = {line.get_label(): line for line in fig.axes[0].lines}
-    np.testing.assert_allclose(lines["LSAM, then SGD"].get_ydata(), [found[0, 1].mean(), found[0, 6].mean()])
-    np.testing.assert_allclose(
-        lines["SGD, then LSAM"].get_ydata(), [found[1, 60].mean(), found[6, 60].mean(), found[54, 60].mean()]
-    )
-    assert np.isfinite(fig.axes[1].lines[-1].get_xdata()).sum() == 2
-    plt.close(fig)
-
-
-def test_figures_of_parts_and_border_show_the_means():
+    points = {f"share of {name}": np.array([0.9, np.nan, 0.8]) for name in (FIRST, REST)}
+    lines = when.figure_switch(found, BEFORE, points, points).axes[0].lines
+    np.testing.assert_allclose(lines[0].get_ydata(), [found[0, k].mean() for k in (1, 6)])
+    np.testing.assert_allclose(lines[1].get_ydata(), [found[k, 60].mean() for k in (1, 6, 54)])
     fig = when.figure_parts(BEFORE, BEFORE - 0.2, {"a part": BEFORE - 0.1}, {"slower": BEFORE - 0.15})
     assert [label.get_text() for label in fig.axes[0].get_yticklabels()] == ["SGD", "LSAM", "a part", "slower*"]
-    error, share = (
-        {5: np.full((3, 4), 0.2), 20: np.full((3, 4), 0.1)},
-        {5: np.full((3, 4), 0.6), 20: np.full((3, 4), 0.5)},
-    )
+    error, share = ({5: np.full((3, 4), one), 20: np.full((3, 4), one / 2)} for one in (0.2, 0.6))
     border = when.figure_border({"here": (error, share)})
-    np.testing.assert_allclose(border.axes[1].lines[1].get_data(), [[10] * 4, [0.5] * 4])
-    for one in (fig, border):
-        plt.close(one)
+    np.testing.assert_allclose(border.axes[1].lines[1].get_data(), [[10] * 4, [0.3] * 4])
+    plt.close("all")
