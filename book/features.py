@@ -3,14 +3,15 @@ with the interval of a mean."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle, product
+from itertools import product
 from statistics import NormalDist
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
-from scipy.stats import t as student_t
+from scipy.stats import sem
+from scipy.stats import t as student
 
 from book import style
 from lib.data.dataset import Dataset
@@ -20,7 +21,6 @@ from lib.stats import LEVEL, bootstrap_means, mean_interval
 from lib.toy.ensemble import ToyResult, features
 
 TEST_EXAMPLES = 2000
-NOTE = {"textcoords": "offset points", "fontsize": 8.5, "color": style.GREY}
 Attributes = dict[str, np.ndarray]
 
 
@@ -49,44 +49,23 @@ class Representation:
 
 
 def agreeing(examples: int, agreement: float, random: np.random.Generator) -> Attributes:
-    """An easy and a hard attribute, each 0 in half of the examples, equal in the share `agreement` of them.
-
-    0.5 is a balanced set, 1 a perfectly correlated one. Raises ValueError unless `examples` divides by 4.
-    """
-    if examples < 4 or examples % 4 or not 0.5 <= agreement <= 1:
-        raise ValueError(
-            f"examples must be a multiple of 4 and agreement between 0.5 and 1, not {examples} and {agreement}"
-        )
+    """An easy and a hard attribute, each 0 in half of the examples, a multiple of 4, equal in the share `agreement` of
+    them: 0.5 is a balanced set, 1 a perfectly correlated one."""
     easy = np.arange(examples) % 2
     differs = np.arange(examples) // 2 >= round(agreement * examples / 2)
     order = random.permutation(examples)
     return {"easy": easy[order], "hard": np.where(differs, 1 - easy, easy)[order]}
 
 
-def against_agreement(
-    representations: Sequence[Representation], agreements: Sequence[float], examples: int, seeds: Sequence[int]
+def probed(
+    representations: Sequence[Representation], sets: Sequence[tuple[int, Sequence[float]]], seeds: Sequence[int]
 ) -> np.ndarray:
-    """Errors (representation, agreement, seed, 2) of a probe of the hard attribute, trained on `examples`.
-
-    The first is measured on more data of the training set's agreement, the second on a balanced set.
-    """
-    errors = np.empty((len(representations), len(agreements), len(seeds), 2))
-    for r, a, s in np.ndindex(errors.shape[:3]):
-        errors[r, a, s] = _errors(representations[r], examples, (agreements[a], agreements[a], 0.5), seeds[s])
-    return errors
-
-
-def against_size(representations: Sequence[Representation], sizes: Sequence[int], seeds: Sequence[int]) -> np.ndarray:
-    """Errors (representation, size, seed) of a probe of the hard attribute, trained on balanced sets."""
-    errors = np.empty((len(representations), len(sizes), len(seeds)))
-    for r, n, s in np.ndindex(errors.shape):
-        (errors[r, n, s],) = _errors(representations[r], sizes[n], (0.5, 0.5), seeds[s])
-    return errors
+    """Errors (representation, set, seed, test) of a probe of the hard attribute. A set is a number of examples that
+    train the probe and several agreements: of these, and of each test."""
+    return np.array([[[_errors(one, *each, seed) for seed in seeds] for each in sets] for one in representations])
 
 
 def _errors(representation: Representation, examples: int, agreements: Sequence[float], seed: int) -> list[float]:
-    """Errors of a probe of the hard attribute that is trained on `examples` of the first agreement, on more data of
-    each of the others."""
     random, (train, *tests) = np.random.default_rng(seed), agreements
     sets = [agreeing(examples, train, random), *(agreeing(TEST_EXAMPLES, share, random) for share in tests)]
     drawn = [(representation.draw(attributes, random), attributes) for attributes in sets]
@@ -106,20 +85,16 @@ def of_toy_inputs(spirals: Sequence[ToyConstants], seed: int) -> list[float]:
 
 
 def of_toy_nets(result: ToyResult) -> dict[str, np.ndarray]:
-    """Hard probing errors (setting, seed) of trained toy nets, whose representation is phi = (f_e, f_h).
+    """Hard probing errors (setting, seed) of trained toy nets that were kept, whose representation is phi = (f_e, f_h).
 
     "correlated": of a probe trained and measured on points like the training data; "balanced": on balanced ones.
-    Raises ValueError where the nets were not kept.
     """
-    if result.nets is None:
-        raise ValueError("result must hold the nets: train(..., keep_nets=True)")
-    count = len(result.settings), len(result.seeds)
-    errors = {kind: np.empty(count) for kind in ("correlated", "balanced")}
-    for i, j, kind in product(*map(range, count), errors):
+    shape = len(result.settings), len(result.seeds)
+    errors = {kind: np.empty(shape) for kind in ("correlated", "balanced")}
+    for (i, j), kind in product(np.ndindex(shape), errors):
         points = (sample(result.settings[i].data, result.seeds[j], split) for split in ("validation", "test"))
         sets = [_represented(result.nets[i][j, -1], part, kind == "balanced") for part in points]
-        probe = linear_probe(*sets[0], *sets[1], "hard", allow_unbalanced=kind == "correlated")
-        errors[kind][i, j] = probe.error
+        errors[kind][i, j] = linear_probe(*sets[0], *sets[1], "hard", allow_unbalanced=kind == "correlated").error
     return errors
 
 
@@ -138,9 +113,8 @@ def of_pixels(data: Dataset) -> dict[str, dict[str, float]]:
     kinds = {"correlated": (data.validation, data.test), "balanced": (data.probe_train, data.probe_test)}
     errors = {name: {} for name in data.attributes}
     for name, (kind, splits) in product(errors, kinds.items()):
-        sets = [(split.images.flatten(1), split.attributes) for split in splits]
-        probe = linear_probe(*sets[0], *sets[1], name, allow_unbalanced=kind == "correlated")
-        errors[name][kind] = probe.error
+        train, test = ((split.images.flatten(1), split.attributes) for split in splits)
+        errors[name][kind] = linear_probe(*train, *test, name, allow_unbalanced=kind == "correlated").error
     return errors
 
 
@@ -156,31 +130,22 @@ DATA: dict[str, tuple[Draw, float]] = {  # how they are drawn, and their mean
 EXPERIMENTS = 1000
 
 
-def percentile(values: np.ndarray) -> np.ndarray:
-    """The percentile bootstrap's interval (2, ...) of the mean of `values` (..., seed)."""
-    return np.quantile(bootstrap_means(values, resamples=1000), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=-1)
-
-
-def student(values: np.ndarray) -> np.ndarray:
-    """Student's interval (2, ...) of the mean of `values` (..., seed)."""
-    n = values.shape[-1]
-    reach = student_t.ppf((1 + LEVEL) / 2, n - 1) * values.std(axis=-1, ddof=1) / n**0.5
-    return np.stack([values.mean(axis=-1) - reach, values.mean(axis=-1) + reach])
-
-
-INTERVALS = {
-    "percentile bootstrap": percentile,
-    "Student's": student,
+TAILS = (1 - LEVEL) / 2, (1 + LEVEL) / 2
+INTERVALS = {  # (2, ...) of the mean of values (..., seed)
+    "percentile bootstrap": lambda values: np.quantile(bootstrap_means(values, 1000), TAILS, axis=-1),
+    "Student's": lambda values: (
+        values.mean(-1) + np.multiply.outer(student.ppf(TAILS, values.shape[-1] - 1), sem(values, axis=-1))
+    ),
     "this book's": lambda values: mean_interval(values)[1:],
 }
 
 
-def misses(sizes: Sequence[int], experiments: int = EXPERIMENTS, seed: int = 0) -> dict[str, dict[str, np.ndarray]]:
+def misses(sizes: Sequence[int], experiments: int = EXPERIMENTS) -> dict[str, dict[str, np.ndarray]]:
     """How often an interval of the mean of n values misses the true mean: data -> interval -> (size, 2), the share of
     experiments in which it lies wholly above it, and wholly below."""
     found = {name: {kind: np.empty((len(sizes), 2)) for kind in INTERVALS} for name in DATA}
     for (name, (draw, truth)), (i, n) in product(DATA.items(), enumerate(sizes)):
-        values = draw(np.random.default_rng(seed), (experiments, n))
+        values = draw(np.random.default_rng(0), (experiments, n))
         for kind, interval in INTERVALS.items():
             low, high = interval(values)
             found[name][kind][i] = np.mean(low > truth), np.mean(high < truth)
@@ -193,12 +158,11 @@ def misses(sizes: Sequence[int], experiments: int = EXPERIMENTS, seed: int = 0) 
 def covered(sizes: Sequence[int], missed: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
     """Share of intervals that hold the true mean against n, a panel for each kind of data, from `misses`."""
     fig, axes = plt.subplots(1, len(missed), figsize=(style.PAGE_WIDTH, 2.6), sharey=True)
-    looks = ((style.SGD, "v", "--"), (style.LSAM, "o", "-"), (style.SAM, "s", ":"))
     for panel, (name, of_kind) in zip(axes, missed.items()):
         panel.axhline(LEVEL, color=style.GREY, linewidth=0.8)
-        for (kind, shares), (colour, marker, dashes) in zip(of_kind.items(), looks):
-            line = {"color": colour, "marker": marker, "linestyle": dashes, "markersize": 4, "label": kind}
-            panel.plot(range(len(sizes)), 1 - shares.sum(axis=1), **line)
+        looks = ("v--", style.SGD), ("o-", style.LSAM), ("s:", style.SAM)
+        for (kind, shares), (look, colour) in zip(of_kind.items(), looks):
+            panel.plot(range(len(sizes)), 1 - shares.sum(axis=1), look, color=colour, markersize=4, label=kind)
         panel.set(title=name, xlabel="number of values, $n$", xticks=range(len(sizes)), xticklabels=sizes)
     axes[0].yaxis.set_major_formatter(PercentFormatter(1, 0, symbol=" %"))
     axes[0].set_ylabel("intervals that hold the mean")
@@ -208,15 +172,12 @@ def covered(sizes: Sequence[int], missed: Mapping[str, Mapping[str, np.ndarray]]
 
 def toy_planes(samples: Mapping[float, ToySample], line_errors: Sequence[float]) -> Figure:
     """The easy plane, and the hard one at each complexity (degrees); below, the best line's error."""
-    panels = [(r"easy: $x_e$", next(iter(samples.values())), 0)]
-    panels += [(rf"hard: $x_h$, $\kappa$ = {complexity:g}°", one, 2) for complexity, one in samples.items()]
-    height = 0.55 + style.PAGE_WIDTH / len(panels)
-    fig, axes = plt.subplots(1, len(panels), figsize=(style.PAGE_WIDTH, height))
-    for panel, (title, points, column), error in zip(axes, panels, line_errors, strict=True):
-        plane = points.x[:, column : column + 2]
+    panels = [(r"easy: $x_e$", next(iter(samples.values())), slice(0, 2))]
+    panels += [(rf"hard: $x_h$, $\kappa$ = {angle:g}°", one, slice(2, 4)) for angle, one in samples.items()]
+    fig, axes = plt.subplots(1, len(panels), figsize=(style.PAGE_WIDTH, 0.55 + style.PAGE_WIDTH / len(panels)))
+    for panel, (title, points, columns), error in zip(axes, panels, line_errors, strict=True):
+        plane = points.x[:, columns]
         limit = 1.08 * np.abs(plane).max()
-        panel.axhline(0, color="#E4E4E4", linewidth=0.8, zorder=0)
-        panel.axvline(0, color="#E4E4E4", linewidth=0.8, zorder=0)
         for label, colour, marker in ((-1, style.NEGATIVE, "o"), (1, style.POSITIVE, "^")):
             look = {"s": 13, "c": colour, "marker": marker, "edgecolors": "white", "linewidths": 0.3}
             panel.scatter(*plane[points.y == label].T, label=f"$y={label:+d}$", **look)
@@ -231,13 +192,11 @@ def toy_planes(samples: Mapping[float, ToySample], line_errors: Sequence[float])
 def image_pairs(data: Dataset, columns: int = 10) -> Figure:
     """A row of correlated pairs (`train`), class by class, and one of balanced pairs (`probe_train`)."""
     fig = plt.figure(figsize=(style.PAGE_WIDTH, 3.9))
-    rows = {
-        "training: both attributes are the label": data.train,
-        "probing: every combination of attributes equally often": data.probe_train,
-    }
-    for part, (title, split) in zip(fig.subfigures(2, hspace=0.05), rows.items()):
+    titles = "training: both attributes are the label", "probing: every combination of attributes equally often"
+    for part, title, split in zip(fig.subfigures(2, hspace=0.05), titles, (data.train, data.probe_train)):
         part.suptitle(title, x=0.01, ha="left", fontsize=10, weight="bold")
-        for panel, index in zip(part.subplots(1, columns), _spread(data.groups(split).numpy(), columns)):
+        chosen = data.groups(split).argsort()[np.linspace(0, len(split) - 1, columns).astype(int)]
+        for panel, index in zip(part.subplots(1, columns), chosen):
             panel.imshow(split.images[index].permute(1, 2, 0).numpy(), interpolation="nearest")
             panel.axhline(split.images.shape[2] / 2 - 0.5, color="white", linewidth=1.2)
             panel.set(xticks=[], yticks=[])
@@ -250,19 +209,11 @@ def image_pairs(data: Dataset, columns: int = 10) -> Figure:
     return fig
 
 
-def _spread(groups: np.ndarray, count: int) -> list[int]:
-    """Indices of `count` examples that go in order through the `groups` (n,) of a split."""
-    present = np.unique(groups)
-    chosen = present[np.linspace(0, len(present) - 1, count).round().astype(int)]
-    rows = {group: cycle(np.flatnonzero(groups == group)) for group in present}
-    return [int(next(rows[group])) for group in chosen]
-
-
 def reported_and_true(agreements: Sequence[float], errors: Mapping[str, np.ndarray], truths: Sequence[float]) -> Figure:
     """Probing error of the hard attribute against the agreement of the probe data, as reported and as it is.
 
-    errors: name of a representation -> (agreement, seed, 2), as `against_agreement` gives them; truths: the error
-    of each one's best linear probe.
+    errors: name of a representation -> (agreement, seed, 2), on more data of that agreement and on balanced data, as by
+    `probed`; truths: the error of each one's best linear probe.
     """
     fig, axes = plt.subplots(1, 2, figsize=(style.PAGE_WIDTH, 3.3), sharey=True)
     looks = ((style.HARD, "o", "-"), (style.EASY, "s", "--"))
@@ -270,13 +221,11 @@ def reported_and_true(agreements: Sequence[float], errors: Mapping[str, np.ndarr
         for (name, values), truth, (colour, marker, dashes) in zip(errors.items(), truths, looks):
             panel.axhline(truth, color=colour, linewidth=1, linestyle=":")
             style.line(panel, agreements, values[..., side], colour, marker, linestyle=dashes, label=name)
-        panel.set(xlabel="share of probe data whose attributes agree", ylim=(-0.015, 0.56))
+        panel.set(xlabel="share of probe data whose attributes agree (50 %: balanced)", ylim=(-0.015, 0.56))
         panel.xaxis.set_major_formatter(PercentFormatter(1, 0, symbol=" %"))
     axes[0].set(title="reported: on more data of the same kind", ylabel="error of the hard attribute's probe")
     axes[1].set_title("true: the same probe on balanced data")
     axes[0].legend(loc="lower left", bbox_to_anchor=(0, 0.02))
-    for words, place, side in (("balanced", agreements[0], "left"), ("correlated", agreements[-1], "right")):
-        axes[1].annotate(words, (place, 0), xytext=(0, 4), ha=side, **NOTE)
     return fig
 
 
@@ -284,12 +233,10 @@ def error_against_size(sizes: Sequence[int], errors: Mapping[str, np.ndarray], t
     """Balanced probe's error against the number of probe examples, one line for each entry (size, seed)."""
     fig, axes = plt.subplots(figsize=(style.PAGE_WIDTH, 3.3))
     style.lines(axes, sizes, errors)
-    axes.axhline(truth, color=style.GREY, linewidth=1, linestyle=":")
-    axes.annotate("best linear probe", (sizes[0], truth), xytext=(0, -11), **NOTE)
-    axes.set(xscale="log", xticks=sizes, xticklabels=[f"{size:,}" for size in sizes])
+    axes.axhline(truth, color=style.GREY, linewidth=1, linestyle=":", label="best linear probe")
     axes.set(xlabel="balanced examples to train the probe", ylabel="error of the hard attribute's probe")
-    axes.set_ylim(bottom=truth - 0.035)
-    axes.minorticks_off()
+    axes.set(xscale="log", ylim=(truth - 0.035, None))
+    style.plain(axes.xaxis, ticks=sizes)
     axes.legend()
     return fig
 
@@ -304,8 +251,6 @@ def methods_told_apart(errors: Mapping[str, np.ndarray], methods: Sequence[str])
             look = {"s": 18, "color": colour, "marker": marker, "alpha": 0.75, "linewidths": 0, "zorder": 2}
             axes.scatter(np.full(len(seeds), x), seeds, label=None if place else method, **look)
             axes.hlines(seeds.mean(), x - 0.1, x + 0.1, color=colour, linewidth=2.5, zorder=3)
-    axes.set(xticks=range(len(errors)), xticklabels=errors, xlim=(-0.5, len(errors) - 0.5))
-    axes.set(ylabel="hard probing error", ylim=(-0.015, None))
-    axes.tick_params(axis="x", length=0)
+    axes.set(xticks=range(len(errors)), xticklabels=errors, ylabel="hard probing error", ylim=(-0.015, None))
     axes.legend(loc="upper right")
     return fig

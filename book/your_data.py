@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from scipy.stats import gmean
 from scipy.stats import t as student
 from scipy.stats.contingency import association
 from sklearn.datasets import load_digits
@@ -60,14 +61,14 @@ def source(
     """
     if table and not (label and attribute):
         raise ParameterError("parameters label and attribute must name two columns of the table")
-    if (first or second) and (table or not (first and second)):
+    if bool(first) != bool(second) or (first and table):
         raise ParameterError("parameters first and second must be given both, and without table")
     if table:
         return Table(table, (label, attribute), **columns)
     if not first:
         return example()
-    pairs = [name.strip().strip("'\"") for name in classes.strip("[] ").split(",") if name.strip()]
-    sides = [[name.partition("=")[0].strip() for name in pairs], [name.rpartition("=")[2].strip() for name in pairs]]
+    pairs = [name.strip(" '\"").partition("=") for name in classes.strip("[] ").split(",") if name.strip()]
+    sides = [[name.strip() for name, _, _ in pairs], [(other or name).strip() for name, _, other in pairs]]
     names = [Path(path).expanduser().resolve().stem for path in (first, second)]
     names = names if names[0] != names[1] else ["first", "second"]
     parts = [Files(path, tuple(side), size or None, name) for path, side, name in zip((first, second), sides, names)]
@@ -76,8 +77,7 @@ def source(
 
 def of_data(data: Dataset) -> dict[str, Any]:
     """What a data set holds, as rows: images, values, and Cramér's V of the label and the other attribute."""
-    label, other = data.attributes[:2]
-    counts = pd.crosstab(data.train.attributes[label].numpy(), data.train.attributes[other].numpy()).to_numpy()
+    counts = pd.crosstab(*(data.train.attributes[name].numpy() for name in data.attributes)).to_numpy()
     rows: dict[str, Any] = {f"images, {split.replace('_', ' ')}": len(getattr(data, split)) for split in SPLITS}
     rows |= {f"values of {name}": ", ".join(values) for name, values in data.values.items()}
     rows["correlation in training (Cramér's V)"] = float(association(counts, method="cramer"))
@@ -108,14 +108,13 @@ def net(given: str) -> nn.Module:
         module, _, function = given.partition(":")
         sys.path.insert(0, "")  # the folder that the notebook is run from
         found = getattr(import_module(module), function)()
+        if not isinstance(found, nn.Module):
+            raise TypeError(f"a {type(found).__name__} is no net")
+        return found
     except Exception as error:  # whatever the reader's code raises
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ParameterError(
-            f"parameter model must be module:function or a .pt2 file, and {given!r} gives {reason}"
-        ) from error
-    if not isinstance(found, nn.Module):
-        raise ParameterError(f"parameter model must give a net, and {given!r} gives a {type(found).__name__}")
-    return found
+        allowed = "module:function or a .pt2 file that gives a net"
+        raise ParameterError(f"parameter model must be {allowed}, and {given!r} gives {reason}") from error
 
 
 def seen_plainly(data: Dataset) -> Dataset:
@@ -127,35 +126,34 @@ def detectable(gains: np.ndarray) -> float:
     """The difference that a paired t test of as many seeds, with this spread, finds with probability POWER at a level
     of 5 %; NaN for one seed."""
     n = len(gains)
-    if n < 2:
-        return float("nan")
-    return float((student.ppf(0.975, n - 1) + student.ppf(POWER, n - 1)) * np.std(gains, ddof=1) / np.sqrt(n))
+    return float(student.ppf([0.975, POWER], n - 1).sum() * stats.spread(gains) / n**0.5) if n > 1 else float("nan")
 
 
 def conclusions(result: Result, of: Mapping[str, Any]) -> str:
     """In plain words, as HTML: what can be said of these nets at this size, and what cannot; `of` is `of_data`'s."""
     easy, hard = result.features
-    errors, gains = 100 * result.errors, {name: 100 * result.gains(name) for name in result.features}
+    sgd, gains = 100 * result.errors["sgd"], {name: 100 * result.gains(name) for name in result.features}
     probed = [one["metrics"]["probing_error"][hard] for one in result.records if one["metrics"]]
-    weights = {
-        method: [one["phantom"]["gini"] - one["real"]["gini"] for one in net]
+    evenness = {
+        METHODS[method]: np.mean([one["phantom"]["gini"] - one["real"]["gini"] for one in net])
         for method, net in result.measured().items()
+        if net
     }
     return render(
         "your-data",
         easy=easy,
         hard=hard,
         seeds=len(gains[hard]),
-        errors={name: errors["sgd", name].mean() for name in (easy, hard)},
-        apart=stats.estimate((errors["sgd", hard] - errors["sgd", easy]).dropna().to_numpy()),
-        gains={name: stats.estimate(gains[name]) for name in (easy, hard)},
-        detectable={name: detectable(gains[name]) for name in (easy, hard)},
+        errors=sgd.mean(),
+        apart=stats.estimate((sgd[hard] - sgd[easy]).dropna()),
+        gains={name: stats.estimate(gain) for name, gain in gains.items()},
+        detectable={name: detectable(gain) for name, gain in gains.items()},
         tested=probed[0]["examples"],
         trained=of["images, probe train"],
         at_end=sum(one["at_end"] for one in probed),
         probes=len(probed),
         correlation=of["correlation in training (Cramér's V)"],
-        evenness={METHODS[method]: float(np.mean(change)) for method, change in weights.items() if change},
+        evenness=evenness,
     )
 
 
@@ -172,15 +170,10 @@ def medians(result: Result) -> Figure:
     for kind, attribute, ax in zip(("easy", "hard"), result.features, panels):
         for (method, net), (point, line) in product(result.measured().items(), {"real": "--", "phantom": "-"}.items()):
             bins = [one["contributions"]["label"]["attributes"][attribute]["bins"][point] for one in net]
-            values, places = np.log(np.array(bins)), (np.arange(len(bins[0])) + 0.5) / len(bins[0])
-            style.band(ax, places, *np.exp([values.min(0), values.max(0)]), real_data.COLOURS[method], alpha=0.1)
-            look = {"color": real_data.COLOURS[method], "ls": line, "label": f"{METHODS[method]} net, {point}"}
-            ax.plot(places, np.exp(values.mean(0)), lw=1.5, **look)
+            places, colour = (np.arange(len(bins[0])) + 0.5) / len(bins[0]), real_data.COLOURS[method]
+            style.band(ax, places, np.min(bins, axis=0), np.max(bins, axis=0), colour, alpha=0.1)
+            ax.plot(places, gmean(bins), line, color=colour, lw=1.5, label=f"{METHODS[method]} net, {point}")
         ax.set(yscale="log", xlim=(0, 1), xticks=[0, 1], xticklabels=["worst\nfitted", "best\nfitted"])
-        ax.set_title(f"{attribute} ({kind})")
-    panels[0].set_ylabel("median weight")
+        ax.set(title=f"{attribute} ({kind})", ylabel="median weight")
     fig.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return fig
-
-
-figure = real_data.gains

@@ -39,7 +39,8 @@ def test_representation_holds_the_attributes_at_their_distances():
 
 
 def test_balanced_probe_finds_the_true_error_and_a_correlated_one_does_not():
-    errors = features.against_agreement([BOTH, EASY_ONLY], [0.5, 1.0], 400, range(3)).mean(2)
+    sets = [(400, (agreement, agreement, 0.5)) for agreement in (0.5, 1.0)]
+    errors = features.probed([BOTH, EASY_ONLY], sets, range(3)).mean(2)
     for found, representation in zip(errors, (BOTH, EASY_ONLY)):
         assert np.allclose(found[0], representation.hard_error, atol=0.03)
         assert found[1, 0] < representation.hard_error - 0.05 and found[1, 1] > found[0, 1]
@@ -49,7 +50,7 @@ def test_balanced_probe_finds_the_true_error_and_a_correlated_one_does_not():
 
 def test_error_nears_the_truth_from_above_as_the_probe_set_grows():
     wide = Representation(easy=6.0, hard=1.5, width=128)
-    small, large = features.against_size([wide], [60, 2000], range(4)).mean(2)[0]
+    small, large = features.probed([wide], [(size, (0.5, 0.5)) for size in (60, 2000)], range(4)).mean((2, 3))[0]
     assert small > large > wide.hard_error - 0.02 and large < wide.hard_error + 0.03
 
 
@@ -63,14 +64,6 @@ def test_toy_nets_are_told_apart_by_the_balanced_probe_only():
     errors = features.of_toy_nets(result)
     assert errors["correlated"].max() < 0.01
     assert (errors["balanced"][0] - errors["balanced"][1]).mean() > 0.1
-    with pytest.raises(ValueError, match="keep_nets"):
-        features.of_toy_nets(train([lsam(0.0, data=ToyConstants(training_points=5), epochs=1)], [0]))
-
-
-@pytest.mark.parametrize("examples, agreement", [(6, 0.5), (0, 0.5), (8, 0.4), (8, 1.1)])
-def test_wrong_arguments_are_refused(examples, agreement):
-    with pytest.raises(ValueError):
-        features.agreeing(examples, agreement, np.random.default_rng(0))
 
 
 def test_intervals_miss_as_often_as_they_say_and_the_percentile_bootstraps_more():
@@ -86,9 +79,9 @@ def test_intervals_miss_as_often_as_they_say_and_the_percentile_bootstraps_more(
 def test_percentiles_and_students_interval_are_those_of_the_literature():
     values = np.random.default_rng(0).normal(size=(3, 5, 12))
     expected = scipy.stats.t.interval(0.95, 11, values.mean(-1), scipy.stats.sem(values, axis=-1))
-    np.testing.assert_allclose(features.student(values), expected)
+    np.testing.assert_allclose(features.INTERVALS["Student's"](values), expected)
     one = scipy.stats.bootstrap((values[0, 0],), np.mean, method="percentile", rng=0).confidence_interval
-    np.testing.assert_allclose(features.percentile(values)[:, 0, 0], one, atol=0.05)
+    np.testing.assert_allclose(features.INTERVALS["percentile bootstrap"](values)[:, 0, 0], one, atol=0.05)
 
 
 def test_figure_of_coverage_shows_what_is_not_missed():
