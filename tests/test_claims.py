@@ -12,6 +12,7 @@ from IPython.core.formatters import DisplayFormatter
 from book.claims import (
     CLAIMS,
     JUDGEMENT,
+    MARGIN,
     Check,
     Outcome,
     Verdict,
@@ -99,6 +100,8 @@ UP = np.linspace(0.9, 1.1, FEW)  # mean 1 and a little spread
         (UP, {"margin": 1.01}, HOLDS),  # half within
         (UP - 1, {"margin": 0.01}, UNDECIDED),
         (np.full(FEW, 1.0), {"margin": 1.0}, CONTRADICTED),
+        (np.full(FEW, 0.0050), {"margin": MARGIN}, CONTRADICTED),  # half a point is too small to matter
+        (np.full(FEW, 0.0051), {"margin": MARGIN}, HOLDS),
         (np.zeros(FEW), {}, UNDECIDED),  # 0 is not above 0
         (np.r_[UP, math.nan], {}, UNDECIDED),
     ],
