@@ -1,21 +1,21 @@
 """Chapter 8, Table 2 (DomainBed): the paper's numbers, ours beside them, the rule of C8, and the figure."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from book import protocols, style
+from book import protocols, real_data, style
 from book.claims import MARGIN, Check, weakest
 from book.protocols import NOT_RUN, Protocol, Result
 from lib import resnet
 from lib.data.domains import BENCHMARKS
 from lib.stats import estimate
-from lib.trials.images import ImageTrial, domain
+from lib.trials.images import domain
 from lib.trials.store import Store
+from lib.trials.trial import Place
 
 TITLES = {"office_home": "OfficeHome", "pacs": "PACS", "vlcs": "VLCS"}
 # Accuracy of a linear probe on the target domain, after SGD and after SAM (Table 2 of the paper).
@@ -28,40 +28,28 @@ TARGETS = [(benchmark, target) for benchmark, rows in PUBLISHED.items() for targ
 Target = tuple[str, str]  # benchmark and letter of the domain that is left out
 
 RADII = (0.03, 0.05, 0.1)  # by a second-hand source
-# Two learning rates, two epochs, small images, ImageNet's weights as far as their third stage.
-REDUCED = {"rates": (0.001, 0.01), "radii": RADII, "epochs": 2, "size": 64, "weights": protocols.REDUCED_WEIGHTS}
+# Learning rates and settings of the trials. The paper's protocol with the learning rates of CelebA and a size of the
+# images chosen here, as the text is silent; and a short one, with ImageNet's weights as far as their third stage.
+PROTOCOLS: dict[str, tuple[tuple[float, ...], dict[str, Any]]] = {
+    "reduced": ((0.001, 0.01), {"epochs": 2, "size": 64, "weights": protocols.REDUCED_WEIGHTS}),
+    "full": (protocols.RATES, {"size": 224, "weights": resnet.IMAGENET}),
+}
 
 
-def sweeps(
-    benchmark: str = "all",
-    rates: Sequence[float] = protocols.RATES,
-    radii: Sequence[float] = RADII,
-    *,
-    size: int = 224,
-    weights: str = resnet.IMAGENET,
-    **settings: Any,
-) -> dict[Target, Protocol]:
-    """A sweep for every target of `benchmark` ("all": of all three); the defaults are the paper's protocol, with the
-    learning rates of CelebA and a size of the images chosen here, as the text is silent."""
-    settings |= {"size": size, "weights": weights}
+def sweeps(benchmark: str = "all", protocol: str = "reduced") -> dict[Target, Protocol]:
+    """A sweep for every target of `benchmark` ("all": of all three), by one of PROTOCOLS."""
+    rates, settings = PROTOCOLS[protocol]
     chosen = [key for key in TARGETS if benchmark in (key[0], "all")]
-    return {key: Protocol(domain(*key, "sgd", **settings), tuple(rates), tuple(radii)) for key in chosen}
+    return {key: Protocol(domain(*key, "sgd", **settings), rates, RADII) for key in chosen}
 
 
-def trials(chosen: Mapping[Target, Protocol], store: Store, seeds: int) -> list[ImageTrial]:
-    """The untrained net, SGD and SAM on every target whose sweep has selected a setting, paired by seed."""
-    found: list[ImageTrial] = []
-    for protocol in chosen.values():
-        if settings := protocols.selected(protocol, store):
-            found += protocols.comparison(protocol, settings, seeds)
-    return found
-
-
-def stored(chosen: Mapping[Target, Protocol], store: Store, seeds: int) -> dict[Target, Result]:
-    """The targets of which SGD and SAM finished on two seeds or more."""
-    whole = sweeps()
-    found = {key: protocols.stored(one, store, seeds, whole[key], partial=True) for key, one in chosen.items()}
-    return {key: result for key, result in found.items() if result is not None and len(result.gains("class")) > 1}
+def results(
+    chosen: Mapping[Target, Protocol], store: Store, seeds: int, place: Place | None = None, **own: Any
+) -> dict[Target, Result]:
+    """The targets of which SGD and SAM finished on two seeds or more, see `protocols.result`."""
+    full = sweeps(protocol="full")
+    found = {key: protocols.result(one, store, seeds, place, full[key], **own) for key, one in chosen.items()}
+    return {key: one for key, one in found.items() if one}
 
 
 def mean(by_target: Iterable[pd.Series]) -> np.ndarray:
@@ -129,6 +117,7 @@ def numbers(results: Mapping[Target, Result]) -> dict[str, str]:
     if not results:
         return dict.fromkeys(("run", "seeds", "mean", "sgd", "sam", "settings", "lacking"), NOT_RUN)
     gained, lost = ([100 * one.gains("class", of) for one in results.values()] for of in ("sam", "untrained"))
+    lacking = dict.fromkeys(words for one in results.values() for words in one.lacking)
     return {
         "run": str(len(results)),
         "seeds": str(min(map(len, gained))),
@@ -136,23 +125,20 @@ def numbers(results: Mapping[Target, Result]) -> dict[str, str]:
         "sgd": protocols.interval(mean(lost), 1),
         "sam": protocols.interval(mean(a - b for a, b in zip(lost, gained)), 1),
         "settings": "; ".join(sorted({protocols.chosen(one) for one in results.values()})),
-        "lacking": ", ".join(dict.fromkeys(words for one in results.values() for words in one.lacking))
-        or "the whole protocol",
+        "lacking": ", ".join(lacking) or "the whole protocol",
     }
 
 
 def figure(results: Mapping[Target, Result]) -> Figure:
     """One line a target domain: SAM's gain in probe accuracy over SGD, in percentage points; the paper's (hollow) and
     ours with its 95 % interval, where there is one."""
-    fig, ax = plt.subplots(figsize=(style.PAGE_WIDTH, 0.9 + 0.3 * len(TARGETS)))
+    fig, ax = real_data.rows_of_gains(
+        [name(*key) for key in TARGETS], "gain of SAM over SGD in the probe's accuracy (points)"
+    )
     paper = [100 * (sam - sgd) for rows in PUBLISHED.values() for sgd, sam in rows.values()]
     ax.plot(paper, range(len(paper)), "o", ms=6, mfc="none", mec=style.GREY, mew=1.4, label="the paper")
     effects = {TARGETS.index(key): estimate(100 * result.gains("class")) for key, result in results.items()}
     if effects:
         style.whiskers(ax, list(effects.values()), list(effects), style.SAM, "D", markersize=5, label="here")
-    style.rows(ax, [name(*key) for key in TARGETS])
-    ax.axvspan(-100 * MARGIN, 100 * MARGIN, color=style.GREY, alpha=0.25, lw=0)
-    ax.axvline(0, color="black", lw=0.6)
-    ax.set_xlabel("gain of SAM over SGD in the probe's accuracy (points)")
     fig.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return fig

@@ -80,22 +80,16 @@ def _when() -> list[tuple]:
 
 def _natural() -> list[tuple]:
     """The experiments on natural images, reduced and by the paper's protocol."""
-    reduced, full, seeds = (
-        ", reduced: few epochs, {}, 64 pixels",
-        ": the paper's protocol, on a GPU",
-        protocols.NATURAL_SEEDS,
-    )
-    found = []
-    for name, protocol in protocols.REDUCED.items():
-        found.append((name, 1, reduced, [protocol], seeds))
-    pacs = list(domainbed.sweeps("pacs", **domainbed.REDUCED).values())
-    found.append(("pacs", 2, reduced, pacs, seeds))
-    for name, protocol in protocols.FULL.items():
-        found.append((f"{name}-full", 1, full, [protocol], seeds))
+    reduced, full = ", reduced: few epochs, 64 pixels", ": the paper's protocol, on a GPU"
+    found = [(name, "1", reduced, [protocol]) for name, protocol in protocols.REDUCED.items()]
+    found.append(("pacs", "2", reduced, domainbed.sweeps("pacs").values()))
+    found += [(f"{name}-full", "1", full, [protocol]) for name, protocol in protocols.FULL.items()]
     for name in ("pacs", "vlcs", "office_home"):
-        found.append((f"{name}-full", 2, full, list(domainbed.sweeps(name).values()), seeds))
+        found.append((f"{name}-full", "2", full, domainbed.sweeps(name, "full").values()))
     known = []
-    for name, table, what, sweeps, number in found:
-        about = f"Table {table}, {NAMES[name.removesuffix('-full')]}{what} (chapter {6 + table})"
-        known.append((protocols.experiment_name(name), about, partial(protocols.plan, sweeps), number))
+    for name, table, what, sweeps in found:
+        chapter = {"1": "chapter 16", "2": "chapter 8"}[table]
+        about = f"Table {table}, {NAMES[name.removesuffix('-full')]}{what} ({chapter})"
+        plan = partial(protocols.plan, [*sweeps])
+        known.append((protocols.experiment_name(name), about, plan, protocols.NATURAL_SEEDS))
     return known

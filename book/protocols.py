@@ -1,5 +1,5 @@
-"""What chapters 7, 8 and 12 share on images: which trials are run, what validation data select, and results by data set
-with what they lack of the paper's protocol."""
+"""What the chapters on images share: which trials are run, what validation data select, and results by data set with
+what they lack of the paper's protocol."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -79,7 +79,6 @@ REDUCED = {
     for source, n in ((Groups("celeba"), 2), (Groups("birds_on_scenes"), 4), *((pair, 2) for pair in OTHER_PAIRS))
 }
 NATURAL = {"reduced": REDUCED, "full": FULL}
-Whole = Protocol | None  # the paper's protocol for some images, if it has one
 
 
 def grid(protocol: Protocol, seed: int = 0) -> list[ImageTrial]:
@@ -89,11 +88,9 @@ def grid(protocol: Protocol, seed: int = 0) -> list[ImageTrial]:
 
 
 def selected(protocol: Protocol, store: Store) -> Settings | None:
-    """The setting chosen for each method on seed 0, SGD's and SAM's separately; None while the sweep is not complete.
-
-    Validation data select, see `best_record`; a single setting needs no record. Raises ValueError where all trials of
-    a method diverged.
-    """
+    """The setting chosen for each method by the validation data of seed 0, see `best_record`, SGD's and SAM's
+    separately; None while the sweep is not complete. A single setting needs no record. Raises ValueError where all
+    trials of a method diverged."""
     chosen = {}
     for method in ("sgd", "sam"):
         sweep = [trial for trial in grid(protocol) if trial.method == method]
@@ -119,7 +116,8 @@ def weight_trials(protocol: Protocol, settings: Settings, seeds: int) -> list[We
     """Importance weights of the nets of SGD and SAM on each seed, at SAM's radius, at the protocol's moments."""
     nets = [replace(settings[method], seed=seed) for seed, method in product(range(seeds), ("sgd", "sam"))]
     rho, batches = settings["sam"].rho, protocol.batches
-    return [WeightTrial(net, rho, epoch, batches=batches) for net in nets for epoch in protocol.moments]
+    moments = [(net, epoch) for net in nets for epoch in protocol.moments if epoch <= net.epochs]
+    return [WeightTrial(net, rho, epoch, batches=batches) for net, epoch in moments]
 
 
 def plan(protocols: Iterable[Protocol], store: Store, seeds: int = SEEDS) -> Plan:
@@ -147,8 +145,7 @@ def training_images(configuration: Mapping[str, Any]) -> int:
     if configuration["experiment"] == "groups":
         return sum(groups.COUNTS[configuration["dataset"]][0])
     benchmark = domains.BENCHMARKS[configuration["benchmark"]]
-    target = list(benchmark.domains).index(configuration["target"])
-    sources = sum(benchmark.counts) - benchmark.counts[target]
+    sources = sum(benchmark.counts) - benchmark.counts[[*benchmark.domains].index(configuration["target"])]
     return sources - round(sources * domains.VALIDATION_SHARE)
 
 
@@ -181,8 +178,8 @@ class Result:
     protocol: Protocol
     settings: Settings
     records: Records  # of the untrained net and every method
-    weights: Records  # of SGD's and SAM's nets
-    sweep: Records  # of seed 0, and of the seeds after it of which the whole sweep is stored
+    weights: Records  # of SGD's and SAM's nets, all or none
+    sweep: Records  # see `swept`
     lacking: list[str]  # see `shortfalls`
 
     @property
@@ -227,64 +224,62 @@ class Result:
         return {method: [by_seed[seed] for seed in both] for method, by_seed in found.items()}
 
 
-def stored(
-    protocol: Protocol, store: Store, seeds: int = SEEDS, whole: Whole = None, partial: bool = False
+def result(
+    protocol: Protocol,
+    store: Store,
+    seeds: int = SEEDS,
+    place: Place | None = None,
+    whole: Protocol | None = None,
+    *,
+    lr: float = 0.0,
+    rho: float = 0.0,
+    **changes: Any,
 ) -> Result | None:
-    """What is stored of a protocol; None where the sweep is not complete, or, unless `partial`, a trial is missing.
+    """What is stored of a protocol, where SGD and SAM finished on two seeds or more; with a `place` what is missing is
+    computed there, importance weights where the protocol is whole.
 
-    whole: the paper's protocol for these images, where it is not in TABLE_1.
-    """
-    settings = selected(protocol, store)
-    if settings is None:
-        return None
-    trials = comparison(protocol, settings, seeds), weight_trials(protocol, settings, seeds)
-    records, weights = ([store.read(trial.configuration) for trial in some] for some in trials)
-    if None in (*records, *weights) and not partial:
-        return None
-    return _result(protocol, settings, _there(records), _there(weights), store, whole)
-
-
-def computed(
-    protocol: Protocol, store: Store, place: Place = Place(), seeds: int = SEEDS, *, lr=0.0, rho=0.0, **changes: Any
-) -> Result | None:
-    """As `stored`, but what is missing of the seeds is computed at `place`, and of a whole protocol the weights too.
-
-    lr, rho: in place of what the sweep selects, where not 0; `changes` are of other fields of the trials. None where
-    something has to be selected and the sweep is not complete. Raises MissingTrials where no trial of a method
-    finished, or where a trial lacks its images.
+    lr, rho: in place of what the sweep selects, where not 0; `changes` are of other fields of the trials. whole: the
+    paper's protocol for these images, where it is not in TABLE_1. None also where something has to be selected and the
+    sweep is not complete. Raises MissingTrials where all nets of a method diverged or images are missing.
     """
     settings = selected(replace(protocol, rates=(lr,), radii=(rho,)) if lr and rho else protocol, store)
     if settings is None:
         return None
     for method, trial in settings.items():
         settings[method] = replace(trial, lr=lr or trial.lr, rho=trial.rho and (rho or trial.rho), **changes)
-    found = _result(protocol, settings, run(comparison(protocol, settings, seeds), store, place), [], store)
-    for lost in diverged(found):
-        if lost["configuration"]["method"] not in set(found.table.method):
-            words = "{method} finished: seed {seed} diverged at step".format(**lost["configuration"])
-            raise MissingTrials(f"no trial of {words} {lost['diverged_at']}; take a smaller lr or rho")
-    if found.lacking:
-        return found
-    return replace(found, weights=run(weight_trials(protocol, settings, seeds), store, place))
-
-
-def _result(
-    protocol: Protocol, settings: Settings, records: Records, weights: Records, store: Store, whole: Whole = None
-) -> Result:
+    own = replace(protocol, base=replace(protocol.base, **changes))
     whole = whole or TABLE_1.get(protocol.base.data.configuration.get("dataset", ""))
-    sweep = _there(store.read(trial.configuration) for trial in grid(protocol))
-    lacking = shortfalls(protocol, whole, records, len(sweep))
+    nets, sweep = comparison(own, settings, seeds), swept(protocol, store)
+    records = run(nets, store, place) if place else there(nets, store)
+    lacking = shortfalls(protocol, whole, records, sum(not one["configuration"]["seed"] for one in sweep))
     if whole and selected(whole, store) not in (None, settings):
         lacking.append("another setting than the selected one")
+    found = Result(protocol, settings, records, [], sweep, lacking)
+    finished = {method: set(nets.seed) for method, nets in found.table.groupby("method")}
+    for lost in diverged(found) if place else ():
+        if lost["configuration"]["method"] not in finished:
+            words = "{method} finished: seed {seed} diverged at step".format(**lost["configuration"])
+            raise MissingTrials(f"no trial of {words} {lost['diverged_at']}; take a smaller lr or rho")
+    if not place and len(finished.get("sgd", set()) & finished.get("sam", set())) < 2:
+        return None
+    measured = weight_trials(own, settings, seeds)
+    weights = run(measured, store, place) if place and not lacking else there(measured, store)
+    return replace(found, weights=weights if len(weights) == len(measured) else [])
+
+
+def there(trials: Iterable[Trial], store: Store) -> Records:
+    """The records of those trials that are stored."""
+    return [record for trial in trials if (record := store.read(trial.configuration)) is not None]
+
+
+def swept(protocol: Protocol, store: Store) -> Records:
+    """The stored sweep of seed 0, and of the seeds after it of which the whole sweep is stored."""
+    found = there(grid(protocol), store)
     for seed in count(1):
-        more = [store.read(trial.configuration) for trial in grid(protocol, seed)]
-        if None in more:
-            return Result(protocol, settings, records, weights, sweep, lacking)
-        sweep += more
-
-
-def _there(records: Iterable[dict | None]) -> list[dict]:
-    return [record for record in records if record is not None]
+        more = there(grid(protocol, seed), store)
+        if len(more) < len(grid(protocol)):
+            return found
+        found += more
 
 
 def hardware(records: Iterable[dict]) -> str:
@@ -297,7 +292,7 @@ def diverged(result: Result) -> list[dict]:
     return [record for record in result.records if record["status"] == "diverged"]
 
 
-def shortfalls(protocol: Protocol, whole: Whole, records: Sequence[dict], swept: int) -> list[str]:
+def shortfalls(protocol: Protocol, whole: Protocol | None, records: Sequence[dict], swept: int) -> list[str]:
     """What stands between these records and the paper's `whole` protocol, of how much; without one, what there is.
 
     swept: how many settings of the protocol's sweep are stored.
@@ -305,10 +300,10 @@ def shortfalls(protocol: Protocol, whole: Whole, records: Sequence[dict], swept:
     trials = [record["configuration"] for record in records if record["configuration"]["epochs"]]
     paper = (whole or protocol).base.configuration
     counts = {
-        "epochs": (min((trial["epochs"] for trial in trials), default=0), paper["epochs"]),
-        "pixels a side": (min((trial.get("size", 0) for trial in trials), default=0), paper.get("size", 0)),
-        "settings in the sweep": (swept, len(grid(whole or protocol))),
+        what: (min((trial.get(name, 0) for trial in trials), default=0), paper.get(name, 0))
+        for name, what in (("epochs", "epochs"), ("size", "pixels a side"))
     }
+    counts["settings in the sweep"] = swept, len(grid(whole or protocol))
     if "size" in paper:  # natural images, of which there may be a part
         counts["training images"] = min((r["images"]["train"] for r in records), default=0), training_images(paper)
     found = [
@@ -343,14 +338,6 @@ def chosen(result: Result) -> str:
     """The settings of SGD and SAM."""
     sgd, sam = result.settings["sgd"], result.settings["sam"]
     return f"SGD at learning rate {sgd.lr:g}, SAM at {sam.lr:g} and rho {sam.rho:g}"
-
-
-def require(results: Mapping[str, Result | None]) -> list[Result]:
-    """The results that are there. Raises MissingTrials, with the commands, where there is none."""
-    found = [result for result in results.values() if result is not None]
-    if not found:
-        raise MissingTrials("; ".join(f"{TITLES[name]}: {standing(name, None)}" for name in results))
-    return found
 
 
 def spread(values: np.ndarray | pd.Series, digits: int = 2, kind: str = "f") -> str:

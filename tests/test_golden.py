@@ -22,6 +22,7 @@ from book import (
     domainbed,
     interventions,
     mechanism,
+    natural_images,
     noise,
     open_choices,
     protocols,
@@ -30,7 +31,7 @@ from book import (
     theory,
     toy,
 )
-from book.claims import JUDGEMENT, Check, Judgement, judge
+from book.claims import JUDGEMENT, Judgement, judge
 from lib.trials.store import ROOT, Store
 
 FOLDER = Path(__file__).parent / "golden"
@@ -50,26 +51,21 @@ def assert_same(judgement: dict, golden: dict) -> None:
             assert ours == pytest.approx(value, rel=1e-9, abs=1e-9, nan_ok=True), (name, check, known)
 
 
+def stored(chosen: dict[str, protocols.Protocol], seeds: int) -> dict[str, protocols.Result]:
+    """The stored results of these sets."""
+    return {name: protocols.result(one, Store(), seeds) for name, one in chosen.items()}
+
+
 def natural() -> list[Judgement]:
-    """C7, C3 and C4 on the paired and the natural sets."""
-    results = {name: protocols.stored(one, Store(), protocols.PAIRED_SEEDS) for name, one in protocols.PAIRED.items()}
-    results |= {
-        name: protocols.stored(one, Store(), protocols.NATURAL_SEEDS) for name, one in protocols.REDUCED.items()
-    }
-    c3, c4 = [], []
-    for name in protocols.REDUCED:
-        one = results[name]
-        more = f"{one.title}: ", name == "celeba", bool(one.lacking)
-        c3 += mechanism.checks_c3(real_data.gini(one), "SAM", *more)
-        c4 += [check for check in mechanism.checks_c4(real_data.changes(one), *more) if not check.trivial]
-    c4.append(Check(f"natural sets: {mechanism.WHICH['share carried'][0]}"))
-    return [judge("C7", real_data.checks_c7(results)), judge("C3", c3), judge("C4", c4)]
+    """C7, C3 and C4 on natural sets."""
+    found = stored(protocols.REDUCED, protocols.NATURAL_SEEDS)
+    of_weights = natural_images.checks_c3(found.values()), natural_images.checks_c4(found.values())
+    return [judge("C7", natural_images.checks_c7(found)), *map(judge, ("C3", "C4"), of_weights)]
 
 
 def domains() -> list[Judgement]:
     """C8 on the reduced runs."""
-    results = domainbed.stored(domainbed.sweeps(**domainbed.REDUCED), Store(), protocols.NATURAL_SEEDS)
-    return [judge("C8", domainbed.checks(results))]
+    return [judge("C8", domainbed.checks(domainbed.results(domainbed.sweeps(), Store(), protocols.NATURAL_SEEDS)))]
 
 
 def arrays(chapter: str) -> dict:
@@ -131,7 +127,8 @@ COMPUTED: dict[str, Callable[[], list[Judgement]]] = {
     "04_rebalancing": rebalanced,
     "05_mechanism": heard,
     "06_interventions": intervened,
-    "07_real_data": natural,
+    "07_real_data": lambda: [judge("C7", real_data.checks_c7(stored(protocols.PAIRED, protocols.PAIRED_SEEDS)))],
+    "16_natural_images": natural,
     "08_domainbed": domains,
     "11_theory": lambda: [judge("C12", theory.checks(**arrays("11_theory")))],
     "09_noise": noisy,
