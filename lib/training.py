@@ -18,7 +18,7 @@ from tqdm import tqdm
 from lib import check
 from lib.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from lib.data.dataset import Split
-from lib.data.transforms import Crops, augment, draw_crops, normalise
+from lib.data.transforms import augment, draw_crops, normalise
 from lib.device import reuse_memory
 from lib.models import FeatureNet
 from lib.optim.variants import VARIANTS, take_step
@@ -36,7 +36,7 @@ class Images:
     pixels: Tensor  # uint8 (n, height, width, 3): the memory order that channels_last asks for
     labels: Tensor  # int64 (n,)
     mean_pixel: Tensor | None = None  # float32 (3,), subtracted; None: normalised as ImageNet's, cropped in training
-    crops: Crops | None = None  # of the images as training sees them in one epoch; None: they are seen plain
+    crops: Tensor | None = None  # of the images as training sees them in one epoch; None: they are seen plain
 
     @classmethod
     def of(cls, split: Split, mean_pixel: Tensor | None, device: torch.device) -> Images:

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 from image_trees import COUNTS, write_birds, write_celeba
-from images import write_mnist
 from PIL import Image
 
 from lib.data.dataset import Split
@@ -147,35 +146,18 @@ def test_16_bit_images_keep_their_shades(tmp_path):
     assert [part.train.images[part.train.labels == code].unique().tolist() for code in (0, 1)] == [[40], [200]]
 
 
-def litter(folder: Path) -> None:
-    """What systems and editors leave."""
-    for place in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
+def test_litter_is_passed_over(tmp_path):
+    folder = write_folder(tmp_path)
+    before = Files(str(folder)).read()
+    for place in (folder, *(path for path in folder.rglob("*") if path.is_dir())):  # what systems and editors leave
         for name in (".DS_Store", "._0.png", "Thumbs.db", "notes.txt"):
             (place / name).write_text("no image")
     for place in (folder / "train", folder / "test"):
         (place / ".ipynb_checkpoints").mkdir()
         shutil.copy(folder / "train/ant/0.png", place / ".ipynb_checkpoints")
         (place / "empty").mkdir()
-    shutil.copytree(folder / "train/ant", folder / ".Trash/ant")
-
-
-def test_litter_is_passed_over(tmp_path):
-    folder = write_folder(tmp_path)
-    before = Files(str(folder)).read()
-    litter(folder)
     after = Files(str(folder)).read()
     assert after.values == before.values and torch.equal(after.train.images, before.train.images)
-
-
-def test_chosen_classes_keep_their_images_in_the_order_asked_for(tmp_path):
-    write_mnist(tmp_path, train=3, test=2)
-    some = Files("mnist", ("7", "2")).read(tmp_path)
-    every = Files("mnist").read(tmp_path)
-    assert some.values == ("7", "2") and every.values == tuple("0123456789")
-    for code, label in enumerate((7, 2)):
-        assert torch.equal(
-            some.train.images[some.train.labels == code], every.train.images[every.train.labels == label]
-        )
 
 
 # What is not: what changes, and the line that is said.
@@ -186,13 +168,10 @@ NPZ_CHANGES: dict[str, tuple[dict, str]] = {
     "flat images": ({"images": arrays()["images"].reshape(COUNT, 100)}, "images must be uint8"),
     "five axes": ({"images": arrays()["images"][..., None, None]}, "images must be uint8"),
     "four channels": ({"images": np.zeros((COUNT, 8, 8, 4), np.uint8)}, r"images must be .* \(48, 8, 8, 4\)"),
-    "channels first": ({"images": np.zeros((COUNT, 3, 8, 8), np.uint8)}, r"images must be .* \(48, 3, 8, 8\)"),
     "no image": ({"images": np.zeros((0, 8, 8), np.uint8), "labels": np.zeros(0, int)}, "images must be uint8"),
     "int32": ({"images": arrays()["images"].astype(np.int32)}, "not int32"),
-    "bool": ({"images": arrays()["images"] > 9}, "not bool"),
     "complex": ({"images": arrays()["images"] + 0j}, "not complex128"),
     "0 to 255 as floats": ({"images": arrays()["images"].astype(float)}, "floats from 0 to 1.*not float64"),
-    "0 to 16 as floats": ({"images": arrays()["images"] / 16.0}, "floats from 0 to 1"),
     "negative floats": ({"images": arrays()["images"] / 255 - 0.5}, "floats from 0 to 1"),
     "NaN": ({"images": np.where(arrays()["images"] > 9, np.nan, 0)}, "floats from 0 to 1"),
     "labels of floats": ({"labels": arrays()["labels"] / 2}, "labels must be .* not float64"),
@@ -201,31 +180,22 @@ NPZ_CHANGES: dict[str, tuple[dict, str]] = {
     "labels as objects": ({"labels": arrays()["labels"].astype(object)}, "cannot be read: it must be an .npz of plain"),
     "too few names": ({"names": np.array(["a"])}, "labels must be numbers from 0 to 0"),
     "codes below names": ({"labels": arrays()["labels"] - 1, "names": np.array(["a", "b"])}, "numbers from 0 to 1"),
-    "codes beyond names": ({"labels": arrays()["labels"] + 1, "names": np.array(["a", "b"])}, "numbers from 0 to 1"),
     "a name twice": ({"names": np.array(["a", "a"])}, "names must be different texts"),
     "names that are numbers": ({"names": np.array([3, 4])}, "names must be different texts"),
     "names of texts": ({"labels": np.array(["a", "b"] * 24), "names": np.array(["a", "b"])}, "names must be"),
     "another split": ({"split": np.array(["train", "valid"] * 24)}, 'split must be of "train" and "test"'),
-    "split of numbers": ({"split": arrays()["labels"]}, "split must be"),
     "shorter split": ({"split": np.array(["train"] * 5)}, "split must be"),
     "no test image": ({"split": np.array(["train"] * COUNT)}, "has no test image of 0, 1"),
-    "no training image": ({"split": np.array(["test"] * COUNT)}, "has no train image of 0, 1"),
     "test of one class": ({"split": np.where(arrays()["labels"], "test", "train")}, "has no train image of 1"),
 }
 FILES: dict[str, tuple[Change, str]] = {
     "missing": (lambda path: path.unlink(), r"own.npz is missing \(.* holds nothing\)"),
     "missing among others": (lambda path: path.rename(path.with_name("mine.npz")), "is missing .*holds mine.npz"),
     "empty": (lambda path: path.write_bytes(b""), "cannot be read: it must be an .npz"),
-    "text": (lambda path: path.write_text("images"), "cannot be read: it must be an .npz"),
     "page": (lambda path: path.write_text("<html>404</html>"), "cannot be read: it must be an .npz"),
     "cut": (lambda path: path.write_bytes(path.read_bytes()[:-300]), "cannot be read: it must be an .npz"),
-    "middle lost": (lambda path: path.write_bytes(path.read_bytes()[:99] + b"x" + path.read_bytes()[100:]), "own.npz"),
     "a single array": (lambda path: np.save(path.open("wb"), np.zeros(3)), "cannot be read: it must be an .npz"),
     "pickle": (lambda path: path.write_bytes(pickle.dumps({"images": 1})), "cannot be read: it must be an .npz"),
-    "zip of images": (
-        lambda path: shutil.move(shutil.make_archive(path.parent / "z", "zip", path.parent), path),
-        "imag",
-    ),
     "link to itself": (lambda path: (path.unlink(), path.symlink_to(path)), "own.npz .*symbolic links|is missing"),
 }
 
@@ -256,20 +226,14 @@ FOLDERS: dict[str, tuple[Change, str]] = {
     "empty": (empty, "must hold one folder of images a class, and holds nothing"),
     "a file": (lambda own: (shutil.rmtree(own), own.write_text("")), "cannot be read: it must be an .npz"),
     "no classes": (lambda own: [empty(own / split) for split in ("train", "test")], "holds test, train"),
-    "images without classes": (lambda own: (empty(own), Image.new("L", (9, 9)).save(own / "a.png")), "holds nothing"),
     "no test": (lambda own: shutil.rmtree(own / "test"), "must hold one folder of images a class, and holds train"),
     "empty test": (lambda own: empty(own / "test"), "differ in ant, bee"),
-    "other case in the test": (lambda own: (own / "test/ant").rename(own / "test/Ant"), "differ in Ant, ant"),
     "another class in the test": (lambda own: (own / "test/ant").rename(own / "test/cat"), "differ in ant, cat"),
     "one more in the test": (lambda own: shutil.copytree(own / "test/ant", own / "test/a"), "differ in a$"),
-    "one less in the test": (lambda own: shutil.rmtree(own / "test/ant"), "differ in ant$"),
     "empty class in the test": (lambda own: empty(own / "test/bee"), "differ in bee$"),
-    "empty class in training": (lambda own: empty(own / "train/bee"), "differ in bee$"),
     "hidden class in the test": (lambda own: (own / "test/bee").rename(own / "test/.bee"), "differ in bee$"),
     "blank at the end": (lambda own: (own / "test/bee").rename(own / "test/bee "), "differ in bee, bee $"),
-    "accent of two signs": (lambda own: (own / "test/bee").rename(own / "test/be\u0301e"), "differ in bee, be"),
     "empty image": (lambda own: (own / "train/ant/0.png").write_bytes(b""), "train/ant/0.png is not a whole image"),
-    "text": (lambda own: (own / "train/ant/0.png").write_text("x"), "train/ant/0.png is not a whole image"),
     "page": (lambda own: (own / "test/bee/3.png").write_text("<html>"), "test/bee/3.png is not a whole image"),
     "cut image": (
         lambda own: (own / "train/ant/0.png").write_bytes((own / "train/ant/0.png").read_bytes()[:-30]),
@@ -282,10 +246,6 @@ FOLDERS: dict[str, tuple[Change, str]] = {
     "link to nowhere": (
         lambda own: ((own / "train/ant/0.png").unlink(), (own / "train/ant/0.png").symlink_to("nowhere")),
         "0.png is missing",
-    ),
-    "link to itself": (
-        lambda own: ((own / "train/ant/0.png").unlink(), (own / "train/ant/0.png").symlink_to("0.png")),
-        r"0.png cannot be read \(Too many levels of symbolic links\)",
     ),
     "no images, only texts": (
         lambda own: [path.rename(path.with_suffix(".txt")) for path in own.rglob("*.png")],
@@ -319,11 +279,9 @@ SIDES: dict[str, tuple[tuple[str, ...], tuple[str, ...], str | None]] = {
     "names that are all different": (("ant", "bee"), ("0", "bee, a digit"), None),
     "no names": ((), ("ant", "bee"), None),
     "other case": (("ant", "bee"), ("ant", "Bee"), "differ in Bee, bee"),
-    "other case of all": (("ant", "bee"), ("ANT", "BEE"), "differ in ANT, BEE, ant, bee"),
     "other case in another order": (("Bee", "ant"), ("Ant", "bee"), "differ in Ant, Bee, ant, bee"),
     "one in common": (("ant", "bee"), ("bee", "cat"), "differ in ant, cat"),
     "one more": (("ant", "bee"), ("ant", "bee", "cat"), "equally many classes, not 2 and 3 classes"),
-    "one less": (("ant", "bee", "cat"), ("ant", "bee"), "equally many classes, not 3 and 2 classes"),
     "others and more": (("ant", "bee"), ("0", "1", "2"), "equally many classes, not 2 and 3 classes"),
 }
 
@@ -425,10 +383,6 @@ def test_a_split_without_validation_takes_it_from_training(tmp_path):
     assert [len(split) for split in (data.train, data.validation, data.probe_train, data.test)] == [96, 12, 12, 40]
 
 
-def tabs(folder: Path) -> None:
-    (folder / "own.tsv").write_text((folder / "own.csv").read_text().replace(",", "\t"))
-
-
 SAME_TABLES: dict[str, tuple[Callable[[str], str], dict]] = {
     "line ends of Windows": (lambda text: text.replace("\n", "\r\n"), {}),
     "a mark of the byte order": (lambda text: "\ufeff" + text, {}),
@@ -447,7 +401,7 @@ def test_tables_that_say_the_same_are_the_same_source(kind, tmp_path):
     change, options = SAME_TABLES[kind]
     path.write_bytes(change(path.read_text()).encode())
     assert table(tmp_path, **options).digest == before.digest
-    tabs(tmp_path)
+    (tmp_path / "own.tsv").write_text(path.read_text().replace(",", "\t"))
     assert table(tmp_path, name="own.tsv", **options).digest == before.digest
 
 
@@ -464,21 +418,17 @@ def image(change: Callable[[Path], object]) -> Change:
     return lambda folder: change(folder / "images/007.png")
 
 
-ROWS = list(enumerate(grid()))
 TABLE_CHANGES: dict[str, tuple[Change, dict, str]] = {
     "missing": (lambda folder: (folder / "own.csv").unlink(), {}, "own.csv is missing"),
     "a folder": (lambda folder: ((folder / "own.csv").unlink(), (folder / "own.csv").mkdir()), {}, "Is a directory"),
     "empty": (lambda folder: (folder / "own.csv").write_text(""), {}, "cannot be read as a table"),
-    "page": (lambda folder: (folder / "own.csv").write_text("<html>\n"), {}, "names its images in no column called"),
     "bytes": (lambda folder: (folder / "own.csv").write_bytes(b"\xff\xfe\x00\x80"), {}, "cannot be read as a table"),
     "no rows": (lambda folder: (folder / "own.csv").write_text("filename,hair,gender\n"), {}, "names no image"),
     "a longer row": (edited("000.png,", "000.png,x,y,"), {}, "cannot be read as a table"),
     "no such attribute": (lambda folder: None, {"attributes": ("hair", "Gender")}, "has no column Gender"),
-    "no such file column": (lambda folder: None, {"file": "picture"}, "has no column picture"),
     "no such split column": (lambda folder: None, {"split": "fold"}, "has no column fold"),
-    "unknown file column": (edited("filename", "picture"), {}, "in no column called file, filename,.*: name it"),
+    "unknown file column": (edited("filename", "picture"), {}, "in no column called file, filename,.*; name it"),
     "a value is missing": (edited("000.png,blond", "000.png,"), {}, "lacks a value in row 1"),
-    "a name is missing": (edited("000.png", ""), {}, "lacks a value in row 1"),
     "an image twice": (edited("000.png", "001.png"), {}, "names 001.png twice"),
     "one value": (edited("female", "male", 999), {}, "from 2 to 20 values of gender, and has 1"),
     "the file as an attribute": (
@@ -486,20 +436,12 @@ TABLE_CHANGES: dict[str, tuple[Change, dict, str]] = {
         {"attributes": ("filename", "hair")},
         "filename, which can be no",
     ),
-    "too many values": (
-        lambda folder: [
-            edited(f"{row:03}.png,{hair}", f"{row:03}.png,{row}")(folder) for row, (hair, *_) in enumerate(grid())
-        ],
-        {},
-        "from 2 to 20 values of hair, and has 80",
-    ),
     "other case of a value": (edited("blond", "Blond"), {}, "2 combinations|lack: "),
     "another split": (lambda folder: None, {"split": "gender"}, "has gender female, male; allowed are train"),
     "no such image": (image(lambda path: path.unlink()), {}, "007.png is missing"),
     "an empty image": (image(lambda path: path.write_bytes(b"")), {}, "007.png is empty"),
     "a damaged image": (image(lambda path: path.write_text("x")), {}, "007.png is not a whole image"),
     "no folder of images": (lambda folder: shutil.rmtree(folder / "images"), {}, "000.png is missing"),
-    "another folder": (lambda folder: None, {"images": "elsewhere"}, "000.png is missing"),
 }
 
 
@@ -511,23 +453,15 @@ def test_a_table_that_is_damaged_or_misnamed_is_refused_in_one_line(kind, tmp_pa
     refuses(DataError, lambda: table(tmp_path, **options).load(0, 8), match=line)
 
 
-FEW = {
-    "a combination is missing": (lambda row: row[:2] != ("blond", "male"), "lack: blond, male"),
-    "too few for the probe": (lambda row: row[:2] != ("blond", "male") or row[2] < 17, "4 or more .*lack: blond, male"),
-}
-
-
-@pytest.mark.parametrize("kind", FEW)
-def test_combinations_with_too_few_images_are_named_before_any_is_decoded(kind, tmp_path, refuses, own_cache):
-    keep, line = FEW[kind]
-    write_table(tmp_path, list(filter(keep, grid())))
-    refuses(DataError, table(tmp_path).load, 0, 8, match=line)
-    assert not own_cache.exists()
-
-
-def test_combinations_with_just_enough_images_are_loaded(tmp_path):
-    write_table(tmp_path, [row for row in grid() if row[:2] != ("blond", "male") or row[2] < 18])
-    assert torch.bincount((data := table(tmp_path).load(0, 8)).groups(data.probe_train)).tolist() == [2, 2, 2, 2]
+@pytest.mark.parametrize("kept", [0, 17, 18])
+def test_combinations_with_too_few_images_are_named_before_any_is_decoded(kept, tmp_path, refuses, own_cache):
+    write_table(tmp_path, [row for row in grid() if row[:2] != ("blond", "male") or row[2] < kept])
+    if kept < 18:
+        refuses(DataError, table(tmp_path).load, 0, 8, match="4 or more .*lack: blond, male" if kept else "lack: blond")
+        assert not own_cache.exists()
+    else:
+        data = table(tmp_path).load(0, 8)
+        assert torch.bincount(data.groups(data.probe_train)).tolist() == [2, 2, 2, 2]
 
 
 @pytest.mark.parametrize("count", [20, 21])
@@ -571,11 +505,8 @@ def test_celeba_and_wilds_are_tables_too(tmp_path, monkeypatch):
 
 
 def test_values_that_are_numbers_are_in_their_order():
-    assert sorted_values(np.array([10, 9, -1])) == ["-1", "9", "10"] and sorted_values(["b", "10", "9"]) == [
-        "10",
-        "9",
-        "b",
-    ]
+    assert sorted_values(np.array([10, 9, -1])) == ("-1", "9", "10")
+    assert sorted_values(["b", "10", "9"]) == ("10", "9", "b")
 
 
 CLOSED = ("own.npz", "own.csv", "images", "own", "own/train", "own/train/ant", "own/train/ant/3.png")

@@ -1,3 +1,5 @@
+"""MNIST, Fashion-MNIST and CIFAR-10: read, damaged, downloaded; and what the command says of the data root."""
+
 import gzip
 import hashlib
 import http.server
@@ -19,17 +21,22 @@ from torchvision import datasets
 
 from lib.data import readers, root
 from lib.data.__main__ import main, state
-from lib.data.dataset import Split
+from lib.data.dataset import Part, Split
+from lib.data.own import Files
 from lib.data.root import DataError, MissingData
 
 RAW = "MNIST/raw"
 TRAIN_IMAGES = f"{RAW}/train-images-idx3-ubyte"
+PLANES = ("airplane", "automobile")
+
+
+def read(name: str, where: Path | None, *classes: str) -> Part:
+    return Files(name, classes).read(where)
 
 
 def test_data_root_is_argument_then_environment_then_repository(monkeypatch, tmp_path):
     monkeypatch.setenv("SAM_DATA_ROOT", "/somewhere")
-    assert root.data_root(tmp_path) == tmp_path
-    assert root.data_root() == Path("/somewhere")
+    assert root.data_root(tmp_path) == tmp_path and root.data_root() == Path("/somewhere")
     monkeypatch.delenv("SAM_DATA_ROOT")
     assert root.data_root() == Path(root.__file__).parents[2] / "data"
 
@@ -37,33 +44,36 @@ def test_data_root_is_argument_then_environment_then_repository(monkeypatch, tmp
 @pytest.mark.parametrize("name, folder", [("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST")])
 def test_idx_files_are_read_as_they_were_written(name, folder, tmp_path):
     write_mnist(tmp_path, folder, train=3, test=2, seed=1)
-    expected = marked(dict.fromkeys(range(10), 2), 28, 1, seed=2)
-    read = readers.read(name, "test", root=tmp_path)
-    assert read.images.dtype == torch.uint8 and read.labels.dtype == torch.int64
-    assert torch.equal(read.images, expected.images) and torch.equal(read.labels, expected.labels)
+    part = read(name, tmp_path)
+    assert part.values == readers.CLASSES[name]
+    for seed, count, found in ((1, 3, part.train), (2, 2, part.test)):
+        expected = marked(dict.fromkeys(range(10), count), 28, 1, seed)
+        assert torch.equal(found.images, expected.images) and torch.equal(found.labels, expected.labels)
 
 
-def test_only_the_classes_asked_for_are_read_and_renumbered(tmp_path):
-    write_mnist(tmp_path, train=3)
-    all_classes, some = (readers.read("mnist", "train", classes, tmp_path) for classes in (None, (7, 2)))
-    for position, label in enumerate((7, 2)):
-        assert torch.equal(some.images[some.labels == position], all_classes.images[all_classes.labels == label])
-    assert len(some) == 6
+def test_chosen_classes_keep_their_images_in_the_order_asked_for(tmp_path):
+    write_mnist(tmp_path, train=3, test=2)
+    some, every = read("mnist", tmp_path, "7", "2"), read("mnist", tmp_path)
+    assert some.values == ("7", "2") and len(some.train) == 6
+    for code, label in enumerate((7, 2)):
+        chosen = every.train.images[every.train.labels == label]
+        assert torch.equal(some.train.images[some.train.labels == code], chosen)
 
 
-def test_both_layouts_of_cifar_give_the_same_tensors(tmp_path, monkeypatch):
+def test_both_layouts_of_cifar_give_the_same_tensors_in_the_order_of_their_pixels(tmp_path, monkeypatch):
     write_cifar_folder(tmp_path / "folder", classes=3)
     write_cifar_archive(tmp_path / "archive", monkeypatch, classes=3)
-    for split in readers.SPLITS:
-        folder, archive = (readers.read("cifar10", split, (1, 0), tmp_path / kind) for kind in ("folder", "archive"))
-        assert torch.equal(folder.images, archive.images) and torch.equal(folder.labels, archive.labels)
+    folder, archive = (read("cifar10", tmp_path / kind, *PLANES[::-1]) for kind in ("folder", "archive"))
+    for one, other in ((folder.train, archive.train), (folder.test, archive.test)):
+        assert torch.equal(one.images, other.images) and torch.equal(one.labels, other.labels)
+        pixels = [image.numpy().tobytes() for image in one.images]
+        assert pixels == sorted(pixels)
 
 
 def test_cifar_folder_may_hold_only_the_classes_asked_for(tmp_path, refuses):
     write_cifar_folder(tmp_path, classes=2)
-    assert len(readers.read("cifar10", "train", (0, 1), tmp_path)) == 40
-    words = [tmp_path / "cifar10" / "train" / "bird"]
-    refuses(MissingData, readers.read, "cifar10", "train", (0, 2), tmp_path, words=words)
+    assert len(read("cifar10", tmp_path, *PLANES).train) == 40
+    refuses(DataError, read, "cifar10", tmp_path, "airplane", "bird", match="no train image of bird")
 
 
 @pytest.mark.parametrize(
@@ -72,16 +82,12 @@ def test_cifar_folder_may_hold_only_the_classes_asked_for(tmp_path, refuses):
 def test_missing_files_are_named_with_the_command_that_gets_them(name, file, tmp_path, refuses, monkeypatch):
     command = f"python -m lib.data --download {name} --root {tmp_path}"
     words = [tmp_path / file, "SAM_DATA_ROOT", command]
-    message = refuses(MissingData, readers.read, name, "train", root=tmp_path, words=words)
+    message = refuses(MissingData, read, name, tmp_path, words=words)
     (tmp_path / file).mkdir(parents=True)
-    refuses(MissingData, readers.read, name, "train", root=tmp_path, words=words)
+    refuses(MissingData, read, name, tmp_path, words=words)
     shutil.rmtree(tmp_path / Path(file).parts[0])
     monkeypatch.setenv("SAM_DATA_ROOT", str(tmp_path))  # a root that the environment gives is not said again
-    refuses(MissingData, readers.read, name, "train", words=[message.removesuffix(f" --root {tmp_path}")])
-
-
-def cut(share: float):
-    return lambda content: content[: int(len(content) * share)]
+    refuses(MissingData, read, name, None, words=[message.removesuffix(f" --root {tmp_path}")])
 
 
 # What may become of a file; of PNG files and of the files of full length only some are noticed.
@@ -89,11 +95,11 @@ PAGE = b"<html>404 Not Found</html>"
 DAMAGES = {
     "cut": lambda content: content[:-5],
     "longer": lambda content: content + b"x",
-    "empty": cut(0),
+    "empty": lambda content: b"",
     "header": lambda content: content[:6],
     "page": lambda content: PAGE,
     "packed": gzip.compress,
-    "half": cut(0.5),
+    "half": lambda content: content[: len(content) // 2],
     "bytes": lambda content: content[: len(content) // 2] + b"\xff\x00\xff" + content[len(content) // 2 + 3 :],
 }
 
@@ -103,85 +109,55 @@ def damage(path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["cut", "longer", "empty", "header", "page", "packed", "half"])
-@pytest.mark.parametrize("file", ["train-images-idx3-ubyte", "train-labels-idx1-ubyte"])
+@pytest.mark.parametrize("file", ["train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"])
 def test_damaged_idx_file_is_named(kind, file, tmp_path, refuses):
     write_mnist(tmp_path)
     damage(tmp_path / RAW / file, kind)
-    words = [tmp_path / RAW / file, "--download mnist"]
-    refuses(DataError, readers.read, "mnist", "train", root=tmp_path, words=words)
+    refuses(DataError, read, "mnist", tmp_path, words=[tmp_path / RAW / file, "get it with:", "--download mnist"])
 
 
-def test_folder_in_the_place_of_a_file_is_named(tmp_path, refuses):
+@pytest.mark.parametrize(
+    "file, items",
+    [("train-labels-idx1-ubyte", items) for items in (np.zeros(199), np.full(200, 10), np.zeros((200, 2)))]
+    + [("train-images-idx3-ubyte", np.zeros((200, 27, 28)))],
+)
+def test_labels_and_images_must_fit(file, items, tmp_path, refuses):
     write_mnist(tmp_path)
-    (tmp_path / TRAIN_IMAGES).unlink()
-    (tmp_path / TRAIN_IMAGES).mkdir()
-    refuses(DataError, readers.read, "mnist", "train", root=tmp_path, words=[tmp_path / TRAIN_IMAGES])
-
-
-@pytest.mark.parametrize("labels", [np.zeros(199), np.full(200, 10), np.zeros((200, 2))])
-def test_labels_must_fit_the_images(labels, tmp_path, refuses):
-    write_mnist(tmp_path)
-    path = tmp_path / RAW / "train-labels-idx1-ubyte"
-    write_idx(path, labels)
-    refuses(DataError, readers.read, "mnist", "train", root=tmp_path, words=[path])
-
-
-def test_images_must_be_of_28_by_28_pixels(tmp_path, refuses):
-    write_mnist(tmp_path)
-    write_idx(tmp_path / TRAIN_IMAGES, np.zeros((200, 27, 28)))
-    refuses(DataError, readers.read, "mnist", "train", root=tmp_path, words=[tmp_path / TRAIN_IMAGES])
+    write_idx(tmp_path / RAW / file, items)
+    refuses(DataError, read, "mnist", tmp_path, words=[tmp_path / RAW / file])
 
 
 def test_file_of_full_length_and_wrong_content_is_refused(tmp_path, monkeypatch, refuses):
     write_mnist(tmp_path)
     monkeypatch.setitem(readers.COUNTS, "mnist", (200, 10_000))
-    refuses(DataError, readers.read, "mnist", "train", root=tmp_path, match="checksum")
-    files = [tmp_path / RAW / file for split in readers.SPLITS for file in readers.IDX[split]]
-    checksums = [hashlib.md5(path.read_bytes()).hexdigest() for path in files]
+    refuses(DataError, read, "mnist", tmp_path, match="checksum")
+    checksums = [hashlib.md5((tmp_path / RAW / file).read_bytes()).hexdigest() for file in readers.IDX_FILES]
     monkeypatch.setitem(readers.IDX_CHECKSUMS, "mnist", checksums)
-    assert len(readers.read("mnist", "train", root=tmp_path)) == 200
+    assert len(read("mnist", tmp_path).train) == 200
 
 
-@pytest.mark.parametrize("kind", ["half", "empty", "page", "bytes"])
-def test_damaged_png_is_named(kind, tmp_path, refuses):
+@pytest.mark.parametrize("kind", ["half", "empty", "page", "bytes", "33 x 32 pixels", "a folder"])
+def test_damaged_png_or_one_of_another_size_is_named(kind, tmp_path, refuses):
     write_cifar_folder(tmp_path, train=2)
     path = sorted((tmp_path / "cifar10/train/automobile").iterdir())[0]
-    damage(path, kind)
-    words = [path, "--download cifar10"]
-    refuses(DataError, readers.read, "cifar10", "train", (0, 1), tmp_path, words=words)
+    if kind in DAMAGES:
+        damage(path, kind)
+    elif path.unlink() or kind == "a folder":
+        path.mkdir()
+    else:
+        Image.new("RGB", (33, 32)).save(path)
+    refuses(DataError, read, "cifar10", tmp_path, *PLANES, words=[path, "--download cifar10"])
 
 
-def test_png_of_another_size_is_named(tmp_path, refuses):
-    write_cifar_folder(tmp_path, train=2)
-    path = tmp_path / "cifar10/train/airplane/zebra.png"
-    Image.new("RGB", (33, 32)).save(path)
-    refuses(DataError, readers.read, "cifar10", "train", (0, 1), tmp_path, words=[path, "33 x 32 pixels"])
-
-
-@pytest.mark.parametrize("split, file", [("train", "data_batch_1"), ("test", "test_batch")])
-def test_damaged_archive_file_is_named_and_never_replaced_by_the_folder(split, file, tmp_path, monkeypatch, refuses):
+@pytest.mark.parametrize("file", ["data_batch_1", "test_batch"])
+def test_damaged_archive_file_is_named_and_never_replaced_by_the_folder(file, tmp_path, monkeypatch, refuses):
     write_cifar_folder(tmp_path)
     write_cifar_archive(tmp_path, monkeypatch)
     path = tmp_path / "cifar-10-batches-py" / file
     damage(path, "cut")
-    refuses(DataError, readers.read, "cifar10", split, (0, 1), tmp_path, match="checksum", words=[path])
+    refuses(DataError, read, "cifar10", tmp_path, *PLANES, match="checksum", words=[path])
     path.unlink()
-    refuses(MissingData, readers.read, "cifar10", split, (0, 1), tmp_path, words=[path])
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("imagenet", "train"),
-        ("mnist", "validation"),
-        ("mnist", "train", ()),
-        ("mnist", "train", (1, 1)),
-        ("mnist", "train", (10,)),
-        ("cifar10", "train", (-1,)),
-    ],
-)
-def test_wrong_arguments_are_refused_before_anything_is_read(arguments, tmp_path, refuses):
-    refuses(ValueError, readers.read, *arguments, root=tmp_path)
+    refuses(MissingData, read, "cifar10", tmp_path, *PLANES, words=[path])
 
 
 def test_arrays_that_do_not_fit_are_refused(refuses):
@@ -202,7 +178,7 @@ def test_error_is_shown_as_one_line_in_a_notebook():
 
 
 def test_state_tells_complete_reduced_damaged_and_missing_apart(tmp_path, monkeypatch):
-    assert state("mnist", tmp_path)[0] == "missing"
+    assert state("mnist", tmp_path) == ("missing", f"get it with: {root.command(['mnist'], tmp_path)}")
     write_mnist(tmp_path)
     write_cifar_folder(tmp_path)
     assert state("mnist", tmp_path) == ("reduced", "200 train images, 120 test images")
@@ -215,24 +191,15 @@ def test_state_tells_complete_reduced_damaged_and_missing_apart(tmp_path, monkey
     assert state("cifar10", tmp_path / "empty")[0] == "damaged"
 
 
-def test_command_lists_every_set_and_fails_on_damage(tmp_path, capsys):
+def test_command_lists_every_set_and_fails_on_damage(tmp_path):
     write_mnist(tmp_path)
-    assert main(["--root", str(tmp_path)]) == 0
-    shown = capsys.readouterr().out
-    assert all(name in shown for name in root.LAYOUTS) and "reduced" in shown and "missing" in shown
+    command, where = [sys.executable, "-m", "lib.data"], Path(root.__file__).parents[2]
+    told = {"capture_output": True, "text": True, "cwd": where, "env": os.environ | {"SAM_DATA_ROOT": str(tmp_path)}}
+    done = subprocess.run(command, **told)
+    assert done.returncode == 0 and not done.stderr and str(tmp_path) in done.stdout
+    assert all(name in done.stdout for name in root.LAYOUTS) and "reduced" in done.stdout and "missing" in done.stdout
     damage(tmp_path / TRAIN_IMAGES, "cut")
     assert main(["--root", str(tmp_path)]) == 1
-
-
-def test_command_runs_as_a_module(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "lib.data"],
-        capture_output=True,
-        text=True,
-        cwd=Path(root.__file__).parents[2],
-        env={**os.environ, "SAM_DATA_ROOT": str(tmp_path)},
-    )
-    assert done.returncode == 0 and str(tmp_path) in done.stdout and not done.stderr
 
 
 @pytest.mark.parametrize("kind", ["missing", "a file", "a link to nowhere"])
@@ -302,7 +269,7 @@ def mirror(tmp_path, monkeypatch):
         packed.write_bytes(gzip.compress(path.read_bytes(), mtime=0))
         resources.append((packed.name, hashlib.md5(packed.read_bytes()).hexdigest()))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=served))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
     monkeypatch.setattr(datasets.MNIST, "resources", resources)
     monkeypatch.setattr(datasets.MNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
     yield served
@@ -310,24 +277,17 @@ def mirror(tmp_path, monkeypatch):
     server.server_close()
 
 
-def test_download_brings_whole_files_and_repairs_damaged_ones(mirror, tmp_path, capsys):
+def test_download_brings_whole_files_and_repairs_damaged_ones(mirror, tmp_path, refuses):
     there = tmp_path / "root"
     assert main(["--root", str(there), "--download", "mnist"]) == 0
-    whole = readers.read("mnist", "train", root=there)
+    whole = {path: path.read_bytes() for path in there.rglob("*") if path.is_file()}
+    assert len(whole) == 4 and {path.name for path in there.iterdir()} == {"MNIST"}
     damage(there / TRAIN_IMAGES, "cut")
     readers.download("mnist", there)
-    assert torch.equal(readers.read("mnist", "train", root=there).images, whole.images)
-    assert {path.name for path in there.iterdir()} == {"MNIST"}
-    assert not list((there / "MNIST/raw").glob("*.gz"))
-
-
-def test_download_that_fails_its_checksum_leaves_the_data_as_it_was(mirror, tmp_path, capsys, refuses):
-    there = tmp_path / "root"
-    readers.download("mnist", there)
-    before = {path: path.read_bytes() for path in there.rglob("*ubyte")}
+    assert {path: path.read_bytes() for path in there.rglob("*") if path.is_file()} == whole
     damage(mirror / "t10k-images-idx3-ubyte.gz", "longer")
     refuses(DataError, readers.download, "mnist", there, words=["t10k-images-idx3-ubyte.gz"])
-    assert {path: path.read_bytes() for path in there.rglob("*") if path.is_file()} == before
+    assert {path: path.read_bytes() for path in there.rglob("*") if path.is_file()} == whole
     assert main(["--root", str(there), "--download", "mnist"]) == 1
 
 

@@ -1,16 +1,12 @@
-"""Data sets that come as one archive: fetched with resume, unpacked safely, in place only when whole.
+"""Data sets that come as one archive: fetched, unpacked safely, in place only when whole.
 
 The SHA-256 of an archive is published for none of them: that of the first one is kept in ``archives.json`` of the data
-root, said, and compared with every later one.
-
-A download that breaks off leaves a hidden ``.part`` file, which the next one goes on with. An archive is
-unpacked in a temporary folder of the data root, and its folder moved under the final name at the end. What is
-already there under that name is never touched.
+root, said, and compared with every later one. An archive is unpacked in a temporary folder of the data root, and its
+folder moved under the final name at the end. What is already there under that name is never touched.
 """
 
 import hashlib
 import json
-import math
 import os
 import shutil
 import stat
@@ -21,14 +17,13 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.error import HTTPError
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from torchvision.datasets.utils import check_integrity
 from tqdm import tqdm
 
+from lib.data.groups import CELEBA_CHECKSUMS
 from lib.data.root import BIRDS, TIMEOUT, DataError, Root, command, data_root, how
-from lib.data.tables import CELEBA_CHECKSUMS
 from lib.files import replacing
 
 KEPT = "archives.json"
@@ -49,20 +44,13 @@ class Archive:
 
 
 DRIVE = "https://drive.google.com/uc?id="  # with the file numbers of DomainBed's download script
+STANFORD, CELEBA = "https://nlp.stanford.edu/data/dro/", "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
 HOME, FACES = "OfficeHomeDataset_10072016", "img_align_celeba"
+TABLES = ("list_attr_celeba.txt", "list_eval_partition.txt")
+MD5 = CELEBA_CHECKSUMS[f"{FACES}.zip"]
 ARCHIVES = {
-    "waterbirds": Archive(
-        f"{BIRDS}.tar.gz", BIRDS, BIRDS, f"https://nlp.stanford.edu/data/dro/{BIRDS}.tar.gz", 0.6e9, direct=True
-    ),
-    "celeba": Archive(
-        f"celeba/{FACES}.zip",
-        FACES,
-        f"celeba/{FACES}",
-        "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
-        1.5e9,
-        checksum=CELEBA_CHECKSUMS[f"{FACES}.zip"],
-        also=("list_attr_celeba.txt", "list_eval_partition.txt"),
-    ),
+    "waterbirds": Archive(f"{BIRDS}.tar.gz", BIRDS, BIRDS, f"{STANFORD}{BIRDS}.tar.gz", 0.6e9, direct=True),
+    "celeba": Archive(f"celeba/{FACES}.zip", FACES, f"celeba/{FACES}", CELEBA, 1.5e9, checksum=MD5, also=TABLES),
     "pacs": Archive("PACS.zip", "kfold", "PACS", f"{DRIVE}1JFr8f805nMUelQWWmfnJR3y4_SYoN5Pd", 0.2e9),
     "vlcs": Archive("VLCS.tar.gz", "VLCS", "VLCS", f"{DRIVE}1skwblH1_okBwxWxmRsp9_qi15hyPpxg8", 4e9),
     "office_home": Archive("office_home.zip", HOME, "office_home", f"{DRIVE}1uY0pj7oFsjMxRwaD3Sxy0jgel0fsYXLC", 1.2e9),
@@ -72,52 +60,47 @@ ARCHIVES = {
 def get(name: str, root: Root = None) -> None:
     """Bring the folder of the data set `name` into the data root.
 
-    An archive that lies in its place, fetched by hand, is unpacked and kept; else it is downloaded where that
-    can be done, and removed once it is unpacked. Raises DataError, in one line; where the archive cannot be
-    downloaded the line says what to do by hand.
+    An archive that lies in its place, fetched by hand, is unpacked and kept; else it is downloaded where that can be
+    done. Raises DataError, in one line, which says what to do by hand; then nothing is left behind.
     """
     if name not in ARCHIVES:
         raise DataError(f"{name}: {how([name], root)}")
     archive, root = ARCHIVES[name], data_root(root)
-    target, file = root / archive.target, root / archive.file
+    target, file, kept = root / archive.target, root / archive.file, root / KEPT
+    others = f" ({', '.join(archive.also)}: from {archive.address})" if archive.also else ""
     if target.exists():
-        others = f" ({', '.join(archive.also)}: from {archive.address})" if archive.also else ""
         raise DataError(f"{name}: {target} is in the way; move it elsewhere to get it anew{others}")
-    by_hand = file.is_file()
-    if not by_hand and not archive.direct:
+    if not file.is_file() and not archive.direct:
         raise DataError(
             f"{name}: get {', '.join((file.name, *archive.also))} with a browser from {archive.address} "
             f"(programs are refused) into {file.parent}, then run: {command([name], root)}"
         )
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        if not by_hand:
-            fetch(archive.address, file)
-        if not check_integrity(file, archive.checksum):
-            raise DataError(f"{file} has the wrong content (checksum); get it anew")
-        kept = root / KEPT
+        target.parent.mkdir(parents=True, exist_ok=True)
         known = json.loads(kept.read_text()) if kept.exists() else {}
-        with file.open("rb") as content:
-            digest = hashlib.file_digest(content, "sha256").hexdigest()
-        if known.get(name, digest) != digest:
-            raise DataError(
-                f"{file} has the wrong content (SHA-256 {digest}, not {known[name]} as at first); get it anew"
-            )
-        unpack(file, archive.inner, target, 2 * archive.size)
+        with tempfile.TemporaryDirectory(prefix=".unpack-", dir=target.parent) as temporary:
+            if not file.is_file():
+                file = fetch(archive.address, Path(temporary) / file.name)
+            with file.open("rb") as content:
+                digest = hashlib.file_digest(content, "sha256").hexdigest()
+            if known.get(name, digest) != digest or not check_integrity(file, archive.checksum):
+                first = f", not {known[name]} as at first" if name in known else ""
+                raise DataError(f"{file} has the wrong content (checksum {digest}{first}); get it anew")
+            unpacked = unpack(file, Path(temporary).resolve() / "unpacked", 2 * archive.size) / archive.inner
+            if not unpacked.is_dir():
+                raise DataError(f"{file} has no folder {archive.inner}")
+            os.replace(unpacked, target)
         if name not in known:
             print(f"{name}: no SHA-256 is published; {digest} is kept in {kept} to compare with")
             with replacing(kept) as new:
                 new.write(json.dumps(known | {name: digest}, indent=1).encode())
     except (ValueError, TypeError, AttributeError) as error:
-        raise DataError(f"{root / KEPT} must hold the SHA-256 of each archive; correct or remove it") from error
+        raise DataError(f"{kept} must hold the SHA-256 of each archive; correct or remove it") from error
     except (OSError, HTTPException) as error:  # URLError is an OSError
-        raise DataError(
-            f"{name}: {file.name} could not be fetched: {' '.join(str(error).split())}; run again to go on, or put it "
-            f"into {file.parent} by hand, from {archive.address}"
-        ) from error
-    finally:
-        if not by_hand:
-            file.unlink(missing_ok=True)
+        problem = (
+            f"{name}: {file.name} could not be fetched: {' '.join(str(error).split())}; run again, or put it into "
+        )
+        raise DataError(f"{problem}{file.parent} by hand, from {archive.address}") from error
 
 
 class _Secure(HTTPRedirectHandler):
@@ -129,69 +112,47 @@ class _Secure(HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def fetch(address: str, path: Path) -> None:
-    """Download `address` to `path`, going on with what an earlier try left; a progress bar in a terminal.
-
-    Raises OSError or HTTPException; what came so far is kept.
-    """
-    part = path.with_name(f".{path.name}.part")
-    # The last byte comes once more, so that a part that is already whole is no special case.
-    begin = max(part.stat().st_size - 1, 0) if part.exists() else 0
-    request = Request(address, headers={"Range": f"bytes={begin}-"} if begin else {})
-    try:
-        opened = build_opener(_Secure).open(request, timeout=TIMEOUT)
-    except HTTPError as error:
-        if error.code == 416:  # range not satisfiable: what is left is no part of this file
-            part.unlink()
-        raise
-    with opened as reply, part.open("r+b" if begin else "wb") as file:
-        if not reply.headers.get("Content-Range", "").startswith(f"bytes {begin}-"):
-            begin = 0  # the whole file comes, from a server that knows no ranges
-        file.truncate(file.seek(begin))
-        length = begin + int(reply.headers.get("Content-Length", -begin))
-        bar = {"desc": path.name, "total": length or None, "initial": begin, "leave": False, "disable": None}
-        with tqdm.wrapattr(file, "write", **bar) as counted:
+def fetch(address: str, path: Path) -> Path:
+    """Download `address` to `path`, with a progress bar in a terminal. Raises OSError or HTTPException."""
+    with build_opener(_Secure).open(address, timeout=TIMEOUT) as reply, path.open("wb") as file:
+        length = int(reply.headers.get("Content-Length", 0))
+        with tqdm.wrapattr(file, "write", length or None, desc=path.name, leave=False, disable=None) as counted:
             shutil.copyfileobj(reply, counted)
-        size = file.tell()
-    if size < length:
-        raise OSError(f"the connection broke off after {size:,} of {length:,} bytes")
-    os.replace(part, path)
+        if file.tell() < length:
+            raise OSError(f"the connection broke off after {file.tell():,} of {length:,} bytes")
+    return path
 
 
-def unpack(file: Path, inner: str, target: Path, limit: float = math.inf) -> None:
-    """Unpack a tar or zip archive and move its folder `inner` to `target`, which must not exist.
+def unpack(file: Path, folder: Path, limit: float) -> Path:
+    """Unpack a tar or zip archive into `folder`, a new one.
 
-    Nothing is written outside the temporary folder: an archive that holds anything but files and folders (links,
-    devices), an absolute path, one through ``..``, or more than `limit` bytes is refused. Raises DataError in one line;
-    then nothing is left behind.
+    Nothing is written outside: an archive that holds anything but files and folders (links, devices), an absolute path,
+    one through ``..``, or more than `limit` bytes is refused. Raises DataError in one line.
     """
     try:
-        with tempfile.TemporaryDirectory(prefix=".unpack-", dir=target.parent) as temporary:
-            is_zip, room = zipfile.is_zipfile(file), limit
-            archive: Any = zipfile.ZipFile(file) if is_zip else tarfile.open(file)
-            with archive:
-                archive.extraction_filter = getattr(tarfile, "data_filter", None)  # modes and owners are not taken over
-                members = archive.infolist() if is_zip else archive
-                for member in tqdm(members, f"unpacking {file.name}", leave=False, disable=None):
-                    path = PurePosixPath(member.filename.replace("\\", "/") if is_zip else member.name)
-                    plain = not stat.S_ISLNK(member.external_attr >> 16) if is_zip else member.isreg() or member.isdir()
-                    if not plain or path.is_absolute() or ".." in path.parts:
-                        what = "leads out of its folder" if plain else "is a link or a device"
-                        raise DataError(f"{file} is not safe to unpack: {str(path)!r} {what}")
-                    room -= member.file_size if is_zip else member.size
-                    if room < 0:
-                        raise DataError(f"{file} is not safe to unpack: it holds more than {limit:.3g} bytes")
-                    archive.extract(member, temporary)
-                while not is_zip and archive.fileobj.read(1 << 20):  # its checksum stands after the last member
-                    pass
-            unpacked = Path(temporary).resolve()
-            if outside := [path for path in unpacked.rglob("*") if path.resolve() != path]:  # an extractor that errs
-                raise DataError(f"{file} is not safe to unpack: {outside[0].name!r} is a link or a device")
-            if not (unpacked / inner).is_dir():
-                raise DataError(f"{file} has no folder {inner}")
-            os.replace(unpacked / inner, target)
+        is_zip, room = zipfile.is_zipfile(file), limit
+        archive: Any = zipfile.ZipFile(file) if is_zip else tarfile.open(file)
+        with archive:
+            archive.extraction_filter = getattr(tarfile, "data_filter", None)  # modes and owners are not taken over
+            members = archive.infolist() if is_zip else archive
+            for member in tqdm(members, f"unpacking {file.name}", leave=False, disable=None):
+                path = PurePosixPath(member.filename.replace("\\", "/") if is_zip else member.name)
+                plain = not stat.S_ISLNK(member.external_attr >> 16) if is_zip else member.isreg() or member.isdir()
+                room -= member.file_size if is_zip else member.size
+                if not plain:
+                    raise DataError(f"{file} is not safe to unpack: {str(path)!r} is a link or a device")
+                if path.is_absolute() or ".." in path.parts:
+                    raise DataError(f"{file} is not safe to unpack: {str(path)!r} leads out of its folder")
+                if room < 0:
+                    raise DataError(f"{file} is not safe to unpack: it holds more than {limit:.3g} bytes")
+                archive.extract(member, folder)
+            while not is_zip and archive.fileobj.read(1 << 20):  # its checksum stands after the last member
+                pass
+        if outside := [path for path in folder.rglob("*") if path.resolve() != path]:  # an extractor that errs
+            raise DataError(f"{file} is not safe to unpack: {outside[0].name!r} is a link or a device")
     except DataError:
         raise
     except Exception as error:  # by kind of damage
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{file} could not be unpacked: {reason}") from error
+    return folder

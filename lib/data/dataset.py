@@ -1,9 +1,7 @@
 """A data set as a value: images, two or more named attributes, which of them is the label, and splits.
 
-Everything that is trained or measured on images takes this one value (`lib.trials.images`, `lib.measure`). A
-`Source` is what a trial carries in its place: a small frozen dataclass that can be sent to another process, names
-the data in a stored configuration, and loads them. The sources are `lib.data.pairs.Pair`, `lib.data.groups.Groups`,
-`lib.data.domains.Domains` and, of your own files, `lib.data.own`; `lib.data.sources.named` finds those of the paper.
+Everything that is trained or measured on images takes this value. A `Source` is what a trial carries in its place:
+`lib.data.pairs.Pair`, `lib.data.groups.Groups`, `lib.data.domains.Domains` and, of your own, `lib.data.own.Table`.
 """
 
 from __future__ import annotations
@@ -42,14 +40,11 @@ class Split:
         images, labels = torch.as_tensor(images), torch.as_tensor(labels)
         images = images[:, None] if images.ndim == 3 else images
         if images.ndim != 4 or images.shape[1] not in (1, 3) or images.dtype != torch.uint8:
-            raise ValueError(
-                "images must be uint8 of shape (n, height, width) or (n, 1 or 3, height, width), "
-                f"not {images.dtype} of shape {tuple(images.shape)}"
-            )
+            found = f"{images.dtype} of shape {tuple(images.shape)}"
+            raise ValueError(f"images must be uint8 (n, height, width) or (n, 1 or 3, height, width), not {found}")
         if labels.shape != images.shape[:1] or labels.is_floating_point() or labels.is_complex():
-            raise ValueError(
-                f"labels must be integers of shape ({len(images)},), not {labels.dtype} of shape {tuple(labels.shape)}"
-            )
+            found = f"{labels.dtype} of shape {tuple(labels.shape)}"
+            raise ValueError(f"labels must be integers of shape ({len(images)},), not {found}")
         return cls(images, labels.long(), {})
 
     def __len__(self) -> int:
@@ -59,9 +54,8 @@ class Split:
         """The images at `rows` int64 (m,), in that order; those that lie side by side take no memory of their own."""
         side_by_side = len(rows) > 0 and bool((np.diff(rows) == 1).all())
         which = slice(rows[0], rows[-1] + 1) if side_by_side else torch.from_numpy(rows)
-        return Split(
-            self.images[which], self.labels[which], {name: values[which] for name, values in self.attributes.items()}
-        )
+        attributes = {name: values[which] for name, values in self.attributes.items()}
+        return Split(self.images[which], self.labels[which], attributes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,20 +119,20 @@ class Part:
 
 
 class Source(Protocol):
-    """What names a data set and can load it."""
+    """What names a data set and can load it: a small frozen dataclass that can be sent to another process.
+
+    name            the set in a word or two, for labels
+    configuration   what a stored configuration says of the data, as plain values: the kind of ``experiment`` and its
+                    own fields
+    files           what is read: sets of files of the data root by name, and paths
+    """
 
     @property
-    def name(self) -> str:
-        """The set in a word or two, for labels."""
-
+    def name(self) -> str: ...
     @property
-    def configuration(self) -> dict[str, Any]:
-        """What a stored configuration says of the data, as plain values: the kind of ``experiment`` and its own
-        fields."""
-
+    def configuration(self) -> dict[str, Any]: ...
     @property
-    def files(self) -> tuple[str, ...]:
-        """What is read: sets of files of the data root by name, and paths."""
+    def files(self) -> tuple[str, ...]: ...
 
     def load(self, seed: int = 0, size: int | None = None, root: Root = None) -> Dataset:
         """The data set as `seed` splits it, of `size` by `size` pixels where its images have no size of their own.

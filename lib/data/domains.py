@@ -65,17 +65,14 @@ class Domains(Source):
 
     @property
     def name(self) -> str:
-        """See `Source`."""
         return f"{self.benchmark} without {self.target}"
 
     @property
     def configuration(self) -> dict[str, Any]:
-        """See `Source`."""
         return {"experiment": "domains", "benchmark": self.benchmark, "target": self.target}
 
     @property
     def files(self) -> tuple[str, ...]:
-        """See `Source`."""
         return (self.benchmark,)
 
     def load(self, seed: int = 0, size: int | None = None, root: Root = None) -> Dataset:
@@ -104,17 +101,16 @@ class Domains(Source):
         return Dataset(self.name, {ATTRIBUTE: classes}, len(classes), train, validation, test, probe_train, test)
 
     def fingerprint(self, root: Root = None) -> str:
-        """See `Source`; that of the whole benchmark."""
         return _read(self.benchmark, root)[0].contents()
 
 
 def describe(name: str, root: Root = None) -> tuple[bool, str, ImageFiles]:
     """Whether the benchmark `name` is complete, one line of detail, and its images; raises as `Domains.load`."""
-    (files, classes), official = _read(name, root), BENCHMARKS[name]
-    counts = np.bincount(files.table["domain"]).tolist()
+    (images, classes), official = _read(name, root), BENCHMARKS[name]
+    counts = np.bincount(images.table["domain"]).tolist()
     detail = ", ".join(f"{count:,} {domain}" for count, domain in zip(counts, official.domains.values()))
     complete = counts == list(official.counts) and len(classes) == official.classes
-    return complete, f"{detail} images of {len(classes)} classes", files
+    return complete, f"{detail} images of {len(classes)} classes", images
 
 
 def _read(benchmark: str, root: Root) -> tuple[ImageFiles, tuple[str, ...]]:

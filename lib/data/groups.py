@@ -1,32 +1,42 @@
 """Sets with two correlated attributes on natural images: Waterbirds, CelebA, and a stand-in (Appendix B).
 
 The label is the first attribute, and it is correlated with the second; the four combinations are the groups.
-The official splits for training, validation and test are kept, but for the images that train the probes: half
-of the validation images of the rarest group, and as many of every other group, leave the validation split for
-``probe_train``. So no probe is trained on images that the net was trained on, or that its hyperparameters
-were chosen on. ``probe_test`` are test images, all of the rarest group and as many of every other. Every
-image serves in one place only, but for those of ``test`` and ``probe_test``.
+The official splits are kept, but for the images that train the probes: half of the validation images of the rarest
+group, and as many of every other group, leave the validation split for ``probe_train``. So no probe is trained on
+images that the net was trained or chosen on. ``probe_test`` are test images, all of the rarest group and as many of
+every other. Every image serves in one place only, but for those of ``test`` and ``probe_test``.
 
 Validation and test have other shares of the groups than training; their errors are weighted by the shares in
 training (`lib.measure.group_means`), as in Sagawa et al. (2020) and Kirichenko et al. (2023).
+
+In the set's folder (`lib.data.root.LAYOUTS`)::
+
+    metadata.csv             of the birds: img_filename, y, split, place, and columns not read here; or
+    list_attr_celeba.txt, list_eval_partition.txt, or the same as .csv, maybe in Anno and Eval
+    img_align_celeba/*.jpg, maybe in Img, or in one more folder of that name
 """
 
+import io
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
+from torchvision import datasets
+from torchvision.datasets.utils import check_integrity
 
 from lib import check
-from lib.data import cache, tables
+from lib.data import cache
 from lib.data.cache import ImageFiles
 from lib.data.dataset import Dataset, Source, Split, mean_pixel, rows_of_each
-from lib.data.root import DataError, Root
+from lib.data.root import DataError, Root, missing, need, reading
 
-GROUPS = 4
-SPLIT_NAMES = ("training", "validation", "test")
+SPLITS = ("training", "validation", "test")  # numbered 0, 1, 2 by all of the sets
 # Columns of the tables that have an attribute's name of our own, and the names of its values 0 and 1.
 ATTRIBUTES = {
     "y": ("bird", ("land bird", "water bird")),
@@ -34,8 +44,6 @@ ATTRIBUTES = {
     "Blond_Hair": ("hair", ("dark", "blond")),
     "Male": ("gender", ("female", "male")),
 }
-
-
 # The sets, with the columns of the label and of what is correlated with it.
 SETS = {"waterbirds": ("y", "place"), "celeba": ("Blond_Hair", "Male"), "birds_on_scenes": ("y", "place")}
 COUNTS = {  # images of a complete set in each split, of each group
@@ -43,6 +51,8 @@ COUNTS = {  # images of a complete set in each split, of each group
     "celeba": ((71629, 66874, 22880, 1387), (8535, 8276, 2874, 182), (9767, 7535, 2480, 180)),
     "birds_on_scenes": ((2308, 121, 28, 542), (237, 236, 55, 54), (944, 944, 216, 217)),
 }
+CELEBA_IMAGES = 202_599
+CELEBA_CHECKSUMS = {file: checksum for _, checksum, file in datasets.CelebA.file_list}
 
 
 @dataclass(frozen=True)
@@ -58,9 +68,7 @@ class Groups(Source):
 
     def __post_init__(self) -> None:
         own = SETS[check.choice("dataset", self.dataset, SETS)]
-        if self.attributes is None:
-            return
-        chosen = tuple(self.attributes)
+        chosen = own if self.attributes is None else tuple(self.attributes)
         if chosen != own and (self.dataset != "celeba" or len(set(chosen)) != 2 or len(chosen) != 2):
             allowed = "two different columns of CelebA's table" if self.dataset == "celeba" else f"None or {own}"
             raise ValueError(f"attributes must be {allowed}, not {self.attributes!r}")
@@ -68,36 +76,28 @@ class Groups(Source):
 
     @property
     def name(self) -> str:
-        """See `Source`."""
         return self.dataset if self.attributes is None else f"{self.dataset} {' and '.join(self.attributes)}"
 
     @property
     def configuration(self) -> dict[str, Any]:
-        """See `Source`."""
         other = {} if self.attributes is None else {"attributes": list(self.attributes)}
         return {"experiment": "groups", "dataset": self.dataset, **other}
 
     @property
     def files(self) -> tuple[str, ...]:
-        """See `Source`."""
         return (self.dataset,)
 
     def load(self, seed: int = 0, size: int | None = None, root: Root = None) -> Dataset:
         """See `Source`; `seed` draws the probes' images. A split with too few images of a group is a DataError."""
         check.whole("seed", seed)
-        size = cache.check_size(size)
-        images = self._read(root)
-        columns = self.attributes or SETS[self.dataset]
+        size, columns = cache.check_size(size), self.attributes or SETS[self.dataset]
+        images = read(self.dataset, columns, root)
         named = dict(ATTRIBUTES.get(column, (column, (f"not {column}", column))) for column in columns)
         codes = {name: images.table[column].to_numpy(copy=True) for name, column in zip(named, columns)}
         return with_groups(self.name, named, codes, images.table["split"].to_numpy(), images, seed, size)
 
     def fingerprint(self, root: Root = None) -> str:
-        """See `Source`."""
-        return self._read(root).contents()
-
-    def _read(self, root: Root) -> ImageFiles:
-        return tables.of_set(self.dataset, self.attributes or SETS[self.dataset], root)
+        return read(self.dataset, self.attributes or SETS[self.dataset], root).contents()
 
 
 def with_groups(
@@ -120,9 +120,9 @@ def with_groups(
     """
     sizes = tuple(map(len, values.values()))
     group, count = np.ravel_multi_index(list(codes.values()), sizes), int(np.prod(sizes))
-    counts = np.bincount(split * count + group, minlength=tables.SPLITS * count).reshape(tables.SPLITS, count)
+    counts = _counts(split, group, count)
     # Half of the rarest group's validation images train probes, and at least one stays.
-    for part, found, least in zip(SPLIT_NAMES, counts, (1, 4 if pooled else 2, 1), strict=True):
+    for part, found, least in zip(SPLITS, counts, (1, 4 if pooled else 2, 1), strict=True):
         if few := [", ".join(kind) for kind, images_of in zip(product(*values.values()), found) if images_of < least]:
             problem = f"the {part} images must have {least} or more of every group, and lack: {'; '.join(few)}"
             raise DataError(f"{name}: {problem}")
@@ -135,35 +135,119 @@ def with_groups(
 
 
 def places(
-    split: np.ndarray, group: np.ndarray, seed: int, count: int = GROUPS, pooled: bool = False
+    split: np.ndarray, group: np.ndarray, seed: int, count: int = 4, pooled: bool = False
 ) -> dict[str, np.ndarray]:
-    """Which images, of official `split` (n,) and `group` (n,), serve where in a Dataset (see above)."""
-    train, validation, test = rows_of_each(split, tables.SPLITS)
+    """Which images, of official `split` (n,) and `group` (n,) of `count`, serve where in a Dataset (see above)."""
+
+    def drawn(rows: Sequence[np.ndarray], counts: Sequence[int], random: np.random.Generator) -> np.ndarray:
+        return random.permutation(
+            np.concatenate([random.permutation(of_group)[:number] for of_group, number in zip(rows, counts)])
+        )
+
+    train, validation, test = rows_of_each(split, len(SPLITS))
     of_validation, of_test = (rows_of_each(group, count, rows) for rows in (validation, test))
     for_probes, for_tests = np.random.default_rng(seed).spawn(2)
     halves = [len(rows) // 2 for rows in of_validation]
-    probe_train = _drawn(of_validation, halves if pooled else [min(halves)] * count, for_probes)
-    probe_test = _drawn(of_test, [min(map(len, of_test))] * count, for_tests)
+    probe_train = drawn(of_validation, halves if pooled else [min(halves)] * count, for_probes)
+    probe_test = drawn(of_test, [min(map(len, of_test))] * count, for_tests)
     kept = np.setdiff1d(validation, probe_train)
     return {"train": train, "validation": kept, "test": test, "probe_train": probe_train, "probe_test": probe_test}
 
 
 def describe(name: str, root: Root = None) -> tuple[bool, str, ImageFiles]:
-    """Whether the set `name` is complete, one line of detail, and its images; raises as `tables.of_set`, and DataError
-    where it has as many images as the official one but other groups."""
-    images = tables.of_set(name, SETS[name], root)
-    group = images.table["split"] * GROUPS + 2 * images.table[SETS[name][0]] + images.table[SETS[name][1]]
-    counts = np.bincount(group, minlength=tables.SPLITS * GROUPS).reshape(tables.SPLITS, GROUPS)
-    official = np.array(COUNTS[name])
-    detail = ", ".join(f"{count:,} {split}" for count, split in zip(counts.sum(1), SPLIT_NAMES)) + " images"
-    complete = bool((counts == official).all())
-    if not complete and (counts.sum(1) == official.sum(1)).all():
-        raise DataError(f"{detail}, but other numbers in the groups than the official ones")
-    return complete, detail, images
+    """Whether the set `name` has the official number of images of each group in each split, one line of detail, and its
+    images; raises as `read`."""
+    images = read(name, SETS[name], root)
+    split, label, other = (images.table[column].to_numpy() for column in ("split", *SETS[name]))
+    counts = _counts(split, 2 * label + other, 4)
+    detail = ", ".join(f"{number:,} {part}" for number, part in zip(counts.sum(1), SPLITS))
+    return bool((counts == COUNTS[name]).all()), f"{detail} images", images
 
 
-def _drawn(rows: Sequence[np.ndarray], counts: Sequence[int], random: np.random.Generator) -> np.ndarray:
-    """Shuffled rows: of each group as many as `counts` says."""
-    return random.permutation(
-        np.concatenate([random.permutation(of_group)[:count] for of_group, count in zip(rows, counts)])
-    )
+def _counts(split: np.ndarray, group: np.ndarray, count: int) -> np.ndarray:
+    return np.bincount(split * count + group, minlength=len(SPLITS) * count).reshape(len(SPLITS), count)
+
+
+def read(name: str, columns: Sequence[str], root: Root = None) -> ImageFiles:
+    """The images of the set `name`, none of which is opened, and the `columns` of their table, of 0 and 1, and its
+    ``split`` (0, 1, 2), by which they are ordered, and then by name.
+
+    Raises MissingData or DataError, in one line that names the file and the image, where a table is missing,
+    cannot be read, or has a value that it may not have.
+    """
+    with reading(name, root):
+        folder = need(name, root)
+        if name == "celeba":
+            files = ("list_attr_celeba", "list_eval_partition")
+            near = [
+                [folder / place / f"{stem}{kind}" for place in ("", "Anno", "Eval") for kind in (".txt", ".csv")]
+                for stem in files
+            ]
+            first, second = (next(filter(Path.is_file, places), places[0]) for places in near)
+            attributes = _official(first, "image_id", dict.fromkeys(columns, (-1, 1))) > 0
+            partition = _official(second, "image_id", {"partition": range(3)})
+            if len(odd := attributes.index.symmetric_difference(partition.index)):
+                raise DataError(f"{second} and {first.name} differ in {len(odd):,} images, one of them {odd[0]}")
+            table = attributes.assign(split=partition["partition"])
+            images = folder / "img_align_celeba"
+            nearer = (folder / "Img" / images.name / images.name, folder / "Img" / images.name, images / images.name)
+            folder = next(filter(Path.is_dir, nearer), images)
+            if not folder.is_dir():
+                raise missing(folder)
+        else:
+            table = _official(
+                folder / "metadata.csv", "img_filename", {"split": range(3), **dict.fromkeys(columns, (0, 1))}
+            )
+    return ImageFiles(name, folder, table.astype(np.int64).rename_axis("file").sort_values(["split", "file"]), root)
+
+
+def table_of(path: Path) -> pd.DataFrame:
+    """A table of texts: a .csv, a .tsv, or a .txt in the manner of CelebA's. Raises DataError or OSError."""
+    layout: dict[str, Any] = {"sep": "\t"} if path.suffix == ".tsv" else {}
+    content, count = path.read_bytes(), None
+    try:
+        if path.suffix == ".txt":
+            layout = {"sep": r"\s+", "names": ["image_id", "partition"]}  # which the official file does not name
+            if path.name.startswith("list_attr"):
+                count, names, *_ = content.decode().splitlines() + ["", ""]
+                layout |= {"names": ["image_id", *names.split()], "skiprows": 2}
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            plain: dict[str, Any] = {"dtype": str, "keep_default_na": False, "index_col": False}
+            table = pd.read_csv(io.BytesIO(content), encoding="utf-8-sig", **plain, **layout)
+    except (ValueError, pd.errors.ParserWarning) as error:  # pandas' errors are ValueErrors
+        raise DataError(f"{path} cannot be read as a table ({' '.join(str(error).split())})") from error
+    if count is not None and count.strip() != str(len(table)):
+        raise DataError(f"{path} has {len(table):,} rows, and not {count.strip()!r} as its first line says")
+    return table
+
+
+def by_image(path: Path, table: pd.DataFrame, file: str, columns: Sequence[str]) -> pd.DataFrame:
+    """The `columns` of the `table` of `path`, by the image that the column `file` names.
+
+    Raises DataError where one is not there or lacks a value, or an image is named twice, which could be in two splits.
+    """
+    if absent := [column for column in (file, *columns) if column not in table]:
+        raise DataError(f"{path} has no column {', '.join(absent)}")
+    empty = (table[[file, *columns]] == "").any(axis=1)
+    if not len(table) or empty.any():
+        problem = f"lacks a value in row {empty.argmax() + 1:,}" if len(table) else "names no image"
+        raise DataError(f"{path} {problem}")
+    if not table[file].is_unique:
+        raise DataError(f"{path} names {table[file][table[file].duplicated()].iloc[0]} twice")
+    return table.set_index(file)[list(columns)]
+
+
+def _official(path: Path, file: str, allowed: Mapping[str, Sequence[int]]) -> pd.DataFrame:
+    """The columns of a table that `allowed` names, by image, as whole numbers, each one of those allowed."""
+    table = by_image(path, table_of(path), file, list(allowed))
+    # A shorter file can be no official one, and is the owner's choice.
+    checksum = CELEBA_CHECKSUMS.get(path.name) if len(table) >= CELEBA_IMAGES else None
+    if checksum and not check_integrity(path, checksum):
+        raise DataError(f"{path} has the wrong content (checksum)")
+    for column, values in allowed.items():
+        wrong = table[column][~table[column].isin([str(value) for value in values])]
+        if len(wrong):
+            choices = ", ".join(map(str, values))
+            raise DataError(f"{path} has {column} {wrong.iloc[0]!r} for {wrong.index[0]}; allowed are {choices}")
+    return table.astype(np.int64)

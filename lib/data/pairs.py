@@ -23,10 +23,9 @@ from torch.nn.functional import pad
 from lib import check
 from lib.data.dataset import Dataset, Part, Split, mean_pixel, rows_of_each
 from lib.data.own import Files
-from lib.data.readers import CLASSES
+from lib.data.readers import CLASSES, SIDE
 from lib.data.root import DataError, Root, find, lacking, reading
 
-SIDE = 32  # pixels: the side of the square that each of the two images is padded to, of the paper's sets
 VALIDATION_SHARE = 0.1  # "a random 90/10 split of the training set" (Appendix B)
 # The upper and the lower image, each of the first classes of its set.
 PAIRED_SETS = {
@@ -70,7 +69,6 @@ class Pair:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """See `Source`."""
         return tuple(file for part in self.parts or PAIRED_SETS[self.name] for file in part.files)
 
     def load(self, seed: int = 0, size: int | None = None, root: Root = None) -> Dataset:
@@ -93,7 +91,6 @@ class Pair:
         return _FINGERPRINTS[state]
 
     def lacks(self, root: Root = None) -> str | None:
-        """See `Source`."""
         return lacking(self.files, root)
 
     def _read(self, root: Root = None) -> tuple[Part, Part]:

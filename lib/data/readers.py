@@ -1,7 +1,7 @@
-"""MNIST, Fashion-MNIST and CIFAR-10, read, checked and downloaded.
+"""Labelled images from files: an .npz, a folder with one folder a class, and MNIST, Fashion-MNIST and CIFAR-10.
 
-Files of full length are checked by checksum; shorter ones that are whole in themselves are taken as a reduced set. They
-are read unpacked, packed as they were published (.gz, .tar.gz), and CIFAR-10 as one folder of images a class too.
+Files of these three that have full length are checked by checksum; shorter ones that are whole in themselves are taken
+as a reduced set. They are read unpacked, packed as they were published (.gz, .tar.gz), and CIFAR-10 as a folder too.
 """
 
 import gzip
@@ -11,15 +11,15 @@ import pickle
 import socket
 import tarfile
 import tempfile
+import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from torchvision import datasets
 
-from lib import check
-from lib.data.dataset import Split
 from lib.data.root import (
     CIFAR,
     LAYOUTS,
@@ -28,12 +28,14 @@ from lib.data.root import (
     Root,
     class_images,
     data_root,
-    missing,
+    entries,
+    listed,
     need,
     reading,
     rgb_image,
 )
 
+SIDE = 32  # pixels of a folder's images that have no one size
 SPLITS = ("train", "test")
 SETS = {"mnist": datasets.MNIST, "fashion-mnist": datasets.FashionMNIST, "cifar10": datasets.CIFAR10}
 COUNTS = {"mnist": (60_000, 10_000), "fashion-mnist": (60_000, 10_000), "cifar10": (50_000, 10_000)}  # of each split
@@ -42,11 +44,8 @@ CLASSES = {
     "fashion-mnist": tuple(datasets.FashionMNIST.classes),
     "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
 }
-# The files of images and of labels in each split, and their unpacked MD5; torchvision knows those of the packed ones.
-IDX = {
-    split: [f"{start}-images-idx3-ubyte", f"{start}-labels-idx1-ubyte"]
-    for split, start in zip(SPLITS, ("train", "t10k"))
-}
+# Of the files of images and of labels, training first, the MD5 when unpacked; torchvision knows those of the packed.
+IDX_FILES = [f"{part}-{what}-ubyte" for part in ("train", "t10k") for what in ("images-idx3", "labels-idx1")]
 IDX_CHECKSUMS = {
     "mnist": (
         "6bbc9ace898e44ae57da46a324031adb",
@@ -61,54 +60,56 @@ IDX_CHECKSUMS = {
         "15d484375f8d13e6eb1aabb0c3f46965",
     ),
 }
-Images = tuple[np.ndarray, np.ndarray]  # uint8 (n, 1 or 3, height, width), and labels 0 to 9 (n,)
 
 
-def read(name: str, split: str, classes: Sequence[int] | None = None, root: Root = None) -> Split:
-    """The images of `classes` (numbers 0 to 9; all ten where None) in one official split of a set.
+class Labelled(NamedTuple):
+    """n labelled images."""
 
-    `name` is one of SETS and `split` one of SPLITS. Labels are positions in `classes`; images have one channel or
-    three. CIFAR-10 comes in the order of its pixel values, so that all of its layouts give the same tensors.
+    images: np.ndarray  # uint8 (n, 1 or 3, height, width)
+    kinds: np.ndarray  # (n,): the name of each one's class
+    test: np.ndarray | None  # bool (n,): whether it is a test image; None: this is not said
 
-    Raises MissingData or DataError, in one line that names the file, and ValueError on a wrong argument.
+
+def read(path: str, classes: Collection[str] = (), size: int | None = None, root: Root = None) -> Labelled:
+    """The labelled images of one of SETS, or of the file or folder of that path (see `lib.data.own.Files`).
+
+    Of a folder those of `classes`, where it has all of these, of `size` by `size` pixels. CIFAR-10 comes in the order
+    of its pixel values, so that all of its layouts give the same images. Raises MissingData or DataError, in one line
+    that names the file.
     """
-    check.choice("name", name, SETS)
-    check.choice("split", split, SPLITS)
-    classes = tuple(range(10) if classes is None else classes)
-    if not classes or len(set(classes)) < len(classes) or not set(classes) <= set(range(10)):
-        raise ValueError(f"classes must be distinct numbers from 0 to 9, not {classes}")
-    with reading(name, root):
-        folder = need(name, root)
-        if name != "cifar10":
-            images, labels = _read_idx(name, split, folder)
-        elif (folder / split).is_dir():
-            images, labels = _read_cifar_folder(folder / split, classes)
-        else:
-            images, labels = _read_cifar(split, folder)
-    position = np.full(10, -1)
-    position[list(classes)] = np.arange(len(classes))
-    wanted = position[labels] >= 0
-    images, labels = images[wanted], position[labels[wanted]]
-    if name == "cifar10":
-        order = sorted(range(len(images)), key=lambda index: (images[index].tobytes(), labels[index]))
-        images, labels = images[order], labels[order]
-    return Split.of(images, labels)
+    with reading(path if path in SETS else "", root):
+        found = need(path, root)
+        if path in ("mnist", "fashion-mnist"):
+            return _idx(path, found)
+        if path != "cifar10":
+            return _folder(found, classes, size) if found.is_dir() else _npz(found)
+        images, kinds, test = _folder(found, classes, must=SIDE) if (found / "train").is_dir() else _cifar(found)
+        order = sorted(range(len(images)), key=lambda row: images[row].tobytes())
+        return Labelled(images[order], kinds[order], None if test is None else test[order])
+
+
+def describe(name: str, root: Root = None) -> tuple[bool, str, None]:
+    """Whether the set `name`, all of which is read, is complete, and one line of detail."""
+    _, kinds, test = read(name, root=root)
+    counts, classes = np.bincount(np.asarray(test, bool), minlength=2).tolist(), len(set(kinds.tolist()))
+    detail = ", ".join(f"{count:,} {split} images" for count, split in zip(counts, SPLITS))
+    return counts == list(COUNTS[name]), detail + (f" of {classes} classes" if classes < 10 else ""), None
 
 
 def download(name: str, root: Root = None) -> None:
-    """Get the set `name` with torchvision (progress bars, checksums) into the data root.
+    """Get one of SETS with torchvision (progress bars, checksums) into the data root.
 
     All is fetched and unpacked in a temporary folder of the data root, and moved into place when it is whole.
     Raises DataError where a file cannot be had.
     """
-    dataset, root = SETS[check.choice("name", name, SETS)], data_root(root)
+    root = data_root(root)
     folder = next(iter(LAYOUTS[name]))
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(TIMEOUT)
     try:
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".download-", dir=root) as temporary:
-            dataset(temporary, download=True)
+            SETS[name](temporary, download=True)
             (root / folder).mkdir(parents=True, exist_ok=True)
             for path in (Path(temporary) / folder).iterdir():
                 if path.suffix != ".gz":
@@ -120,15 +121,89 @@ def download(name: str, root: Root = None) -> None:
         socket.setdefaulttimeout(timeout)
 
 
-def describe(name: str, root: Root = None) -> tuple[bool, str, None]:
-    """Whether the set `name` is complete, and one line of detail; all of its files are read, see `read`."""
-    counts, classes = [], list(range(10))
-    for split in SPLITS:
-        if name == "cifar10" and (folder := need(name, root) / split).is_dir():  # it may hold some of the classes
-            classes = [label for label in range(10) if (folder / CLASSES[name][label]).is_dir()] or [0]
-        counts.append(len(read(name, split, classes, root)))
-    detail = ", ".join(f"{count:,} {split} images" for count, split in zip(counts, SPLITS))
-    return tuple(counts) == COUNTS[name], detail + (f" of {len(classes)} classes" if len(classes) < 10 else ""), None
+def _npz(path: Path) -> Labelled:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in ("images", "labels", "names", "split") if name in file}
+    except (ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path} cannot be read: it must be an .npz of plain arrays, or a folder") from error
+
+    def fits(name: str, good: bool, allowed: str) -> None:
+        if not good:
+            found = f"{arrays[name].dtype} of shape {arrays[name].shape}" if name in arrays else "missing"
+            raise DataError(f"{path}: {name} must be {allowed}, not {found}")
+
+    words = "uint8, uint16 or floats from 0 to 1, of shape (n, height, width) or (n, height, width, 1 or 3)"
+    images, labels = (arrays.get(name, np.empty(0)) for name in ("images", "labels"))
+    fits("images", images.ndim in (3, 4) and images.size > 0 and images.shape[3:] in ((), (1,), (3,)), words)
+    if images.dtype.kind == "f":
+        fits("images", bool(((images >= 0) & (images <= 1)).all()), words)  # NaN is neither
+        images = (255 * images.astype(np.float64)).round().astype(np.uint8)
+    elif images.dtype == np.uint16:
+        images = (images >> 8).astype(np.uint8)
+    fits("images", images.dtype == np.uint8, words)
+    images = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
+    fits("labels", labels.shape == (len(images),) and labels.dtype.kind in "iubU", f"({len(images)},) numbers or texts")
+    kinds, test = labels.astype(str), None
+    if (names := arrays.get("names")) is not None:
+        good = names.ndim == 1 and names.dtype.kind == "U" and len(set(names.tolist())) == len(names)
+        fits("names", good and labels.dtype.kind in "iu", "different texts, for labels that are numbers")
+        fits("labels", bool(((labels >= 0) & (labels < len(names))).all()), f"numbers from 0 to {len(names) - 1}")
+        kinds = names[labels]
+    if (split := arrays.get("split")) is not None:
+        fits("split", split.shape == kinds.shape and bool(np.isin(split, SPLITS).all()), 'of "train" and "test"')
+        test = split == "test"
+    return Labelled(images, kinds, test)
+
+
+def _folder(folder: Path, classes: Collection[str] = (), size: int | None = None, must: int | None = None) -> Labelled:
+    below = {path.name: path for path in entries(folder) if path.is_dir()}
+    sides = [below[split] for split in SPLITS] if set(SPLITS) <= below.keys() else [folder]
+    found = [class_images(side) for side in sides]
+    if odd := sorted(set(found[0]) ^ set(found[-1])):
+        raise DataError(f"{folder}: train and test must have the same classes, and differ in {listed(odd)}")
+    chosen = set(classes) if classes and set(classes) <= found[0].keys() else found[0].keys()
+    rows = [(path, kind, side) for side, of in enumerate(found) for kind in of if kind in chosen for path in of[kind]]
+    if not rows:
+        raise DataError(f"{folder} must hold one folder of images a class, and holds {listed(sorted(below))}")
+    images = [rgb_image(path) for path, *_ in rows]
+    sizes = {image.size: path for image, (path, *_) in zip(images, rows)}
+    for width, height in sizes if must else ():
+        if (width, height) != (must, must):
+            raise DataError(f"{sizes[width, height]} has {width} x {height} pixels, not {must} x {must}")
+    shape = (size, size) if size else images[0].size if len(sizes) == 1 else (SIDE, SIDE)
+    pixels = np.stack([np.asarray(image if image.size == shape else image.resize(shape)) for image in images])
+    kinds, test = np.array([kind for _, kind, _ in rows]), np.array([side == 1 for *_, side in rows])
+    return Labelled(pixels.transpose(0, 3, 1, 2), kinds, test if len(sides) == 2 else None)
+
+
+def _idx(name: str, folder: Path) -> Labelled:
+    arrays: list[np.ndarray] = []
+    for place, file in enumerate(IDX_FILES):
+        content, item = _content(folder / file), () if place % 2 else (28, 28)
+        count = int.from_bytes(content[4:8], "big")
+        head = np.array([0x801 + len(item), count, *item], ">u4").tobytes()
+        if not content.startswith(head) or len(content) != len(head) + count * 28 ** len(item):
+            raise DataError(f"{folder / file} is no whole idx file of items of shape {item}")
+        if count >= COUNTS[name][place // 2]:  # a shorter one can be no official one
+            _check_sum(folder / file, content, IDX_CHECKSUMS[name][place])
+        arrays.append(np.frombuffer(content, np.uint8, offset=len(head)).reshape(count, *item))
+        if place % 2 and (count != len(arrays[-2]) or (arrays[-1] > 9).any()):
+            raise DataError(f"{folder / file} does not hold {len(arrays[-2]):,} labels from 0 to 9, one an image")
+    labels = np.concatenate(arrays[1::2])
+    images, kinds = np.concatenate(arrays[::2])[:, None], np.array(CLASSES[name])[labels]
+    return Labelled(images, kinds, np.arange(len(labels)) >= len(arrays[0]))
+
+
+def _cifar(folder: Path) -> Labelled:
+    parts, official = [], datasets.CIFAR10
+    for file, checksum in (*official.train_list, *official.test_list):
+        content = _content(folder / file)
+        _check_sum(folder / file, content, checksum)  # before anything in it is executed
+        parts.append(pickle.loads(content, encoding="latin1"))
+    images, labels = (np.concatenate([part[key] for part in parts]) for key in ("data", "labels"))
+    test = np.arange(len(labels)) >= sum(len(part["labels"]) for part in parts[: len(official.train_list)])
+    return Labelled(images.reshape(-1, 3, 32, 32), np.array(CLASSES["cifar10"])[labels], test)
 
 
 def _content(path: Path) -> bytes:
@@ -144,49 +219,6 @@ def _content(path: Path) -> bytes:
         raise DataError(f"{found} cannot be read ({' '.join(str(error).split())})") from error
 
 
-def _checked(path: Path, content: bytes, checksum: str) -> bytes:
+def _check_sum(path: Path, content: bytes, checksum: str) -> None:
     if hashlib.md5(content).hexdigest() != checksum:
         raise DataError(f"{path} has the wrong content (checksum)")
-    return content
-
-
-def _read_idx(name: str, split: str, folder: Path) -> Images:
-    arrays: list[np.ndarray] = []
-    checksums = dict(zip(IDX["train"] + IDX["test"], IDX_CHECKSUMS[name]))
-    for file, item in zip(IDX[split], ((28, 28), ())):
-        content = _content(folder / file)
-        count = int.from_bytes(content[4:8], "big")
-        head = np.array([0x800 + 1 + len(item), count, *item], ">u4").tobytes()
-        if not content.startswith(head) or len(content) != len(head) + count * 28 ** len(item):
-            raise DataError(f"{folder / file} is no whole idx file of items of shape {item}")
-        if count >= COUNTS[name][SPLITS.index(split)]:  # a shorter one can be no official one
-            _checked(folder / file, content, checksums[file])
-        arrays.append(np.frombuffer(content, np.uint8, offset=len(head)).reshape(count, *item))
-    images, labels = arrays
-    if len(images) != len(labels) or (labels > 9).any():
-        raise DataError(f"{folder / file} does not hold {len(images):,} labels from 0 to 9, one an image")
-    return images[:, None], labels.astype(int)
-
-
-def _read_cifar(split: str, folder: Path) -> Images:
-    cifar, parts = datasets.CIFAR10, []
-    for file, checksum in cifar.train_list if split == "train" else cifar.test_list:
-        content = _checked(folder / file, _content(folder / file), checksum)  # before anything in it is executed
-        parts.append(pickle.loads(content, encoding="latin1"))
-    images, labels = (np.concatenate([part[key] for part in parts]) for key in ("data", "labels"))
-    return images.reshape(-1, 3, 32, 32), labels
-
-
-def _read_cifar_folder(folder: Path, classes: Sequence[int]) -> Images:
-    found, images, labels = class_images(folder), [], []
-    for label in classes:
-        kind = CLASSES["cifar10"][label]
-        if kind not in found:
-            raise missing(folder / kind / "*.png")
-        for path in found[kind]:
-            image = rgb_image(path)
-            if image.size != (32, 32):
-                raise DataError(f"{path} has {image.width} x {image.height} pixels, not 32 x 32")
-            images.append(np.asarray(image))
-            labels.append(label)
-    return np.stack(images).transpose(0, 3, 1, 2), np.array(labels)

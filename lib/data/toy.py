@@ -9,7 +9,7 @@ with kappa the complexity in degrees: the two labels lie on two arms of a spiral
 """
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -54,9 +54,6 @@ class ToyConstants:
         for name in ("training_points", "test_points"):
             check.whole(name, getattr(self, name), 1)
         check.choice("noisy", self.noisy, NOISY)
-
-    def __str__(self) -> str:
-        return ", ".join(f"{field.name}={getattr(self, field.name)}" for field in fields(self))
 
 
 @dataclass(frozen=True)

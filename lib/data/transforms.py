@@ -1,17 +1,12 @@
 """Batches on their way into a net: random crops and flips in training, and ImageNet's mean and deviation.
 
-Crops are those of torchvision's RandomResizedCrop and flips those of its RandomHorizontalFlip, with the
-settings that Sagawa et al. (2020) and Kirichenko et al. (2023) use on Waterbirds; the paper's own are lost.
-torchvision (v2) draws one crop for a whole batch, from the global generator. We draw one for each image of an
-epoch, from a generator that the seed and the epoch alone decide. So an image's crop does not depend on its
-batch, a training that goes on after a stop is the same as one without it, and every method sees the same
-crops.
+Crops are those of torchvision's RandomResizedCrop and flips those of its RandomHorizontalFlip, with the settings that
+Sagawa et al. (2020) and Kirichenko et al. (2023) use on Waterbirds; the paper's own are lost. torchvision draws one
+crop for a whole batch, from the global generator; here the seed and the epoch alone decide that of every image. So a
+training that goes on after a stop is the same as one without it, and every method sees the same crops.
 """
 
-from __future__ import annotations
-
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -25,25 +20,9 @@ RATIO = (3 / 4, 4 / 3)  # width to height of a crop
 TRIES = 10  # draws of area and ratio until a crop fits; then, as in torchvision, the whole image
 
 
-@dataclass(frozen=True, eq=False)
-class Crops:
-    """What becomes of each of n images in one epoch."""
-
-    boxes: Tensor  # int64 (n, 4): top, left, height, width in pixels
-    flips: Tensor  # bool (n,): whether left and right change sides
-
-    def __len__(self) -> int:
-        return len(self.flips)
-
-    def __getitem__(self, which: Tensor | slice) -> Crops:
-        return Crops(self.boxes[which], self.flips[which])
-
-    def to(self, device: torch.device | str) -> Crops:
-        return Crops(self.boxes.to(device), self.flips.to(device))
-
-
-def draw_crops(count: int, size: int, seed: int, epoch: int) -> Crops:
-    """Crops of `count` images of `size` by `size` pixels, which depend on nothing but the arguments."""
+def draw_crops(count: int, size: int, seed: int, epoch: int) -> Tensor:
+    """What becomes of `count` images of `size` by `size` pixels in one epoch, by nothing but the arguments: int64
+    (count, 5), the top, left, height and width of a box in pixels, and 1 where left and right change sides, else 0."""
     # The last number makes this another stream than that of the batches' order, which has seed and epoch too.
     random = np.random.default_rng([seed, epoch, 1])
     area = size**2 * random.uniform(*SCALE, (TRIES, count))
@@ -53,33 +32,34 @@ def draw_crops(count: int, size: int, seed: int, epoch: int) -> Crops:
     chosen = fits.argmax(0), np.arange(count)  # the first try that fits
     sides = np.where(fits.any(0), np.stack([height[chosen], width[chosen]]), size)
     corners = np.floor(random.random((2, count)) * (size - sides + 1))
-    boxes = torch.from_numpy(np.concatenate([corners, sides]).T.astype(np.int64))
-    return Crops(boxes, torch.from_numpy(random.random(count) < 0.5))
+    flips = random.random(count) < 0.5
+    return torch.from_numpy(np.stack([*corners, *sides, flips], 1).astype(np.int64))
 
 
-def augment(images: Tensor, crops: Crops) -> Tensor:
+def augment(images: Tensor, crops: Tensor) -> Tensor:
     """Each image cut to its box, scaled up to its old size (bilinear) and flipped where `crops` says so.
 
-    `images` uint8 (n, 3, size, size), `crops` of the same n, on the same device; float32 (n, 3, size, size)
+    `images` uint8 (n, 3, size, size), `crops` (n, 5) of `draw_crops`, on the same device; float32 (n, 3, size, size)
     from 0 to 1, channels last in memory.
     """
     size = images.shape[-1]
-    top, left, height, width = crops.boxes[:, :, None].float().unbind(1)
+    top, left, height, width, flips = crops[:, :, None].float().unbind(1)
     steps = (torch.arange(size, device=images.device) + 0.5) / size
     # In pixels of the image, whose first is from 0 to 1; no pixel outside of the box takes part.
     rows = (top + height * steps).clamp(top + 0.5, top + height - 0.5)
     columns = (left + width * steps).clamp(left + 0.5, left + width - 0.5)
-    columns = torch.where(crops.flips[:, None], columns.flip(1), columns)
+    columns = torch.where(flips > 0, columns.flip(1), columns)
     grid = torch.stack(torch.broadcast_tensors(columns[:, None, :], rows[:, :, None]), dim=-1)
-    pixels = F.grid_sample(_to_float(images), grid * (2 / size) - 1, padding_mode="border", align_corners=False)
+    pixels = F.grid_sample(
+        v2.to_dtype(images, torch.float32, scale=True),
+        grid * (2 / size) - 1,
+        padding_mode="border",
+        align_corners=False,
+    )
     return pixels.contiguous(memory_format=torch.channels_last)
 
 
 def normalise(images: Tensor) -> Tensor:
     """What a net sees: images (n, 3, height, width), uint8 or float from 0 to 1, less ImageNet's mean and
     divided by its standard deviation; float32. For evaluation this alone is applied."""
-    return v2.normalize(_to_float(images), list(IMAGENET_MEAN), list(IMAGENET_STD))
-
-
-def _to_float(images: Tensor) -> Tensor:
-    return v2.to_dtype(images, torch.float32, scale=True)
+    return v2.normalize(v2.to_dtype(images, torch.float32, scale=True), list(IMAGENET_MEAN), list(IMAGENET_STD))
