@@ -7,11 +7,12 @@ from matplotlib.figure import Figure
 
 from book import style
 from book.claims import MARGIN, Check, compared, weakest
+from book.curves import of_means
 from book.selection import at_choice, choose
 from book.toy import tuned
 from lib import check
 from lib.data.toy import ToyConstants
-from lib.stats import LEVEL, Estimate, bootstrap_means, estimate, mean_interval, of_means
+from lib.stats import LEVEL, Estimate, bootstrap_means, estimate, mean_interval
 from lib.toy.ensemble import lsam
 from lib.trials.toy import ToyTrial
 

@@ -10,10 +10,12 @@ from typing import Any, Self
 
 import numpy as np
 import yaml
+from scipy.stats import t as student
 
 from lib import check
-from lib.stats import FEW, LEVEL, Estimate, estimate, seeds_needed
+from lib.stats import FEW, LEVEL, Estimate, estimate
 
+MOST = 10_000  # seeds that `seeds_needed` thinks of
 MARGIN = 0.005  # half a point, of probing error or of all importance: an effect within it is too small to matter
 JUDGEMENT = "judgement"  # the key of a displayed judgement, as plain values, in its output's metadata
 
@@ -199,6 +201,16 @@ def compared(
         nearest = min((low, high), key=lambda border: abs(effects[worst].mean - border))
         needs = seeds_needed(effects[worst], nearest)
     return Check(what + count, found[worst], effects[worst], main, reduced, needs=needs)
+
+
+def seeds_needed(effect: Estimate, border: float) -> int | None:
+    """The least number of paired seeds, FEW or more, whose interval leaves `border` out if the mean stays as it is
+    and the interval shrinks as Student's; None where that would be more than MOST."""
+    distance, n = abs(effect.mean - border), np.arange(FEW, MOST + 1)
+    reach = abs((effect.low if border < effect.mean else effect.high) - effect.mean)
+    shrinks = np.sqrt(effect.n / n) * student.ppf((1 + LEVEL) / 2, n - 1)
+    enough = reach * shrinks < distance * student.ppf((1 + LEVEL) / 2, max(effect.n - 1, 1))
+    return int(n[enough][0]) if enough.any() else None
 
 
 def _outcome(effect: Estimate, low: float, high: float, margin: float) -> Outcome:

@@ -4,10 +4,11 @@ A curve is straight between its points on a logarithmic axis and constant beyond
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
-from lib.stats import Estimate, of_means, spread
+from lib.stats import LEVEL, Estimate, bootstrap_means, spread
 
 
 def at(ratios: np.ndarray, curves: np.ndarray, where: np.ndarray) -> np.ndarray:
@@ -63,3 +64,16 @@ def falls_to(ratios: np.ndarray, curves: np.ndarray, goal: np.ndarray) -> Estima
         return np.exp(np.interp(means[-1], means[ends], np.log(np.asarray(ratios)[ends])))
 
     return of_means(lambda means: np.apply_along_axis(crossing, 0, means), np.vstack([curves, goal]))
+
+
+def of_means(
+    statistic: Callable[[np.ndarray], np.ndarray], values: np.ndarray, over_seeds: float = math.nan
+) -> Estimate:
+    """A statistic of the means over seeds of `values` (..., seed), and its spread where a single seed has one.
+
+    `statistic` takes means (...) or, with one more axis, (..., draw). The interval is the percentile bootstrap's, for
+    Student's is one of means themselves; its ends were drawn, so that an infinite one does no harm.
+    """
+    drawn = statistic(bootstrap_means(values))
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="inverted_cdf")
+    return Estimate(values.shape[-1], float(statistic(values.mean(axis=-1))), over_seeds, float(low), float(high))

@@ -175,5 +175,6 @@ def medians(result: Result) -> Figure:
             ax.plot(places, gmean(bins), line, color=colour, lw=1.5, label=f"{METHODS[method]} net, {point}")
         ax.set(yscale="log", xlim=(0, 1), xticks=[0, 1], xticklabels=["worst\nfitted", "best\nfitted"])
         ax.set(title=f"{attribute} ({kind})", ylabel="median weight")
+        ax.label_outer()
     fig.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return fig

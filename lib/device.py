@@ -40,10 +40,10 @@ def threads(count: int | None = None) -> Iterator[None]:
 
 @cache
 def reuse_memory() -> None:
-    """Let the C library keep freed memory in this process, where it is glibc; elsewhere nothing happens.
+    """Let glibc, where it is the C library, keep freed memory in this process.
 
-    By default glibc gives every large array back to the system, which then clears its pages anew for the next
-    step's: a quarter of a training step of the conv net on a CPU.
+    By default it gives every large array back to the system, which then clears its pages anew for the next step's: a
+    quarter of a training step of the conv net on a CPU.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt:

@@ -20,11 +20,8 @@ from lib.optim.side_effects import kept_buffers
 
 
 def importance_weights(logits: Tensor, labels: Tensor) -> Tensor:
-    """lambda, shape (n,), between 0 and 1.
-
-    logits (n,) with labels in {-1, +1}, or logits (n, classes) with labels 0, 1, ... Raises ValueError for
-    other shapes and labels.
-    """
+    """lambda, shape (n,), between 0 and 1, of logits (n,) with labels in {-1, +1}, or logits (n, classes) with labels
+    0, 1, ... Raises ValueError for other shapes and labels."""
     if labels.ndim != 1 or logits.shape[:1] != labels.shape or logits.ndim > 2 or logits.shape[1:] == (1,):
         shapes = f"not {tuple(logits.shape)} and {tuple(labels.shape)}"
         raise ValueError(f"logits must have shape (n,) or (n, 2 classes or more), and labels (n,), {shapes}")
@@ -36,8 +33,7 @@ def importance_weights(logits: Tensor, labels: Tensor) -> Tensor:
     if logits.ndim == 1:
         return torch.sigmoid(-labels * logits)
     # The sum over the other classes, not 1 - p_y: that would be 0 for every well-fitted example.
-    others = torch.softmax(logits, dim=1).scatter(1, labels[:, None], 0.0)
-    return others.sum(dim=1)
+    return torch.softmax(logits, dim=1).scatter(1, labels[:, None], 0.0).sum(dim=1)
 
 
 def real_and_phantom_weights(
@@ -76,7 +72,7 @@ def lorenz_curve(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     (..., n + 1) shares of `weights` (..., n). Raises ValueError where one is negative or all are zero."""
     ordered = -np.sort(-_checked(weights), axis=-1)
     shares = np.cumsum(ordered, axis=-1) / ordered.sum(axis=-1, keepdims=True)
-    shares = np.concatenate([np.zeros((*shares.shape[:-1], 1)), shares], axis=-1)
+    shares = np.insert(shares, 0, 0, axis=-1)
     return np.linspace(0, 1, shares.shape[-1]), shares
 
 

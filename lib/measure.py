@@ -40,8 +40,8 @@ Strengths = Sequence[float] | None  # of probes, see `probes.linear_probe`
 
 @dataclass(frozen=True, eq=False)
 class FeatureQuality:
-    """What `feature_quality` found: `errors` and `weights` (None without an optimizer), as by the functions of these
-    names, of a net on the data set `name` with `attributes`, the label first."""
+    """What was found of a net on the data set `name` with `attributes`, the label first: `errors` and `weights`, as by
+    the functions of these names; None without an optimizer."""
 
     name: str
     attributes: tuple[str, ...]
@@ -52,14 +52,13 @@ class FeatureQuality:
         """A row an attribute, the easiest first: the probing error with its interval, how many images it is of, how
         many chose the probe's penalty and whether that is at the end of what was tried, and the error of the net's own
         answer; with weights, the share of them that the quarter of the images with the least contribution holds."""
-        rows = {}
-        for name, probed in self.errors["probing_error"].items():
-            answer = self.errors["classifier_error"].get(name, {"error": np.nan})
-            rows[name] = {"label": name == self.attributes[0], **probed, "own answer": answer["error"]}
-            if self.weights is not None:
-                shares = self.weights["contributions"]["label"]["attributes"][name]["worst_share"]
-                rows[name] |= {f"worst quarter, {point}": share for point, share in shares.items()}
-        return pd.DataFrame.from_dict(rows, orient="index").sort_values("error", kind="stable")
+        rows = pd.DataFrame.from_dict(self.errors["probing_error"], orient="index")
+        rows.insert(0, "label", rows.index == self.attributes[0])
+        rows["own answer"] = [self.errors["classifier_error"][name]["error"] for name in rows.index]
+        found = self.weights["contributions"]["label"]["attributes"] if self.weights else {}
+        for point in ("real", "phantom") if found else ():
+            rows[f"worst quarter, {point}"] = [found[name]["worst_share"][point] for name in rows.index]
+        return rows.sort_values("error", kind="stable")
 
     def figure(self) -> Figure:
         """Lorenz curves of the real and the phantom weights (Figure 3), and the median weights along the contribution
@@ -100,9 +99,8 @@ def feature_quality(
     `mean_pixel`. (With ``replace(dataset, mean_pixel=torch.zeros(3))`` and ``nn.Sequential(transform, net)`` a net
     trained elsewhere sees what it is used to.) Its features are what its last layer is given: `head` names that layer,
     see `lib.models.Opened`. Weights are those of `batches` random batches (None: all) of `batch_size` training images.
-    All is measured in evaluation mode, on the model's device; afterwards the model is as it was. `strengths` are those
-    of `lib.probes.linear_probe`. Raises ValueError where the model does not fit the data set, or the optimizer the
-    model.
+    All is measured in evaluation mode, on the model's device; afterwards the model is as it was. Raises ValueError
+    where the model does not fit the data set, or the optimizer the model.
     """
     check.whole("batch_size", batch_size, 1)
     parameters, classes = list(model.parameters()), dataset.classes
@@ -136,11 +134,10 @@ def _images(model: nn.Module, data: Dataset, split: Split) -> Images:
 def errors(model: FeatureNet, data: Dataset, strengths: Strengths = None) -> dict[str, Any]:
     """Every error, the rates with Wilson's intervals of 95 %.
 
-    `probing_error` of each attribute is that of equation (1), of a single one that of equation (44);
-    `classifier_error` is the error of the net's own answer against each attribute on the same images. The rest is
-    `validation_loss` and `validation_error`, by which settings are chosen, and where there are two attributes or more
-    `test_error`. Where the data have `group_weights` these are the means if the groups had those shares (Appendix B),
-    and the worst group's error is with them.
+    `probing_error` of each attribute is that of equation (1), of a single one that of equation (44); `classifier_error`
+    that of the net's own answer against each attribute on the same images. By `validation_loss` and `validation_error`
+    settings are chosen; `test_error` is there for two attributes or more. Where the data have `group_weights` these are
+    the means if the groups had those shares (Appendix B), and the worst group's error is with them.
     """
 
     def output(split: Split) -> Tensor:
@@ -193,8 +190,7 @@ def fit_probes(model: FeatureNet, data: Dataset, strengths: Strengths = None) ->
 
 
 def group_means(values: Tensor, group: Tensor, count: int) -> Tensor:
-    """The mean of `values` (n,) in each of `count` groups, float64: with the groups' shares in training, of wrong
-    answers, the error that the paper reports (Appendix B). Raises ValueError where a group has no image."""
+    """The mean of `values` (n,) in each of `count` groups, float64; ValueError where a group has no image."""
     images = torch.bincount(group, minlength=count)
     if not images.all():
         raise ValueError(f"groups must each have an image, and lack: {(images == 0).nonzero().flatten().tolist()}")
@@ -220,17 +216,14 @@ def weights(
         batched = (images.batch(which.to(images.labels.device)) for which in batches)
         pair = real_and_phantom_weights(model, optimizer, batched, F.cross_entropy)
     real, phantom = (of_point.cpu().numpy() for of_point in pair)
-    if not contributions:
-        return {"real": summary(real), "phantom": summary(phantom)}
-    real, phantom = (np.maximum(column.astype(np.float64), SMALLEST) for column in (real, phantom))
-    rows = np.concatenate([batch.numpy() for batch in batches])
-    phi = training.features(model, _images(model, data, data.train.take(rows)))
-    fitted = fit_probes(model, data, strengths)
-    return {
-        "real": summary(real),
-        "phantom": summary(phantom),
-        **by_contribution(phi, fitted, data, rows, real, phantom),
-    }
+    if contributions:
+        real, phantom = (np.maximum(column.astype(np.float64), SMALLEST) for column in (real, phantom))
+    found = {"real": summary(real), "phantom": summary(phantom)}
+    if contributions:
+        rows = np.concatenate([batch.numpy() for batch in batches])
+        phi = training.features(model, _images(model, data, data.train.take(rows)))
+        found |= by_contribution(phi, fit_probes(model, data, strengths), data, rows, real, phantom)
+    return found
 
 
 def summary(weights: np.ndarray) -> dict[str, Any]:

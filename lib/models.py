@@ -66,9 +66,9 @@ def _relu_net(width: int) -> nn.Sequential:
 class ConvNet(FeatureNet):
     """The conv net of CIFAR-MNIST and FMNIST-MNIST (Section 4): three convolutions of stride 2 and a linear layer.
 
-    Takes images of shape (n, in_channels, height, width), floats less the mean pixel; `features` is the flattened last
-    feature map, (n, 128 * ceil(height/8) * ceil(width/8)), which is (n, 4096) for the two images stacked to 64 by 32;
-    logits are (n, classes). Raises ValueError where a size is not a positive integer.
+    Takes images (n, in_channels, height, width), floats less the mean pixel; `features` is the flattened last feature
+    map, (n, 128 * ceil(height/8) * ceil(width/8)); logits are (n, classes). Raises ValueError where a size is not a
+    positive integer.
     """
 
     def __init__(self, classes: int = 2, in_channels: int = 3, height: int = 64, width: int = 32) -> None:
@@ -89,7 +89,7 @@ class ConvNet(FeatureNet):
         self.head = nn.Linear(128 * -(-height // 8) * -(-width // 8), classes)
 
     def features(self, x: Tensor) -> Tensor:
-        """The flattened last feature map of images `x`, shape (n, in_channels, height, width)."""
+        """The flattened last feature map of images `x`."""
         _check_shape(x, self.image_shape)
         return self.body(x)
 

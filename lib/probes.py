@@ -61,14 +61,12 @@ class Probe:
 
         features (n, d), attribute (n,). Raises ValueError for an attribute that the probe was not trained on.
         """
-        attribute = np.asarray(attribute)
-        if not np.isin(attribute, self.classes).all():
-            known, given = self.classes.tolist(), sorted(set(attribute.tolist()))
-            raise ValueError(f"attribute must be one of {known}, not {given}")
+        for value in np.unique(attribute):
+            check.choice("attribute", value, self.classes)
         scores = np.asarray(features, dtype=float) @ self.weights.T + self.bias
         if len(self.classes) == 2:
             return np.where(attribute == self.classes[1], 1, -1) * scores[:, 0]
-        true = attribute[:, None] == self.classes
+        true = np.asarray(attribute)[:, None] == self.classes
         return scores[true] - np.where(true, -np.inf, scores).max(axis=1)
 
 

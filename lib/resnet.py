@@ -28,9 +28,8 @@ class FreshLayersWarning(UserWarning):
 class ResNet18(Opened):
     """torchvision's ResNet-18 (He et al., 2016): the net of the natural images (Section 4.1).
 
-    Takes normalised images (n, 3, height, width); `features` is the last feature map in the mean over its
-    places, (n, 512); logits are (n, classes). At 32 by 32 pixels and below that map has one place, and batch
-    norm then needs two images in a batch. Raises ValueError where `classes` is not a positive integer.
+    Takes normalised images (n, 3, height, width); `features` is the last feature map in the mean over its places,
+    (n, 512); logits are (n, classes). Raises ValueError where `classes` is not a positive integer.
     """
 
     def __init__(self, classes: int) -> None:
@@ -111,7 +110,7 @@ def _read(weights: str | Path, root: Path | str | None) -> tuple[str, str, dict[
 
 
 def _downloaded() -> tuple[str, None, dict[str, Tensor]]:
-    """The same of torchvision's weights, which have no file of ours."""
+    """The same of torchvision's weights."""
     try:
         return IMAGENET, None, ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
     except (OSError, RuntimeError) as error:  # URLError is an OSError

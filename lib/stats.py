@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -16,7 +14,6 @@ RESAMPLES = 4000
 LEVEL = 0.95
 FEW = 8  # paired seeds; fewer decide nothing, and are too few for a bootstrap
 SOME = 0.25  # of the values' spread, which a resample must have to say something of the mean's error
-MOST = 10_000  # seeds that `seeds_needed` thinks of
 
 
 @dataclass(frozen=True)
@@ -34,11 +31,8 @@ class Estimate:
 
 
 def bootstrap_means(values: np.ndarray, resamples: int = RESAMPLES) -> np.ndarray:
-    """Means (..., resamples) of draws with replacement along the last axis (seeds) of `values`.
-
-    One set of draws serves every leading index, so that differences between settings stay paired.
-    Raises ValueError where there is no seed at all.
-    """
+    """Means (..., resamples) of draws with replacement along the last axis (seeds) of `values`, the same draws for any
+    leading index, so that differences between settings stay paired. Raises ValueError where there is no seed at all."""
     values = _of_seeds(values)
     return values @ _draws(values.shape[-1], resamples).T / values.shape[-1]
 
@@ -83,16 +77,6 @@ def mean_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarra
     return mean, low, high
 
 
-def seeds_needed(effect: Estimate, border: float) -> int | None:
-    """The least number of paired seeds, FEW or more, whose interval leaves `border` out if the mean stays as it is
-    and the interval shrinks as Student's; None where that would be more than MOST."""
-    distance, n = abs(effect.mean - border), np.arange(FEW, MOST + 1)
-    reach = abs((effect.low if border < effect.mean else effect.high) - effect.mean)
-    shrinks = np.sqrt(effect.n / n) * student.ppf((1 + LEVEL) / 2, n - 1)
-    enough = reach * shrinks < distance * student.ppf((1 + LEVEL) / 2, max(effect.n - 1, 1))
-    return int(n[enough][0]) if enough.any() else None
-
-
 def spread(values: np.ndarray) -> float:
     """Standard deviation (n - 1) of `values` (seeds,); 0 for one seed."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
@@ -113,19 +97,6 @@ def paired_difference(first: np.ndarray, second: np.ndarray) -> Estimate:
     if first.shape != second.shape:
         raise ValueError(f"first and second must share their seeds: shapes {first.shape} and {second.shape} differ")
     return estimate(first - second)
-
-
-def of_means(
-    statistic: Callable[[np.ndarray], np.ndarray], values: np.ndarray, over_seeds: float = math.nan
-) -> Estimate:
-    """A statistic of the means over seeds of `values` (..., seed), and its spread where a single seed has one.
-
-    `statistic` takes means (...) or, with one more axis, (..., draw). The interval is the percentile bootstrap's, for
-    Student's is one of means themselves; its ends were drawn, so that an infinite one does no harm.
-    """
-    drawn = statistic(bootstrap_means(values))
-    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="inverted_cdf")
-    return Estimate(values.shape[-1], float(statistic(values.mean(axis=-1))), over_seeds, float(low), float(high))
 
 
 def rank_correlation(x: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -116,9 +116,8 @@ def train(
 
     `seed` decides the order of the batches and the crops of augmented images. `until` ends the training after that many
     of its `epochs`, in the midst of the schedule (None: after all). `ascent` are the epochs in which the optimizer's
-    rho holds; in the others it is 0, the base optimizer (None: it holds in all). Training stops after the epoch in
-    which a loss was NaN or infinite; the history then names the step and holds the epochs before. `label` names the
-    progress bar, which is there in a terminal only.
+    rho holds; in the others it is 0 (None: it holds in all). Training stops after the epoch in which a loss was NaN or
+    infinite; the history then names the step and holds the epochs before. In a terminal a bar shows the progress.
 
     `checkpoint` names the file of this very training. Where it holds no more epochs than are wanted, training goes on
     from it, to the same weights that it would have reached undisturbed. It is written after an epoch if

@@ -20,10 +20,11 @@ from book.claims import (
     compared,
     exact,
     judge,
+    seeds_needed,
     verdict_of,
     weakest,
 )
-from lib.stats import FEW, Estimate, estimate, seeds_needed
+from lib.stats import FEW, Estimate, estimate
 
 HOLDS, UNDECIDED, CONTRADICTED, NOT_RUN = Outcome
 LETTERS = {"h": HOLDS, "u": UNDECIDED, "c": CONTRADICTED, "-": NOT_RUN, "_": NOT_RUN}

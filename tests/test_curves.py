@@ -37,43 +37,28 @@ def test_a_distance_does_not_cancel_where_curves_cross():
     assert distance(first, first).mean == distance(first, first).high == 0
 
 
-def test_a_distance_is_symmetric_and_its_interval_holds_a_clear_one():
+def test_a_distance_is_symmetric_paired_and_its_interval_holds_a_clear_one():
     first, second = seeds_of([0, 0, 0], noise=0.05), seeds_of([1, -2, 3])
     result = distance(first, second)
-    assert result.low <= 2 <= result.high and result.high - result.low < 0.1
-    assert distance(second, first) == result
-
-
-def test_pairing_narrows_a_distance():
-    shared = seeds_of([1, 1], noise=1)
-    result = distance(shared + 0.5, shared)
-    assert result.high - result.low == pytest.approx(0, abs=1e-12)
+    assert result.low <= 2 <= result.high and result.high - result.low < 0.1 and distance(second, first) == result
+    assert result.spread == pytest.approx((first - second).mean(0).std(ddof=1))
+    shifted = distance(first + 0.5, first)
+    assert shifted.high - shifted.low == pytest.approx(0, abs=1e-12)
 
 
 def test_a_quotient_is_of_means_not_a_mean_of_quotients():
     first, second = np.array([1.0, 3.0]), np.array([1.0, 1e-9])
     assert quotient(first, second).mean == pytest.approx(4)
-
-
-def test_a_quotient_of_proportional_values_has_no_width():
     values = np.random.default_rng(0).uniform(1, 2, size=20)
-    result = quotient(3 * values, values)
-    assert result.low == pytest.approx(3) and result.high == pytest.approx(3)
+    assert (quotient(3 * values, values).low, quotient(3 * values, values).high) == pytest.approx((3, 3))
 
 
-def test_a_falling_curve_reaches_its_goal_where_the_line_does():
+def test_a_falling_curve_reaches_its_goal_where_the_line_does_for_good():
     curves = seeds_of([4, 3, 2, 0])
-    assert falls_to(RATIOS, curves, np.ones(30)).mean == pytest.approx(4)
-    assert falls_to(RATIOS, curves, np.full(30, 5.0)).mean == pytest.approx(0.5)
-
-
-def test_a_goal_that_is_left_again_does_not_count():
-    assert falls_to(RATIOS, seeds_of([4, 0, 4, 0]), np.full(30, 1.0)).mean > 2
-
-
-def test_a_goal_never_reached_is_at_infinity():
-    result = falls_to(RATIOS, seeds_of([4, 3, 2, 1], noise=0.1), np.zeros(30))
-    assert result.mean == result.low == result.high == np.inf
+    for goal, ratio in ((1.0, 4), (5.0, 0.5), (-1.0, np.inf)):
+        result = falls_to(RATIOS, curves, np.full(30, goal))
+        assert (result.mean, result.low, result.high) == pytest.approx((ratio,) * 3)
+    assert falls_to(RATIOS, seeds_of([4, 0, 4, 0]), np.full(30, 1.0)).mean > 2, "a goal that is left again"
 
 
 def test_ends_of_a_mean_height_must_rise():

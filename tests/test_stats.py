@@ -7,9 +7,10 @@ import pytest
 from scipy.stats import spearmanr
 from scipy.stats import t as student
 
+from book.claims import seeds_needed
 from book.selection import at_choice, best_record, choose, whole_seeds
 from lib import stats
-from lib.stats import FEW, Estimate, estimate, mean_interval, seeds_needed
+from lib.stats import FEW, Estimate, estimate, mean_interval
 
 DRAWS = {
     "normal": (lambda random, shape: random.normal(3, 2, shape), 3),
@@ -26,7 +27,7 @@ def test_interval_covers_the_true_mean_about_as_often_as_it_says(name, n):
     assert 0.92 <= ((low <= truth) & (truth <= high)).mean() <= 0.995
 
 
-@pytest.mark.parametrize("n", [2, 3, 4, FEW - 1])
+@pytest.mark.parametrize("n", [2, FEW - 1])
 def test_interval_of_few_seeds_is_students(n):
     values = np.random.default_rng(1).normal(size=(2, 50, n))
     mean, low, high = mean_interval(values)
@@ -89,13 +90,7 @@ def test_an_estimate_has_mean_spread_and_interval_and_of_one_seed_the_value_alon
     assert (result.high - result.low) / 2 == pytest.approx(half, rel=0.06)
     assert estimate([1.0, 3.0]).spread == pytest.approx(2**0.5)
     assert estimate([0.5]) == Estimate(1, 0.5, 0, 0.5, 0.5)
-
-
-def test_pairing_removes_what_seeds_share():
-    generator = np.random.default_rng(3)
-    shared = generator.normal(0, 10, size=20)
-    result = stats.paired_difference(shared + 1, shared + generator.normal(0, 0.1, size=20))
-    assert result.low > 0.9 and result.high < 1.1
+    assert stats.paired_difference(values + 1, values).low == pytest.approx(1)
 
 
 def test_rank_correlation_is_spearmans_and_zero_without_variation():
@@ -130,16 +125,11 @@ def test_seeds_of_which_a_net_diverged_are_left_out():
     assert np.array_equal(whole_seeds(errors), [[0.1, 0.3], [0.4, 0.6]])
 
 
-def test_a_choice_does_not_depend_on_its_own_seed():
-    validation = np.random.default_rng(0).uniform(size=(4, 3, 6))
-    changed = validation.copy()
-    changed[..., 2] = np.random.default_rng(1).uniform(size=(4, 3))
-    assert np.array_equal(choose(validation)[..., 2], choose(changed)[..., 2])
-
-
 def test_a_seed_gets_what_is_best_for_the_others_though_not_for_itself():
     validation = np.array([[0.0, 0.3, 0.3], [0.2, 0.2, 0.2]])  # by all three seeds, a tie
-    assert choose(validation).tolist() == [1, 0, 0]
+    chosen = choose(validation)
+    assert chosen.tolist() == [1, 0, 0]
+    assert at_choice(np.arange(6.0).reshape(2, 3), chosen).tolist() == [3, 1, 2]
 
 
 def test_of_a_tie_the_first_is_chosen_whatever_the_order_of_the_sum():
@@ -152,11 +142,6 @@ def test_a_choice_among_equals_does_not_flatter():
     values = np.random.default_rng(0).normal(size=(2000, 7, 10))  # noise: no setting is better than another
     assert at_choice(values, choose(values)).mean() > -0.02
     assert values.mean(axis=-1).min(axis=-1).mean() < -0.3  # what a choice by the same seeds would report
-
-
-def test_values_at_a_choice_are_each_seeds_own():
-    values = np.arange(12.0).reshape(3, 4)
-    assert np.array_equal(at_choice(values, np.array([0, 2, 1, 0])), [0, 9, 6, 3])
 
 
 REFUSED = {
