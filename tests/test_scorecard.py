@@ -7,7 +7,6 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
-import nbformat
 import pytest
 import yaml
 from bs4 import BeautifulSoup
@@ -17,7 +16,7 @@ from sphinx.util.docutils import docutils_namespace
 
 from book import scorecard
 from book.claims import CLAIMS, JUDGEMENT, Check, Judgement, Outcome, Verdict, judge, verdict_in_words
-from book.make import chapters, fingerprint, pages
+from book.make import fingerprint, pages
 from book.scorecard import ClaimRecord, Score
 from lib.stats import estimate
 
@@ -78,22 +77,6 @@ def test_a_record_says_where_how_and_in_what_time(executed):
     assert record.rule == "how-the-claims-are-judged"
     assert record.checks == (LOSS, replace(GAIN, main=True))
     assert (record.parameters, record.seconds, record.cores) == (BOOK, 14, 2)
-
-
-def test_a_record_survives_the_run_of_a_real_notebook(tmp_path):
-    code = (
-        "from book.claims import Check, Outcome, judge\nfrom lib.stats import estimate\n"
-        "judge('C1', [Check('a gain', Outcome.HOLDS, estimate([0.25, 0.5]), main=True)], stored_seconds=3)"
-    )
-    cells = [nbformat.v4.new_markdown_cell("# The toy: more"), nbformat.v4.new_code_cell(code)]
-    notebook = tmp_path / "03_toy.ipynb"
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": chapters.KERNEL}), notebook)
-    result = chapters.execute(notebook, {})
-    chapters.for_the_page(result)
-    chapters.write(notebook, chapters.as_text(result))
-    (record,) = scorecard.recorded(notebook)
-    assert (record.claim, record.title, record.stored_seconds) == ("C1", "The toy", 3)
-    assert record.checks == (Check("a gain", Outcome.HOLDS, GAIN.effect, main=True),)
 
 
 def test_the_command_gives_papermill_the_parameters_of_the_book():
