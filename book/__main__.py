@@ -5,7 +5,6 @@ is there stays until the new run is whole.
 """
 
 import argparse
-import ast
 import json
 import os
 import sys
@@ -14,8 +13,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from book.make import fingerprint
-
-CHECK = "check_parameters"
 
 
 def chapter(name: str) -> Path:
@@ -38,28 +35,24 @@ def value(text: str) -> Any:
 
 
 def check(notebook: Path, values: Mapping[str, Any]) -> None:
-    """Check parameters by the notebook's own cells, in this process: that of the parameters, and the next one as far
-    as it checks them. Raises ParameterError, in one line."""
-    from book.make.chapters import declared
+    """Check parameters by the notebook's own cells, in this process: that of the parameters, and the one that checks
+    them. Raises ValueError, as a ParameterError is, in one line."""
     from book.notebook import INJECTED, ParameterError
 
     cells = fingerprint.code_cells(notebook)
-    known = declared(cells)
+    known = fingerprint.declared(cells)
     for name in values.keys() - known:
         raise ParameterError(f"unknown parameter {name}; this notebook takes {', '.join(sorted(known))}")
-    first = next(cell for cell in cells if declared([cell]))
-    body = ast.parse(next(cell for cell in cells if f"{CHECK}(" in cell)).body
-    last = next(number for number, line in enumerate(body) if CHECK in ast.unparse(line) and isinstance(line, ast.Expr))
+    first = next(cell for cell in cells if fingerprint.declared([cell]))
     namespace: dict[str, Any] = {"__name__": "__main__", "In": [first, INJECTED]}
     exec(first, namespace)
     namespace.update(values)
-    exec(compile(ast.Module(body[: last + 1], []), str(notebook), "exec"), namespace)
+    exec(next(cell for cell in cells if "check_parameters(" in cell), namespace)
 
 
 def run(name: str, given: Sequence[Sequence[str]], out: str) -> int:
     """The exit status: 0 where the chapter was run, 1 where a cell failed, 2 for a wrong argument."""
     from book.make import chapters
-    from book.notebook import ParameterError
 
     try:
         notebook, path = chapter(name), Path(out)
@@ -69,7 +62,7 @@ def run(name: str, given: Sequence[Sequence[str]], out: str) -> int:
             raise ValueError(f"out must not be one of the book's own notebooks, as {out!r} is")
         values = {parameter: value(text) for parameter, text in given}
         check(notebook, values)
-    except (ParameterError, ValueError) as error:
+    except ValueError as error:
         print(f"book run: {error}", file=sys.stderr)
         return 2
     result = chapters.execute(notebook, values)

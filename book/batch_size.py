@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from book import style
 from book.claims import MARGIN, Check, compared, weakest
 from book.curves import of_means
+from book.notebook import ParameterError
 from book.selection import at_choice, choose
 from book.toy import tuned
 from lib import check
@@ -36,7 +37,8 @@ def epochs_of(budget: str, size: int, amount: int) -> int:
         return amount
     steps = -(-ToyConstants().training_points // size)
     if amount < 1 or amount % steps:
-        raise ValueError(f"steps must be a multiple of the {steps} of an epoch at batch size {size}, not {amount}")
+        needs = f"a multiple of the {steps} of an epoch at batch size {size}"
+        raise ParameterError(f"steps must be {needs}, not {amount}")
     return amount // steps
 
 

@@ -16,11 +16,8 @@ def efforts(results: Path = RESULTS) -> pd.DataFrame:
         for record in Store(results, folder.name):
             name = ", ".join(dict.fromkeys((folder.name, record["configuration"]["experiment"])))
             lines.append((name, 1, nets(record), diverged(record), total_seconds([record]), hardware(record)))
-    if not lines:
-        return pd.DataFrame()
-    summed = ["trials", "nets", "diverged", "seconds"]
-    found = pd.DataFrame(lines, columns=["experiment", *summed, "on"])
-    return found.groupby("experiment", as_index=False).agg(dict.fromkeys(summed, "sum") | {"on": joined})
+    columns = {"trials": "sum", "nets": "sum", "diverged": "sum", "seconds": "sum", "on": joined}
+    return pd.DataFrame(lines, columns=["experiment", *columns]).groupby("experiment", as_index=False).agg(columns)
 
 
 def joined(names: pd.Series) -> str:

@@ -9,16 +9,15 @@ import ast
 import re
 import reprlib
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import pandas as pd
 from IPython.display import display
-from tqdm import tqdm
 
 from book import drawing
+from book.make.fingerprint import annotated
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,7 +26,6 @@ HIDDEN = "application/papermill.record/"  # an output under this prefix is kept 
 TYPES = {"bool": "True or False", "int": "a whole number", "float": "a number", "str": "a text"}
 LISTS = {"bool": "booleans", "int": "whole numbers", "float": "numbers", "str": "texts", "": "values"}
 INJECTED = "# Parameters\n"  # how papermill begins the cell that it adds
-T = TypeVar("T")
 
 
 class ParameterError(ValueError):
@@ -37,8 +35,7 @@ class ParameterError(ValueError):
         return [f"ParameterError: {self}"]
 
 
-@dataclass(frozen=True)
-class Rule:
+class Rule(NamedTuple):
     """What a parameter, or every element of a list, may be."""
 
     words: str
@@ -53,8 +50,7 @@ def between(low: float, high: float) -> Rule:
 def one_of(*choices: Any) -> Rule:
     """One of `choices`."""
     named = [*map(repr, choices)]
-    if len(named) > 24:
-        named = [*named[:3], "...", named[-1]]
+    named = named if len(named) <= 24 else [*named[:3], "...", named[-1]]
     return Rule(f", one of {', '.join(named)}", lambda value: value in choices)
 
 
@@ -88,11 +84,11 @@ def checked(cells: Sequence[str], values: Mapping[str, Any], rules: Mapping[str,
     types: dict[str, str] = {}
     injected: set[str] = set()
     for cell in cells:
-        annotated, assigned = _names(cell)
-        if not annotated.keys().isdisjoint(rules):
-            types, injected = annotated, set()  # the latest run of the parameters cell counts
+        typed = annotated(cell)
+        if not typed.keys().isdisjoint(rules):  # the latest run of the parameters cell counts
+            types, injected = {name: ast.unparse(line.annotation) for name, line in typed.items()}, set()
         elif cell.startswith(INJECTED):
-            injected |= assigned
+            injected |= {ast.unparse(line.targets[0]) for line in ast.parse(cell).body if isinstance(line, ast.Assign)}
     if not any(cells):  # a kernel that keeps no history, as under nbval, which runs the defaults
         types = {name: type(values[name]).__name__ for name in rules if name in values}
     for name in sorted(injected - types.keys()):
@@ -101,17 +97,6 @@ def checked(cells: Sequence[str], values: Mapping[str, Any], rules: Mapping[str,
         lack = "rule" if name in types else "line in the parameters cell"
         raise ParameterError(f"parameter {name} has no {lack}")
     return {name: _checked_value(name, values.get(name), kind, rules[name]) for name, kind in types.items()}
-
-
-def _names(cell: str) -> tuple[dict[str, str], set[str]]:
-    """The names that a cell annotates (with the annotation as text) and those that it assigns without one."""
-    try:
-        body = ast.parse(cell).body
-    except SyntaxError:  # an IPython magic: no parameters there
-        return {}, set()
-    typed = [line for line in body if isinstance(line, ast.AnnAssign)]
-    assigned = (target for line in body if isinstance(line, ast.Assign) for target in line.targets)
-    return {ast.unparse(line.target): ast.unparse(line.annotation) for line in typed}, set(map(ast.unparse, assigned))
 
 
 def _checked_value(name: str, value: Any, kind: str, rule: Rule) -> Any:
@@ -152,8 +137,6 @@ def number(name: str, value: float) -> None:
 
 def text(name: str, value: str) -> None:
     """Glue a text, without showing it; the prose quotes it with {glue:text} or, as Markdown, {glue:md}."""
-    if not isinstance(value, str):
-        raise ValueError(f"text {name!r} must be a str, not {reprlib.repr(value)}")
     _glue(name, {"text/plain": repr(value), "text/markdown": value}, prefix=HIDDEN)
 
 
@@ -174,8 +157,7 @@ class KeyNumbers(pd.DataFrame):
     """A small table of rounded numbers, as text; looks the same wherever it is printed."""
 
     def __repr__(self) -> str:
-        with pd.option_context("display.max_colwidth", None):
-            return self.to_string()
+        return self.to_string(max_colwidth=None)
 
     def _repr_html_(self) -> str:
         with pd.option_context("display.max_colwidth", None):
@@ -203,8 +185,3 @@ def _rounded(value: Any, digits: int) -> str:
     if isinstance(value, float):
         return f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0: no -0.000
     return str(value)
-
-
-def progress(items: Iterable[T], label: str = "", total: int | None = None) -> Iterable[T]:
-    """`items`, with a progress bar after two seconds in a terminal; silent in notebooks."""
-    return tqdm(items, desc=label, total=total, delay=2, leave=False, disable=not sys.stderr.isatty())

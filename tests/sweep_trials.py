@@ -15,6 +15,7 @@ from pathlib import Path
 
 from records import whole
 
+from lib.files import replacing
 from lib.trials.store import Store
 from lib.trials.trial import Place, Trial
 
@@ -57,28 +58,26 @@ class ChainTrial(Trial):
         for step in range(done, STEPS):
             time.sleep(self.step)
             state = (6364136223846793005 * state + 1442695040888963407) % 2**64
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            temporary = kept.with_suffix(f".{os.getpid()}")
-            temporary.write_text(json.dumps((step + 1, state)))
-            os.replace(temporary, kept)
+            with replacing(kept) as file:
+                file.write(json.dumps((step + 1, state)).encode())
             if self.behaviour == "die" or self.behaviour == "die once" and step == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
-        if self.behaviour == "raise":
-            raise RuntimeError("a link\nbroke")
-        if self.behaviour == "exit":
-            sys.exit(0)
-        if self.behaviour == "hang":
-            time.sleep(1000)
-        if self.behaviour == "hang in C":
-            sum(range(10**12))  # hears no signal, and lets no other thread run
+        match self.behaviour:
+            case "raise":
+                raise RuntimeError("a link\nbroke")
+            case "exit":
+                sys.exit(0)
+            case "hang":
+                time.sleep(1000)
+            case "hang in C":
+                sum(range(10**12))  # hears no signal, and lets no other thread run
         self.log("end", place)
-        gone, number = self.behaviour == "diverge", self.number + (self.behaviour == "other")
+        number = self.number + (self.behaviour == "other")
         record = {"configuration": self.configuration | {"number": number}, "seconds": {"total": 3.0}}
         if self.behaviour == "no record":
             return record
-        return whole(
-            record | {"status": "diverged", "metrics": None} if gone else record | {"metrics": {"state": state}}
-        )
+        diverged = {"status": "diverged", "metrics": None}
+        return whole(record | (diverged if self.behaviour == "diverge" else {"metrics": {"state": state}}))
 
     def log(self, event: str, place: Place) -> None:
         """One line in the log; O_APPEND keeps lines of several processes whole."""

@@ -12,7 +12,6 @@ import pytest
 
 from book import __main__ as command
 from book.make import chapters, fingerprint
-from book.make.chapters import declared
 from book.notebook import ParameterError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,12 +52,12 @@ UNKNOWN = [
 
 def kind(notebook: Path, name: str) -> str:
     """The kind of value of a parameter."""
-    lines = (line for cell in fingerprint.code_cells(notebook) for line in chapters._annotated(cell))
-    return next(chapters.ast.unparse(line.annotation) for line in lines if line.target.id == name).partition("[")[0]
+    cells = map(fingerprint.annotated, fingerprint.code_cells(notebook))
+    return next(fingerprint.ast.unparse(cell[name].annotation) for cell in cells if name in cell).partition("[")[0]
 
 
 def cases(notebook: Path) -> list[tuple[str, str]]:
-    known = sorted(declared(fingerprint.code_cells(notebook)))
+    known = sorted(fingerprint.declared(fingerprint.code_cells(notebook)))
     bad = [(name, text) for name in known for text in BAD[kind(notebook, name)]]
     return bad + [(name, "3") for name in UNKNOWN]
 
@@ -78,6 +77,24 @@ def test_good_values_pass_the_check():
     command.check(notebook, {"rho": 0.5, "rhos": [0, 0.5], "seeds": 3})
     with pytest.raises(ParameterError, match="parameter seeds must be a whole number from 2 to 1000, not 1"):
         command.check(notebook, {"seeds": 1})
+
+
+@pytest.mark.parametrize(
+    ("chapter", "name", "text", "line"),
+    [
+        ("06", "ratios", "[50]", "parameter ratios must be a list of one or more numbers from 0.05 to 20, not [50]"),
+        ("08", "weights", "", "parameter weights must be a text that is not empty, not ''"),
+        ("10", "steps", "1", "steps must be a multiple of the 300 of an epoch at batch size 1, not 1"),
+        ("10", "steps", "350", "steps must be a multiple of the 300 of an epoch at batch size 1, not 350"),
+        ("10", "rho", "4", "parameter rho must be below the largest of rhos, 4, not 4"),
+    ],
+)
+def test_values_in_range_that_would_fail_late_are_refused_before_any_work(chapter, name, text, line):
+    with pytest.raises(ParameterError) as caught:
+        command.check(command.chapter(chapter), {name: command.value(text)})
+    assert str(caught.value) == line
+    if name == "steps":
+        command.check(command.chapter(chapter), {name: 600})
 
 
 @pytest.mark.parametrize(

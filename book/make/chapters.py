@@ -59,23 +59,22 @@ def run_stale() -> bool:
         given = parameters[notebook.stem]
         if is_fresh(notebook, given):
             continue
-        began = time.perf_counter()
-        before = fingerprint.of_run(notebook, given)
+        began, before = time.perf_counter(), fingerprint.of_run(notebook, given)
         with tempfile.NamedTemporaryFile("r") as noted:
             os.environ[READ] = noted.name
             result = execute(notebook, given)
             del os.environ[READ]
             reads = sorted(set(noted.read().split("\n")) - {""})
-        good = good and result is not None
-        if result is not None:
-            for_the_page(result)
-            seconds = round(time.perf_counter() - began)
-            made = {"parameters": given, "seconds": seconds, "cores": os.cpu_count()}  # for the scorecard
-            changed = fingerprint.of_run(notebook, given) != before  # while it ran: then it is run again
-            inputs = "" if changed else fingerprint.of_run(notebook, given, reads)
-            cells = of_cells(json.loads(as_text(result)))
-            result.metadata.update({MARK: {"inputs": inputs, "reads": reads, "cells": cells}, **made})
-            write(EXECUTED / notebook.name, as_text(result))
+        if result is None:
+            good = False
+            continue
+        for_the_page(result)
+        changed = fingerprint.of_run(notebook, given) != before  # while it ran: then it is run again
+        inputs = "" if changed else fingerprint.of_run(notebook, given, reads)
+        made_from = {"inputs": inputs, "reads": reads, "cells": of_cells(json.loads(as_text(result)))}
+        made = {"parameters": given, "seconds": round(time.perf_counter() - began), "cores": os.cpu_count()}
+        result.metadata.update({MARK: made_from, **made})  # for the scorecard too
+        write(EXECUTED / notebook.name, as_text(result))
     return good
 
 
@@ -110,7 +109,7 @@ def execute(notebook: Path, parameters: dict) -> NotebookNode | None:
     started: list[NotebookNode] = []
     print(f"{notebook.stem}: running", flush=True)
     try:
-        known = declared(fingerprint.code_cells(notebook))
+        known = fingerprint.declared(fingerprint.code_cells(notebook))
         for name in parameters.keys() - known:
             words = f"an unknown parameter {name}; it takes {', '.join(sorted(known))}"
             raise PapermillException(f"book/parameters.yml gives it {words}")
@@ -119,9 +118,10 @@ def execute(notebook: Path, parameters: dict) -> NotebookNode | None:
         options["on_cell_start"] = lambda cell, **_: started.append(cell)
         result = papermill.execute_notebook(notebook, None, parameters, **options)
     except PapermillExecutionError as error:
-        problem = f"cell {error.exec_count}, {_beginning(error.source)}, failed: {error.ename}: {error.evalue}"
+        begins = error.source.strip().splitlines()[0]
+        problem = f"cell {error.exec_count}, which begins `{begins}`, failed: {error.ename}: {error.evalue}"
     except DeadKernelError:
-        problem = f"the kernel died in the cell {_beginning(started[-1].source)}"
+        problem = f"the kernel died in the cell which begins `{started[-1].source.strip().splitlines()[0]}`"
     except PapermillException as error:
         problem = str(error)
     if problem:
@@ -132,25 +132,6 @@ def execute(notebook: Path, parameters: dict) -> NotebookNode | None:
     return stripped(result)
 
 
-def _beginning(source: str) -> str:
-    first = next((line.strip() for line in source.splitlines() if line.strip()), "")
-    return f"which begins `{first}`"
-
-
-def declared(sources: list[str]) -> set[str]:
-    """The names that the first cell with annotated assignments declares."""
-    found = ({line.target.id for line in _annotated(source)} for source in sources)
-    return next(filter(None, found), set())
-
-
-def _annotated(source: str) -> list[ast.AnnAssign]:
-    try:
-        body = ast.parse(source).body
-    except SyntaxError:
-        return []
-    return [line for line in body if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)]
-
-
 def merge_parameters(notebook: NotebookNode) -> None:
     """Write the values that papermill injected into the parameters cell: a page shows one cell of them."""
     tagged = {tag: cell for cell in notebook.cells for tag in cell.metadata.get("tags", [])}
@@ -159,11 +140,11 @@ def merge_parameters(notebook: NotebookNode) -> None:
         return
     values = {line.targets[0].id: ast.unparse(line.value) for line in ast.parse(injected.source).body}
     lines = cell.source.encode().splitlines()  # positions in a syntax tree count bytes
-    for line in reversed(_annotated(cell.source)):
-        if line.target.id in values:
+    for name, line in reversed(fingerprint.annotated(cell.source).items()):
+        if name in values:
             start, end = line.value.lineno - 1, line.value.end_lineno - 1
             before, after = lines[start][: line.value.col_offset], lines[end][line.value.end_col_offset :]
-            lines[start : end + 1] = [before + values[line.target.id].encode() + after]
+            lines[start : end + 1] = [before + values[name].encode() + after]
     cell.source = b"\n".join(lines).decode()
     notebook.cells.remove(injected)
 

@@ -30,13 +30,18 @@ def chapters() -> list[Path]:
 
 
 def book_parameters() -> dict[str, dict]:
-    """The book's parameters for each chapter, by its name; raises ValueError where one has no entry."""
-    entries = yaml.safe_load(PARAMETERS.read_text(encoding="utf-8")) or {}
-    for notebook in chapters():
-        if notebook.stem not in entries:
-            hint = "an empty one, `{}`, runs it with its default parameters"
-            raise ValueError(f"{PARAMETERS.relative_to(ROOT)} has no entry for {notebook.stem} ({hint})")
-    return {name: parameters or {} for name, parameters in entries.items()}
+    """The book's parameters for each chapter, by its name; raises ValueError for a damaged file, or one that lacks a
+    chapter."""
+    try:
+        entries = dict(yaml.safe_load(PARAMETERS.read_text(encoding="utf-8")))
+        found = {notebook.stem: dict(entries[notebook.stem]) for notebook in chapters()}
+    except KeyError as error:
+        lack = f"has no entry for {error.args[0]} (an empty one, `{{}}`, runs it with its default parameters)"
+        raise ValueError(f"book/parameters.yml {lack}") from error
+    except (OSError, TypeError, ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"book/parameters.yml must have a mapping of parameters for each chapter: {reason}") from error
+    return found
 
 
 def code_cells(notebook: Path) -> list[str]:
@@ -45,21 +50,35 @@ def code_cells(notebook: Path) -> list[str]:
     return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
 
 
+def declared(sources: list[str]) -> set[str]:
+    """The names that the first cell with annotated assignments declares."""
+    return next(filter(None, (annotated(source).keys() for source in sources)), set())
+
+
+def annotated(source: str) -> dict[str, ast.AnnAssign]:
+    """The annotated assignments of a cell, by name."""
+    try:
+        body = ast.parse(source).body
+    except SyntaxError:  # an IPython magic: no parameters there
+        return {}
+    return {ast.unparse(line.target): line for line in body if isinstance(line, ast.AnnAssign)}
+
+
 def library_files(sources: list[str]) -> list[Path]:
-    """The files of `lib` and `book` that code with these `sources` imports, directly or through one another."""
+    """The files of `lib` and `book` that code with these `sources` imports by full names, directly or through one
+    another."""
     found: set[Path] = set()
-    waiting = [(source, ROOT) for source in sources]
+    waiting = list(sources)
     while waiting:
-        for module in _imports(*waiting.pop()):
-            new = _module_files(module) - found
-            found |= new
-            waiting += [(path.read_text(encoding="utf-8"), path.parent) for path in new]
+        new = set().union(*map(_module_files, _imports(waiting.pop()))) - found
+        found |= new
+        waiting += [path.read_text(encoding="utf-8") for path in new]
     return sorted(found)
 
 
 @cache
-def _imports(source: str, folder: Path) -> set[str]:
-    """The full names of what a source in `folder` imports of `lib` and `book`."""
+def _imports(source: str) -> set[str]:
+    """The full names of what a source imports of `lib` and `book`."""
     try:
         tree = ast.parse(source)
     except SyntaxError:  # an IPython magic; chapters import in plain cells
@@ -69,9 +88,7 @@ def _imports(source: str, folder: Path) -> set[str]:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            above = [*folder.relative_to(ROOT).parts][: len(folder.relative_to(ROOT).parts) + 1 - node.level]
-            within = [*above, node.module or ""] if node.level else [node.module or ""]
-            names |= {".".join(filter(None, [*within, alias.name])) for alias in node.names}
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
     return {name for name in names if name.split(".")[0] in ("lib", "book")}
 
 

@@ -9,7 +9,6 @@ import fcntl
 import hashlib
 import json
 import os
-import platform
 import re
 import shutil
 import subprocess
@@ -17,7 +16,6 @@ import sys
 import tomllib
 from pathlib import Path
 
-NAME = "sam-balanced-learning"
 UNREACHABLE = "ConnectionError|NameResolutionError|ConnectTimeout|Connection broken|from versions: none"
 
 
@@ -39,27 +37,6 @@ def pins(root: Path) -> dict[str, str]:
 
 def canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def is_whole(environment: Path, root: Path) -> bool:
-    """Whether an environment has all direct requirements in the versions of the lock, this interpreter, and this very
-    place of the book."""
-    found = {}
-    for path in environment.glob("lib/python*/site-packages/*.dist-info"):
-        name, version = path.stem.rsplit("-", 1)
-        found[canonical(name)] = version.partition("+")[0]
-        if canonical(name) == NAME:
-            found["place"] = json.loads((path / "direct_url.json").read_text())["url"]
-    locked = pins(root)
-    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    direct = project["dependencies"] + project["optional-dependencies"]["dev"]
-    wanted = {canonical(re.split("[=<>!~ ;]", requirement)[0]) for requirement in direct}
-    return (
-        found.get("place") == root.as_uri()
-        and f"version = {platform.python_version()}" in (environment / "pyvenv.cfg").read_text()
-        and wanted <= found.keys()
-        and all(locked.get(name, version) == version for name, version in found.items())
-    )
 
 
 def stop(line: str) -> None:
@@ -97,8 +74,9 @@ def main() -> None:
         except BlockingIOError:
             print("install: waiting for another installation here", flush=True)
             fcntl.flock(lock, fcntl.LOCK_EX)
-        if mark.exists() and (mark.read_text() == name or is_whole(link, root)):
-            mark.write_text(name)  # made by the other one, or all the same
+        except OSError as error:
+            stop(f"the file system of {link.resolve().parent} allows no locks (flock): {error}")
+        if mark.exists() and mark.read_text() == name:  # made by the other one
             return
         folder, log = link.with_name(f"{link.name}.{name}"), link.with_name(f"{link.name}.log")
         beside = f" beside {link}, which stays until then," if link.exists() else ""

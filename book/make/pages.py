@@ -47,11 +47,9 @@ def build() -> bool:
     log = BUILD / "pages.log"
     with log.open("w") as output:
         failed = subprocess.run(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT).returncode
-    text = re.sub(r"\x1b\[[\d;]*m", "", log.read_text()).replace(f"{ROOT}/", "")
-    problems = [line for line in text.splitlines() if "WARNING" in line or "ERROR" in line]
-    if failed and not problems:
-        problems = text.splitlines()[-20:]
-    problems = problems or list(missing(work / "_build" / "html"))
+    lines = re.sub(r"\x1b\[[\d;]*m", "", log.read_text()).replace(f"{ROOT}/", "").splitlines()
+    problems = [line for line in lines if "WARNING" in line or "ERROR" in line]
+    problems = problems or (lines[-20:] if failed else list(missing(work / "_build" / "html")))
     if failed or problems:
         problems.append(f"pages: not built, for the reasons above; {log.relative_to(ROOT)} has it all")
         print(*problems, sep="\n", file=sys.stderr)
@@ -79,26 +77,23 @@ def missing(html: Path) -> Iterator[str]:
     from bs4 import BeautifulSoup
 
     for name in contents():
-        page = html / f"{name}.html"
+        page, executed = html / f"{name}.html", BOOK / f"{name}.ipynb"
         if not page.exists():
             yield f"page {name} of book/_toc.yml was not built"
-            continue
-        executed = BOOK / f"{name}.ipynb"
-        if not executed.exists():
+        if not (page.exists() and executed.exists()):
             continue
         soup = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
-        figures = glued_figures(executed)
-        if executed.stem == HEADLINE[0] and HEADLINE[1] not in dict(figures):
+        figures = dict(glued_figures(executed))
+        if executed.stem == HEADLINE[0] and not figures.pop(HEADLINE[1], None):
             yield f"{name}: it glues no figure {HEADLINE[1]}, which README and landing page show"
-        for figure, _ in figures:
-            if figure == HEADLINE[1]:
-                continue
+        for figure in figures:
             drawn = soup.find("figure", id=figure)
+            image = drawn and drawn.find("img")
             if drawn is None:
                 yield f"{name}: figure {figure} is on no page (no {{glue:figure}} has `:name: {figure}`)"
             elif drawn.find("figcaption") is None:
                 yield f"{name}: figure {figure} has no caption"
-            elif (image := drawn.find("img")) is None or not (page.parent / image["src"]).is_file():
+            elif image is None or not (page.parent / image["src"]).is_file():
                 yield f"{name}: figure {figure} has no image file"
             elif not image.get("alt") or "_images/" in image["alt"]:
                 yield f"{name}: figure {figure} has no `:alt:` text"
@@ -126,11 +121,9 @@ def write_headline() -> None:
     """Store the headline figure of its chapter where README and landing page show it."""
     chapter, headline, path = HEADLINE
     executed = chapters.EXECUTED / f"{chapter}.ipynb"
-    for name, content in glued_figures(executed) if executed.exists() else []:
-        if name == headline:
-            picture = content.encode()
-            if not path.exists() or path.read_bytes() != picture:
-                chapters.write(path, picture)
+    content = dict(glued_figures(executed)).get(headline) if executed.exists() else None
+    if content and not (path.exists() and path.read_bytes() == content.encode()):
+        chapters.write(path, content.encode())
 
 
 def write_scorecard() -> None:
@@ -142,16 +135,16 @@ def write_scorecard() -> None:
 
 def main() -> int:
     BUILD.mkdir(exist_ok=True)
-    with locked(BUILD / "book"):  # two builds at once would write the same files
-        try:
+    try:
+        with locked(BUILD / "book"):  # two builds at once would write the same files
             if not chapters.run_stale():
                 print("book: a chapter failed; the pages stay as they were", file=sys.stderr)
                 return 1
             if not build():
                 return 1
-        except ValueError as error:
-            print(f"book: {error}", file=sys.stderr)
-            return 1
+    except (ValueError, OSError) as error:
+        print(f"book: {error}", file=sys.stderr)
+        return 1
     print(f"The book is at {HTML / 'index.html'}")
     return 0
 

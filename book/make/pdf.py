@@ -18,16 +18,11 @@ PDF = pages.BUILD / "book.pdf"
 PAPER = {"format": "A4", "print_background": True, "margin": dict.fromkeys(("top", "bottom", "left", "right"), "18mm")}
 
 
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *arguments: object) -> None:
-        pass
-
-
 @contextmanager
 def served() -> Iterator[str]:
     """The address of the built pages, on this machine alone."""
-    handler = functools.partial(_Quiet, directory=pages.HTML)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    handler = type("Quiet", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=pages.HTML)) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()

@@ -49,28 +49,24 @@ def main() -> int:
         passed = {} if again else dict(json.loads(PASSED.read_text()))
     except (OSError, ValueError, TypeError):  # not there, or damaged
         passed = {}
-    results = []
-
-    now = of_tests()
-    if passed.get("tests") == now:
-        print("tests: nothing changed since they passed")
-    else:
-        results.append(pytest("tests"))
-        passed["tests"] = now if results[-1] else None
-
-    notebooks = {path.stem: of_notebook(path) for path in fingerprint.chapters()}
-    changed = [name for name, made_from in notebooks.items() if passed.get(name) != made_from]
-    if changed:
-        paths = [fingerprint.NOTEBOOKS / f"{name}.ipynb" for name in changed]
-        rounding = f"--nbval-sanitize-with={Path(__file__).with_name('rounding.cfg')}"
-        results.append(pytest("--nbval-lax", "--nbval-current-env", rounding, *paths))
-        passed |= {name: notebooks[name] if results[-1] else None for name in changed}
-    else:
-        print("notebooks: nothing changed since their key numbers were compared")
-
+    now = {"tests": of_tests()} | {path.stem: of_notebook(path) for path in fingerprint.chapters()}
+    changed = [name for name, made_from in now.items() if passed.get(name) != made_from]
+    notebooks = [fingerprint.NOTEBOOKS / f"{name}.ipynb" for name in changed if name != "tests"]
+    rounding = f"--nbval-sanitize-with={Path(__file__).with_name('rounding.cfg')}"
+    good = True
+    for what, names, arguments in (
+        ("tests", [name for name in changed if name == "tests"], ["tests"]),
+        ("notebooks", [path.stem for path in notebooks], ["--nbval-lax", "--nbval-current-env", rounding, *notebooks]),
+    ):
+        if not names:
+            print(f"{what}: nothing changed since they passed")
+            continue
+        passes = pytest(*arguments)
+        passed |= {name: now[name] if passes else None for name in names}
+        good = good and passes
     PASSED.parent.mkdir(exist_ok=True)
     chapters.write(PASSED, json.dumps(passed, indent=1).encode())
-    return 0 if all(results) else 1
+    return 0 if good else 1
 
 
 if __name__ == "__main__":
