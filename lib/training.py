@@ -50,8 +50,9 @@ class Images:
     def at_epoch(self, seed: int, epoch: int) -> Images:
         """The images as training sees them in `epoch`, from 0: those without a mean pixel each cut and flipped by a
         crop of its own, which seed and epoch alone decide."""
-        crops = draw_crops(len(self), self.pixels.shape[1], seed, epoch) if self.mean_pixel is None else None
-        return replace(self, crops=crops and crops.to(self.labels.device))
+        if self.mean_pixel is not None:
+            return self
+        return replace(self, crops=draw_crops(len(self), self.pixels.shape[1], seed, epoch).to(self.labels.device))
 
     def batch(self, which: Tensor | slice) -> tuple[Tensor, Tensor]:
         """What a net takes, float32 (b, 3, height, width) in channels_last; labels (b,)."""
