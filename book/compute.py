@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lib.trials.plan import total_seconds
+from book.plan import total_seconds
 from lib.trials.store import RESULTS, Store
 
 

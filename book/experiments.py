@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from book import batch_size, domainbed, noise, open_choices, protocols, variants, when
-from lib.trials.plan import Experiment, Plan
+from book.plan import Experiment, Plan
 from lib.trials.store import RESULTS, Store
 from lib.trials.trial import Trial
 

@@ -18,12 +18,12 @@ from sklearn.tree import DecisionTreeClassifier
 
 from book import interventions, rebalancing, style, toy
 from book.claims import Check, Outcome, Verdict, verdict_of
+from book.plan import Plan
 from book.selection import at_choice, choose
 from lib import check
 from lib.data.toy import ToyConstants
 from lib.stats import FEW, Estimate, mean_interval, spread, wilson_interval
 from lib.toy.ensemble import ToySetting, intervention, lsam
-from lib.trials.plan import Plan
 from lib.trials.store import Store
 from lib.trials.toy import MEANS, ToyTrial, errors, means
 

@@ -12,13 +12,13 @@ import numpy as np
 import pandas as pd
 
 from book import compute
+from book.plan import Plan
 from book.selection import best_record
 from lib import stats
 from lib.data import domains, groups
 from lib.data.groups import Groups
 from lib.trials import run
 from lib.trials.images import ImageTrial, grouped, paired
-from lib.trials.plan import Plan
 from lib.trials.store import Store
 from lib.trials.trial import MissingTrials, Place, Trial
 from lib.trials.weights import WeightTrial

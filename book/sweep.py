@@ -11,10 +11,10 @@ from pathlib import Path
 import pandas as pd
 
 from book.experiments import experiments
+from book.plan import Experiment, Status, duration, status
 from lib import check, device
 from lib.data.root import DataError
 from lib.trials.engine import SweepError, check_arguments, run
-from lib.trials.plan import Experiment, Status, duration, status
 from lib.trials.store import DATA, RESULTS, Store, check_record, identity
 from lib.trials.trial import CHECKPOINTS, MissingTrials, Place, Trial
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import jinja2
 
-from lib.trials.plan import duration
+from book.plan import duration
 
 
 def render(name: str, **values: object) -> str:

@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
 
 from book import protocols, style
+from book.plan import Plan
 from book.sam import StepCost, interleaved_seconds, median_ratio, prepared
 from book.selection import at_choice, choose
 from lib.data.toy import ToyConstants
@@ -24,7 +25,6 @@ from lib.optim.variants import CONSTANTS, TITLES
 from lib.stats import Estimate, estimate, paired_difference
 from lib.toy.variants import WITHOUT_RADIUS, VariantSetting
 from lib.trials.images import ImageTrial
-from lib.trials.plan import Plan
 from lib.trials.store import Store
 from lib.trials.toy import FIRST_SEED, SEEDS, ToyTrial, ascents, errors
 

@@ -15,6 +15,7 @@ from scipy.stats import qmc
 
 from book import style
 from book.claims import Check, Outcome, compared, exact
+from book.plan import Plan
 from book.protocols import PAIRED, selected
 from book.selection import at_choice, choose
 from lib.data.toy import ToyConstants
@@ -26,7 +27,6 @@ from lib.toy.setting import ToySetting, lsam, sgd
 from lib.toy.stack import errors as stack_errors
 from lib.toy.stack import evaluate, initial, unit
 from lib.trials.images import ImageTrial
-from lib.trials.plan import Plan
 from lib.trials.store import Store
 from lib.trials.toy import ToyTrial, errors
 

@@ -10,7 +10,7 @@ import result_tables
 from records import whole
 
 from book.compute import diverged, efforts, hardware, nets
-from lib.trials.plan import duration, total_seconds
+from book.plan import duration, total_seconds
 from lib.trials.store import Store
 
 CPU = {"device": "cpu", "model": "a processor", "threads": 2}

@@ -21,8 +21,8 @@ import pytest
 from sweep_trials import ChainTrial, FailingStore
 
 from book import sweep
-from lib.trials import SweepError, engine, run, status
-from lib.trials.plan import Experiment, Plan, seconds_left
+from book.plan import Experiment, Plan, seconds_left, status
+from lib.trials import SweepError, engine, run
 from lib.trials.store import ResultWarning, Store, identity
 from lib.trials.trial import MissingTrials, Place
 

@@ -10,6 +10,7 @@ import pytest
 from records import whole
 
 from book import protocols, variants
+from book.plan import Plan
 from book.variants import Best, passes, time_ratios
 from lib import training
 from lib.data.toy import ToyConstants
@@ -20,7 +21,6 @@ from lib.toy.ensemble import train
 from lib.toy.variants import METHODS, VariantSetting
 from lib.trials import toy as toy_trial
 from lib.trials.images import paired
-from lib.trials.plan import Plan
 from lib.trials.store import Store
 from lib.trials.toy import ToyTrial, ascents, errors
 from lib.trials.trial import Place

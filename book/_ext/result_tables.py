@@ -20,9 +20,9 @@ from book import scorecard
 from book.claims import Verdict, by_chance, verdict_in_words
 from book.compute import efforts, joined
 from book.make import chapters, fingerprint
+from book.plan import duration
 from book.scorecard import Score
 from book.templates import render
-from lib.trials.plan import duration
 
 Link = Callable[[str, str, str], str]  # to a place in a page ("" for its start), with these words
 CLAIMS = ("claims-table", "scorecard", "not-run")

@@ -1,11 +1,8 @@
 """The sweep engine: computes the trials that a store lacks, on this machine or on a Dask cluster.
 
-    records = run(trials, store, jobs=2)
-
-`python -m book.sweep` is its command line.
+records = run(trials, store, jobs=2)
 """
 
 from lib.trials.engine import SweepError, run
-from lib.trials.plan import Status, status
 
-__all__ = ["Status", "SweepError", "run", "status"]
+__all__ = ["SweepError", "run"]

@@ -1,4 +1,4 @@
-"""Which trials an experiment consists of, how far it has come, and how long the rest will take."""
+"""Which trials an experiment of the book consists of, how far it has come, and how long the rest will take."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
