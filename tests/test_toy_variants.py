@@ -10,16 +10,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from lib import check
 from lib.data.toy import ToyConstants, sample
-from lib.models import ToyNet
-from lib.optim import ESAM, VARIANTS
+from lib.optim import ESAM, VARIANTS, WITHOUT_RADIUS
 from lib.optim.variants import CONSTANTS
-from lib.toy import rules, variants
+from lib.toy import reweighting, rules, variants
 from lib.toy.ensemble import lsam, sgd, train
-from lib.toy.nets import Model, batch_order
+from lib.toy.nets import Model
 from lib.toy.nets import points as points_of
 from lib.toy.reweighting import BINS, GroupDRO, balanced, group, upsampled
-from lib.toy.stack import errors, evaluate, initial, margins, mistakes, module, orthogonal, unit
+from lib.toy.stack import errors, evaluate, initial, module, orthogonal, unit
 from lib.toy.variants import METHODS, StackEngine, VariantSetting, trained
 
 SMALL = ToyConstants(training_points=60, test_points=100)
@@ -38,76 +38,26 @@ def setting(method: str, **others) -> VariantSetting:
     return VariantSetting(method, **(defaults | others))
 
 
-def trained_alone(method: str, chosen: VariantSetting, seed: int) -> ToyNet:
-    """The toy net trained with the optimizer of `lib.optim`."""
-    net = module(initial([Model(chosen, seed)])[0])
-    settings = {"lr": chosen.learning_rate, "weight_decay": chosen.weight_decay}
-    optimizer = VARIANTS[method](net, chosen.rho, settings)
-    if isinstance(optimizer, ESAM):
-        optimizer.beta = 1.0
-    points = sample(chosen.data, seed)
-    for rows in batch_order(seed, chosen.data.training_points, chosen.epochs).reshape(-1, chosen.batch_size):
-        x, y = torch.from_numpy(points.x[rows]), torch.from_numpy(points.y[rows])
-
-        def losses(which: Tensor | slice) -> Tensor:
-            return torch.nn.functional.softplus(-y[which] * net(x[which]))
-
-        def closure() -> Tensor:
-            loss = losses(slice(None)).mean()
-            loss.backward()
-            return loss
-
-        optimizer.zero_grad()
-        optimizer.step(losses if isinstance(optimizer, ESAM) else closure)
-    return net
-
-
-@pytest.mark.parametrize(
-    "method, others",
-    [
-        ("sgd", {}),
-        ("sgd", {"weight_decay": 0.01}),
-        ("lsam", {"rho": 0.7}),
-        ("sam", {}),
-        ("asam", {}),
-        ("sam", {"weight_decay": 0.01}),
-        ("sam_decay_inside", {"weight_decay": 0.01}),
-        ("gsam", {}),
-        ("looksam", {}),
-        ("friendly", {}),
-        ("adam", {}),
-        ("sam_adam", {}),
-        ("esam", {}),
-    ],
-)
-def test_net_of_a_stack_is_the_toy_net_trained_with_the_optimizer(method, others, monkeypatch) -> None:
+@pytest.mark.parametrize("method", VARIANTS)
+@pytest.mark.parametrize("decay", [0.0, 0.01])
+def test_stack_takes_the_steps_of_the_optimizers_of_lib_optim(method, decay, monkeypatch) -> None:
+    """Each method without its rule is trained by its optimizer, one net after another."""
     # ESAM's masks are drawn in another order there: all weights are perturbed, half of the batch selected.
     monkeypatch.setattr(rules, "C", replace(CONSTANTS, esam_beta=1.0))
-    chosen = setting(method, **others)
-    theta = trained([Model(replace(chosen, rho=chosen.rho / 2), 3), Model(chosen, 3), Model(chosen, 4)])
-    net = trained_alone(method, chosen, 3)
-    points = sample(SMALL, 3, "test")
-    with torch.no_grad():
-        expected = net(torch.from_numpy(points.x))
-    ((easy, hard),) = margins(theta[1:2], points_of([Model(chosen, 3)])[1][:, 1])
-    torch.testing.assert_close(torch.from_numpy(points.y * (easy + hard)), expected, rtol=2e-3, atol=2e-4)
-    start = initial([Model(chosen, 3)])
-    assert (theta[1] - start[0]).norm() > 0.1  # they have gone somewhere
-
-
-@pytest.mark.parametrize("method", ["sam", "asam", "sam_decay_inside", "lsam", "adam", "sam_adam"])
-def test_optimizer_without_a_rule_takes_the_same_steps_alone(method, monkeypatch) -> None:
-    models = [Model(setting(method, weight_decay=0.01), 3), Model(setting(method, weight_decay=0.01, head=(2, 1)), 4)]
+    monkeypatch.setitem(ESAM.own, "beta", (1.0, check.number))
+    usual, other = setting(method, weight_decay=decay), setting(method, weight_decay=decay, head=(2, 1))
+    models = [Model(usual, 3), Model(other, 4), Model(replace(usual, rho=usual.rho / 2), 3)]
     ours = StackEngine().run(models, (0, 0.5, 1), 60, True)
     monkeypatch.delitem(rules.RULES, method)
     alone = StackEngine().run(models, (0, 0.5, 1), 60, True)
-    np.testing.assert_allclose(alone.nets, ours.nets, rtol=0, atol=1e-5)
-    np.testing.assert_allclose(alone.heads, ours.heads, atol=1e-5)
+    exact = method not in ("gsam", "looksam", "friendly")  # which divide by what may be small
+    np.testing.assert_allclose(alone.nets, ours.nets, rtol=0, atol=1e-5 if exact else 1e-4)
+    np.testing.assert_allclose(alone.heads, ours.heads, atol=1e-5 if exact else 1e-4)
     np.testing.assert_allclose(alone.errors, ours.errors, atol=0.011)
     assert np.linalg.norm(alone.nets[:, 2] - alone.nets[:, 0], axis=-1).min() > 0.01
     if method == "lsam":  # its one pass is taken at the phantom of the head alone, which no forward pass shows
         assert np.isnan(alone.traces).any() and np.isfinite(ours.traces).all()
-    else:
+    elif method not in WITHOUT_RADIUS:
         np.testing.assert_allclose(alone.traces, ours.traces, atol=1e-5)
 
 
@@ -223,17 +173,17 @@ def test_ascents_are_followed(method, share) -> None:
         np.testing.assert_allclose(length**2 / on_head, 0.3**2, rtol=1e-4)
 
 
-def test_esam_perturbs_its_share_of_the_weights() -> None:
-    theta = initial([Model(setting("sgd"), 0), Model(setting("sgd"), 1)])
-    seen = []
+def test_esam_perturbs_its_share_of_the_weights_and_descends_on_half_of_the_batch(monkeypatch) -> None:
+    models, seen = [Model(setting("esam", rho=0.5), seed) for seed in range(2)], []
+    theta = initial(models)
 
-    def at(point: Tensor, weights: Tensor | None = None, gradient: bool = True) -> tuple[Tensor, Tensor]:
+    def evaluate(point: Tensor, x: Tensor, y: Tensor, weights=None, gradient: bool = True) -> tuple[Tensor, Tensor]:
         seen.append((point, weights))
-        return torch.arange(5.0).repeat(2, 1), torch.ones_like(theta)
+        return torch.arange(5.0).repeat(2, 1) * (len(seen) > 1), torch.ones_like(theta)
 
-    state = rules.State(torch.full((2, 1, 1), 0.5), torch.zeros(2, 1, 1), seeds=[0, 1])
-    rules.RULES["esam"](at, theta, torch.zeros(2, 5), torch.ones_like(theta), state)
-    (phantom, _), (_, weights) = seen
+    monkeypatch.setattr(rules, "evaluate", evaluate)
+    rules.Variant("esam", models, torch.zeros(2, 60, 5))(0, theta, torch.arange(5).repeat(2, 1))
+    _, (phantom, _), (_, weights) = seen
     moved = (phantom - theta) != 0
     assert moved.float().mean().item() == pytest.approx(CONSTANTS.esam_beta, abs=0.05)
     length = 0.5 / CONSTANTS.esam_beta / theta[0].numel() ** 0.5
@@ -252,14 +202,15 @@ def test_jtt_draws_the_first_models_mistakes_as_often_as_asked() -> None:
     assert (counts[1] == 18).all()
 
 
-def test_jtt_without_upweighting_draws_every_point_alike_and_identifies_early_mistakes() -> None:
-    chosen = setting("jtt", identification=2, upweight=5)
-    start = initial([Model(chosen, 0)])
-    rows = batch_order(0, 60, 1).reshape(1, -1)[:, :10]
-    early = variants.run(start, "sgd", [Model(chosen, 0)], rows)
-    training = points_of([Model(chosen, 0)])[0]
-    (wrong,), (error,) = mistakes(early, training), errors(early, training)
-    assert 0 < wrong.sum() < 60 and error[2] == pytest.approx(wrong.mean())
+def test_jtt_draws_the_mistakes_of_the_first_steps_of_sgd(monkeypatch) -> None:
+    models, given = [Model(setting("jtt", identification=2, upweight=5), 0)], []
+    monkeypatch.setattr(reweighting, "upsampled", lambda *arguments: given.append(arguments) or upsampled(*arguments))
+    trained(models)
+    early = trained([Model(setting("sgd", data=replace(SMALL, training_points=60), epochs=1, batch_size=5), 0)])
+    ((wrong,), upweight, seeds, length), training = given[0], points_of(models)[0]
+    assert 0 < wrong.sum() < 60 and (upweight, seeds, length) == ([5], [0], 180) and early.isfinite().all()
+    (error,) = errors(early, training)
+    assert error[2] < wrong.mean()  # two steps fit less than an epoch
     plain = upsampled([wrong], [1], [0], 120)
     assert (np.bincount(plain[0], minlength=60) == 2).all()
 
@@ -310,14 +261,6 @@ def test_group_dro_draws_groups_alike_however_small() -> None:
         each = np.bincount(row, minlength=60)
         assert each.min() > 0
     assert np.array_equal(rows, balanced(of_points, [0, 0], 6000))
-
-
-def test_group_dro_with_step_size_zero_weighs_groups_alike() -> None:
-    points = [sample(SMALL, 0)]
-    weights = GroupDRO(points, "hard", [0.0]).weights(torch.rand(1, 5), torch.arange(5)[None])
-    member = group(points[0], "hard")[:5]
-    counts = np.array([(member == g).sum() for g in member])
-    np.testing.assert_allclose(weights[0], 5 / (2 * BINS) / counts, rtol=1e-5)
 
 
 # Bad arguments

@@ -23,7 +23,6 @@ from lib import check
 from lib.data.toy import SPLITS
 from lib.toy.compiled import CompiledEngine
 from lib.toy.nets import Model, batch_order, batches, features, initial_nets, net_size, stops, unpack
-from lib.toy.reference import TorchEngine
 from lib.toy.setting import ToySetting, check_settings, intervention, lsam, sgd
 from lib.toy.variants import StackEngine, VariantSetting
 
@@ -33,7 +32,7 @@ __all__ += ["intervention", "lsam", "net_size", "sgd", "stops", "train", "unpack
 FEATURES = ("easy", "hard", "model")
 ENGINES = ("auto", "compiled", "torch")
 KINDS = (ToySetting, VariantSetting)
-Engine = CompiledEngine | TorchEngine | StackEngine
+Engine = CompiledEngine | StackEngine
 
 
 @dataclass(frozen=True)
@@ -130,4 +129,4 @@ def _engine(kind: type, engine: str, device: str, threads: int | None) -> Engine
         return StackEngine()
     if engine == "compiled" and not on_cpu:
         raise ValueError(f"the compiled engine runs on the CPU; device {device!r} needs engine='torch'")
-    return TorchEngine(device) if engine == "torch" or not on_cpu else CompiledEngine(threads)
+    return StackEngine(device) if engine == "torch" or not on_cpu else CompiledEngine(threads)

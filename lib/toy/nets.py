@@ -18,9 +18,9 @@ def net_size(width: int) -> int:
     return width * width + 5 * width + 1
 
 
-def unpack(net: np.ndarray) -> dict[str, np.ndarray]:
-    """Views into flat weights (..., size): W1 (2, H), b1 (H), W2 (H, H), b2 (H), w3 (H), b3 (); weights as (input,
-    output)."""
+def unpack(net: Any) -> dict[str, Any]:
+    """Views into flat weights (..., size), of NumPy or torch: W1 (2, H), b1 (H), W2 (H, H), b2 (H), w3 (H), b3 ();
+    weights as (input, output)."""
     width = int(round((-5 + np.sqrt(25 + 4 * (net.shape[-1] - 1))) / 2))
     lengths = {"W1": (2, width), "b1": (width,), "W2": (width, width), "b2": (width,), "w3": (width,), "b3": ()}
     parts, start = {}, 0
@@ -117,10 +117,13 @@ class Record(NamedTuple):
     diverged: np.ndarray
 
     @classmethod
-    def empty(cls, models: Sequence[Model], stops: int, trace_every: int, kept: int, size: int) -> Record:
+    def empty(
+        cls, models: Sequence[Model], stops: int, trace_every: int, kept: int, size: int, columns: int = 4
+    ) -> Record:
         """Nothing recorded yet: nets (of this `size`) at `kept` of the `stops`, heads every `trace_every` steps."""
         count, longest = len(models), max(model.setting.steps for model in models)
         rows = -(-longest // trace_every) if trace_every else 0
-        nets, traces = np.empty((count, kept, 2, size), np.float32), np.empty((count, rows, 4), np.float32)
+        nets, single = np.empty((count, kept, 2, size), np.float32), np.float32 if columns == 4 else np.float64
+        traces = np.full((count, rows, columns), np.nan, single)
         errors, heads = np.empty((count, stops, len(SPLITS), 3)), np.empty((count, stops, 2))
         return cls(errors, heads, nets, traces, np.empty(count, bool))

@@ -6,7 +6,8 @@ The definitions stand with the optimizers of `lib.optim`, which take the same st
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,26 +15,51 @@ from torch import Tensor
 
 from lib.optim import variants
 from lib.optim.variants import CONSTANTS as C
-from lib.toy.stack import norm, orthogonal, unit
+from lib.toy.nets import Model
+from lib.toy.reweighting import GroupDRO
+from lib.toy.stack import Weights, evaluate, norm, orthogonal, unit
 
 REWEIGHTINGS = ("jtt", "group_dro")
 WITHOUT_RADIUS = (*variants.WITHOUT_RADIUS, *REWEIGHTINGS)
 MASKS = 0xE5  # makes the masks' stream of a seed another than its data's
 
 
-@dataclass
-class State:
-    """What a rule finds besides theta and the first gradient: the stack's settings, and what it kept."""
+class Variant:
+    """The steps of a method: called with a step, theta and the points (m, b) of the batch, of `training` (m, n, 5), it
+    gives the direction of descent. A rule finds in it the stack's settings, the batch, and what it kept."""
 
-    rho: Tensor  # (m, 1, 1)
-    decay: Tensor  # (m, 1, 1), weight decay
-    seeds: Sequence[int]  # each net's
-    step: int = 0
-    kept: dict[str, Tensor] = field(default_factory=dict)
-    draws: dict[int, np.random.Generator] = field(init=False)  # of random masks, one for each seed
-
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        method: str,
+        models: Sequence[Model],
+        training: Tensor,
+        watch: Callable[..., None] | None = None,
+        groups: GroupDRO | None = None,
+    ) -> None:
+        self.rule, self.training, self.watch, self.groups = RULES[method], training, watch, groups
+        self.rho, self.decay = (
+            torch.tensor([getattr(model.setting, name) for model in models])[:, None, None]
+            for name in ("rho", "weight_decay")
+        )
+        self.outside = bool(self.decay.any()) and method != "sam_decay_inside"
+        self.adam = Adam() if method.endswith("adam") else None
+        self.seeds, self.each = [model.seed for model in models], torch.arange(len(models))[:, None]
         self.draws = {seed: np.random.Generator(np.random.SFC64([seed, MASKS])) for seed in self.seeds}
+        self.kept: dict[str, Tensor] = {}
+
+    def __call__(self, step: int, theta: Tensor, chosen: Tensor) -> Tensor:
+        self.step, self.theta, self.batch = step, theta, self.training[self.each, chosen]
+        losses, g = self.at(theta, None if self.groups is None else partial(self.groups.weights, chosen=chosen))
+        g = self.rule(self, theta, losses, g)
+        if self.outside:
+            g = torch.addcmul(g, theta, self.decay)
+        return g if self.adam is None else self.adam(g)
+
+    def at(self, point: Tensor, weights: Weights = None, gradient: bool = True) -> tuple[Tensor, Any]:
+        """Losses and gradient of the batch, as `lib.toy.stack.evaluate`."""
+        if point is not self.theta and self.watch is not None:
+            self.watch(self.step, self.theta, point)
+        return evaluate(point, self.batch[..., :4], self.batch[..., 4], weights, gradient)
 
     def masks(self, shape: Sequence[int], share: float) -> Tensor:
         """A random part of the weights of every net, (m, *shape): `share` of them in the mean. It depends on the net's
@@ -42,61 +68,60 @@ class State:
         return torch.from_numpy(np.stack([drawn[seed] for seed in self.seeds]))
 
 
-# (losses, gradient) of the batch at given parameters, with given weights of its examples.
-At = Callable[..., tuple[Tensor, Tensor]]
-Rule = Callable[[At, Tensor, Tensor, Tensor, State], Tensor]
+# From theta, the batch's losses and gradient there to the gradient of the descent.
+Rule = Callable[[Variant, Tensor, Tensor, Tensor], Tensor]
 
 
-def _sgd(at: At, theta: Tensor, losses: Tensor, g: Tensor, state: State) -> Tensor:
+def _sgd(of: Variant, theta: Tensor, losses: Tensor, g: Tensor) -> Tensor:
     return g
 
 
-def _sam(at: At, theta: Tensor, losses: Tensor, g: Tensor, state: State) -> Tensor:
-    return at(theta + unit(g, state.rho))[1]
+def _sam(of: Variant, theta: Tensor, losses: Tensor, g: Tensor) -> Tensor:
+    return of.at(theta + unit(g, of.rho))[1]
 
 
-def _lsam(at: At, theta: Tensor, losses: Tensor, g: Tensor, state: State) -> Tensor:
+def _lsam(of: Variant, theta: Tensor, losses: Tensor, g: Tensor) -> Tensor:
     head = torch.zeros_like(g)
     head[..., -1] = g[..., -1]
-    return _sam(at, theta, losses, head, state)
+    return _sam(of, theta, losses, head)
 
 
-def _asam(at: At, theta: Tensor, losses: Tensor, g: Tensor, state: State) -> Tensor:
+def _asam(of: Variant, theta: Tensor, losses: Tensor, g: Tensor) -> Tensor:
     scale = theta.abs() + C.asam_floor
-    return at(torch.addcmul(theta, scale, unit(scale * g, state.rho)))[1]
+    return of.at(torch.addcmul(theta, scale, unit(scale * g, of.rho)))[1]
 
 
-def _gsam(at: At, theta: Tensor, losses: Tensor, g: Tensor, state: State) -> Tensor:
-    phantom = _sam(at, theta, losses, g, state)
+def _gsam(of: Variant, theta: Tensor, losses: Tensor, g: Tensor) -> Tensor:
+    phantom = _sam(of, theta, losses, g)
     return phantom - C.gsam_alpha * orthogonal(g, phantom)
 
 
-def _esam(at: At, theta: Tensor, losses: Tensor, g: Tensor, state: State) -> Tensor:
-    mask = state.masks(theta.shape[1:], C.esam_beta)
-    phantom = torch.addcmul(theta, mask, unit(g, state.rho / C.esam_beta))
-    rise = at(phantom, gradient=False)[0] - losses
+def _esam(of: Variant, theta: Tensor, losses: Tensor, g: Tensor) -> Tensor:
+    mask = of.masks(theta.shape[1:], C.esam_beta)
+    phantom = torch.addcmul(theta, mask, unit(g, of.rho / C.esam_beta))
+    rise = of.at(phantom, gradient=False)[0] - losses
     chosen = rise.topk(int(np.ceil(C.esam_gamma * losses.shape[1])), dim=1).indices
     share = losses.shape[1] / chosen.shape[1]
-    return at(phantom, torch.zeros_like(losses).scatter_(1, chosen, share))[1]
+    return of.at(phantom, torch.zeros_like(losses).scatter_(1, chosen, share))[1]
 
 
-def _looksam(at: At, theta: Tensor, losses: Tensor, g: Tensor, state: State) -> Tensor:
-    if state.step % C.looksam_period:
-        return torch.addcmul(g, state.kept["g_v"], (C.looksam_alpha * norm(g)).float())
-    phantom = _sam(at, theta, losses, g, state)
+def _looksam(of: Variant, theta: Tensor, losses: Tensor, g: Tensor) -> Tensor:
+    if of.step % C.looksam_period:
+        return torch.addcmul(g, of.kept["g_v"], (C.looksam_alpha * norm(g)).float())
+    phantom = _sam(of, theta, losses, g)
     # At rho = 0 the orthogonal part is rounding error, and no direction.
-    state.kept["g_v"] = unit(orthogonal(phantom, g), (state.rho > 0).double())
+    of.kept["g_v"] = unit(orthogonal(phantom, g), (of.rho > 0).double())
     return phantom
 
 
-def _friendly(at: At, theta: Tensor, losses: Tensor, g: Tensor, state: State) -> Tensor:
-    mean = state.kept["mean"] = torch.lerp(g, state.kept.get("mean", torch.zeros_like(g)), C.friendly_decay)
-    return _sam(at, theta, losses, g - C.friendly_sigma * mean, state)
+def _friendly(of: Variant, theta: Tensor, losses: Tensor, g: Tensor) -> Tensor:
+    mean = of.kept["mean"] = torch.lerp(g, of.kept.get("mean", torch.zeros_like(g)), C.friendly_decay)
+    return _sam(of, theta, losses, g - C.friendly_sigma * mean)
 
 
-def _sam_decay_inside(at: At, theta: Tensor, losses: Tensor, g: Tensor, state: State) -> Tensor:
-    phantom = theta + unit(torch.addcmul(g, theta, state.decay), state.rho)
-    return torch.addcmul(at(phantom)[1], phantom, state.decay)
+def _sam_decay_inside(of: Variant, theta: Tensor, losses: Tensor, g: Tensor) -> Tensor:
+    phantom = theta + unit(torch.addcmul(g, theta, of.decay), of.rho)
+    return torch.addcmul(of.at(phantom)[1], phantom, of.decay)
 
 
 RULES: dict[str, Rule] = {

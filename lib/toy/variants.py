@@ -1,4 +1,5 @@
-"""The toy trained with SAM's variants, and with two explicit re-weightings of the training points.
+"""The toy trained in stacks of nets with torch: SAM's variants and two explicit re-weightings of the training points on
+the CPU, and `ToySetting` on any device, by `lib.toy.reference`.
 
 The optimizers of `lib.optim` train one net; here a stack of nets takes their steps at once, each net with norms of its
 own. Both follow the same definitions, which stand with the optimizers.
@@ -8,23 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from operator import attrgetter
-from typing import cast
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from lib import check, device
+from lib import check
+from lib import device as devices
 from lib.data.toy import sample
 from lib.optim.variants import VARIANTS, take_step
 from lib.toy import reweighting
-from lib.toy.nets import Model, Record, batch_order, net_size, points, stops
-from lib.toy.rules import RULES, WITHOUT_RADIUS, Adam, State
-from lib.toy.setting import Training
-from lib.toy.stack import Weights, errors, evaluate, initial, mistakes, module
+from lib.toy.nets import Model, Record, batch_order, net_size, points, stops, unpack
+from lib.toy.reference import Reference
+from lib.toy.rules import RULES, WITHOUT_RADIUS, Variant
+from lib.toy.setting import ToySetting, Training
+from lib.toy.stack import errors, initial, mistakes, module
 
 METHODS = (*RULES, *(name for name in VARIANTS if name not in RULES))
 # The real head, the phantom's, the share of ||epsilon||^2 that falls on the head, and epsilon's length there.
@@ -58,37 +60,40 @@ class VariantSetting(Training):
         super().__post_init__()
         if self.rho and self.method in WITHOUT_RADIUS:
             raise ValueError(f"rho must be 0 where method is {self.method!r}, not {self.rho:g}")
-        if self.data.training_points % self.batch_size:
-            raise ValueError(
-                f"batch_size must divide the {self.data.training_points} training points, not {self.batch_size!r}"
-            )
+        if (points := self.data.training_points) % self.batch_size:
+            raise ValueError(f"batch_size must divide the {points} training points, not {self.batch_size!r}")
 
 
 class StackEngine:
-    """Trains stacks of nets by the rules of SAM's variants, on the CPU.
+    """Trains stacks of nets that take the same number of equal steps.
 
     All methods of one seed share data, initial weights and, but for Just Train Twice and GroupDRO, which draw points
     unequally, the order of the batches.
     """
 
-    _shared = "method", "width", "epochs", "batch_size", "groups", "identification"
     at_once = 512
 
-    @classmethod
-    def key(cls, setting: VariantSetting) -> tuple:
+    def __init__(self, device: str = "cpu") -> None:
+        """device: as `lib.device.pick`."""
+        self.device = devices.pick(device)
+
+    @staticmethod
+    def key(setting: Any) -> tuple:
         """Settings that share this can be stacked."""
-        of_data = "data.training_points", "data.test_points"
-        return attrgetter(*cls._shared, *of_data)(setting), bool(setting.weight_decay)
+        names = ["width", "epochs", "batch_size", "data.training_points", "data.test_points"]
+        if isinstance(setting, ToySetting):
+            return attrgetter(*names, "phantom_points", "phantom_shift")(setting)
+        return attrgetter(*names, "method", "groups", "identification")(setting), bool(setting.weight_decay)
 
     def run(self, models: Sequence[Model], checkpoints: Sequence[float], trace_every: int, keep_nets: bool) -> Record:
-        """Train `models` from start to end; their traces have the columns `ASCENTS`, NaN where a step has no ascent."""
-        device.reuse_memory()
+        """Train `models` from start to end; traces of variants have the columns `ASCENTS`, NaN where a step has no
+        ascent."""
+        devices.reuse_memory()
         at, size = stops(models[0].setting, checkpoints), net_size(models[0].setting.width)
-        record = Record.empty(models, len(at), trace_every, len(at) * keep_nets, size)
-        traces = np.full((*record.traces.shape[:2], len(ASCENTS)), np.nan)
-        watch = Watch(record._replace(traces=traces), at, trace_every, models)
-        theta = trained(models, watch)
-        return watch.record._replace(diverged=~theta.isfinite().all(dim=2).all(dim=1).numpy())
+        columns = 4 if isinstance(models[0].setting, ToySetting) else len(ASCENTS)
+        record = Record.empty(models, len(at), trace_every, len(at) * keep_nets, size, columns)
+        theta = trained(models, Watch(record, at, trace_every, models), self.device)
+        return record._replace(diverged=~theta.isfinite().all(dim=2).all(dim=1).cpu().numpy())
 
 
 class Watch:
@@ -100,116 +105,119 @@ class Watch:
         self.sets = training[index], *evaluation[index].swapaxes(0, 1)
 
     def __call__(self, step: int, theta: Tensor, phantom: Tensor | None = None) -> None:
-        errors_, heads, nets, traces, _ = self.record
+        of_sets, heads, nets, traces, _ = self.record
         for stop in np.flatnonzero(self.at == step) if phantom is None else ():
-            errors_[:, stop] = np.stack([errors(theta, points) for points in self.sets], axis=1)
-            heads[:, stop] = theta[..., -1]
+            of_sets[:, stop] = np.stack([errors(theta.cpu(), points) for points in self.sets], axis=1)
+            heads[:, stop] = theta[..., -1].cpu()
             if nets.size:
-                nets[:, stop] = theta[..., :-1]
+                nets[:, stop] = theta[..., :-1].cpu()
         if phantom is None or not self.every or step % self.every or np.isfinite(traces[:, step // self.every]).any():
             return  # of a step's phantoms only the first is recorded
-        squares = (phantom - theta).double().square()
-        on_head = squares[..., -1].sum(dim=1)
-        of_ascent = torch.stack([on_head / squares.sum(dim=(1, 2)), on_head.sqrt()], dim=1)
-        row = torch.cat([theta[..., -1], phantom[..., -1], of_ascent], dim=1)
-        traces[:, step // self.every] = row.where(row.isfinite().all(dim=1, keepdim=True), torch.nan)
+        row = torch.cat([theta[..., -1], phantom[..., -1]], dim=1)
+        if traces.shape[2] == len(ASCENTS):
+            squares = (phantom - theta).double().square()
+            on_head = squares[..., -1].sum(dim=1)
+            row = torch.cat([row, torch.stack([on_head / squares.sum(dim=(1, 2)), on_head.sqrt()], dim=1)], dim=1)
+            row = row.where(row.isfinite().all(dim=1, keepdim=True), torch.nan)
+        traces[:, step // self.every] = row.cpu()
 
 
 def _unseen(step: int, theta: Tensor, phantom: Tensor | None = None) -> None:
     """Records nothing."""
 
 
-def trained(models: Sequence[Model], watch: Callable[..., None] = _unseen) -> Tensor:
+Descent = Callable[[int, Tensor, Tensor], Tensor]  # (step, theta, points (m, b) of the batch) -> as theta
+
+
+def trained(
+    models: Sequence[Model], watch: Callable[..., None] = _unseen, device: torch.device = torch.device("cpu")
+) -> Tensor:
     """theta after the last step of models that can be stacked."""
     first, seeds = models[0].setting, [model.seed for model in models]
-    count, size = first.data.training_points, first.batch_size
-    rows = np.stack([batch_order(seed, count, first.epochs).ravel() for seed in seeds])
-    start, groups = initial(models), None
+    drawn, _, index = points(models)
+    training, theta = torch.from_numpy(drawn[index]).to(device), initial(models).to(device)
+    rows = np.stack([batch_order(seed, training.shape[1], first.epochs).ravel() for seed in seeds])
+    if isinstance(first, ToySetting):
+        return run(theta, models, rows, _by_reference(models, training, rows, watch), watch)
+    groups = None
     if first.method == "jtt":
-        training, _, index = points(models)
-        identified = run(start.clone(), "sgd", models, rows[:, : first.identification * size])
+        identifying = rows[:, : first.identification * first.batch_size]
+        identified = run(theta.clone(), models, identifying, Variant("sgd", models, training))
         upweight = [model.setting.upweight for model in models]
-        rows = reweighting.upsampled(mistakes(identified, training[index]), upweight, seeds, rows.shape[1])
+        rows = reweighting.upsampled(mistakes(identified, drawn[index]), upweight, seeds, rows.shape[1])
     elif first.method == "group_dro":
         latents = [sample(model.setting.data, model.seed) for model in models]
         groups = reweighting.GroupDRO(latents, first.groups, [model.setting.step_size for model in models])
         rows = reweighting.balanced(list(groups.groups.numpy()), seeds, rows.shape[1])
     if first.method in RULES:
-        return run(start, first.method, models, rows, watch, groups)
-    return run_alone(start, first.method, models, rows, watch)
+        return run(theta, models, rows, Variant(first.method, models, training, watch, groups), watch)
+    return run(theta, models, rows, _alone(theta, models, training, watch), watch)
 
 
 @torch.no_grad()
 def run(
-    theta: Tensor,
-    method: str,
-    models: Sequence[Model],
-    rows: np.ndarray,
-    watch: Callable[..., None] = _unseen,
-    groups: reweighting.GroupDRO | None = None,
+    theta: Tensor, models: Sequence[Model], rows: np.ndarray, descent: Descent, watch: Callable[..., None] = _unseen
 ) -> Tensor:
-    """Take the steps of `method` on theta, in place; rows (m, steps * batch): the points in order of use."""
-    size, rule = models[0].setting.batch_size, RULES[method]
-    training = _training(models)
-    rho, rate, decay = (
-        torch.tensor([getattr(model.setting, name) for model in models])[:, None, None]
-        for name in ("rho", "learning_rate", "weight_decay")
-    )
-    outside = decay if decay.any() and method != "sam_decay_inside" else None
-    state = State(rho, decay, [model.seed for model in models])
-    adam, each = Adam() if method.endswith("adam") else None, torch.arange(len(models))[:, None]
-    steps = rows.shape[1] // size
-    for step in range(steps):
-        watch(step, theta)
-        chosen = torch.from_numpy(rows[:, step * size : (step + 1) * size].astype(np.int64))
-        batch = training[each, chosen]
-
-        def at(point: Tensor, weights: Weights = None, gradient: bool = True) -> tuple[Tensor, Tensor]:
-            if point is not theta:
-                watch(step, theta, point)
-            found = evaluate(point, batch[..., :4], batch[..., 4], weights, gradient)
-            return cast(tuple[Tensor, Tensor], found)  # none asked for: none used
-
-        losses, g = at(theta, None if groups is None else partial(groups.weights, chosen=chosen))
-        state.step = step
-        g = rule(at, theta, losses, g, state)
-        if outside is not None:
-            g = torch.addcmul(g, theta, outside)
-        theta.addcmul_(g if adam is None else adam(g), -rate)
-    watch(steps, theta)
+    """Take steps on theta, in place; rows (m, epochs * n): the points in order of use, an epoch's last batch may be
+    smaller."""
+    n, size = models[0].setting.data.training_points, models[0].setting.batch_size
+    rate = torch.tensor([model.setting.learning_rate for model in models])[:, None, None]
+    if any(model.setting.bias is None for model in models):
+        rate = rate.repeat(1, 2, theta.shape[2])
+        for of_net, model in zip(rate, models):
+            for name in ("b1", "b2", "b3") if model.setting.bias is None else ():
+                unpack(of_net[:, :-1])[name][...] = 0
+    rate, step = rate.to(theta.device), 0
+    for epoch in range(0, rows.shape[1], n):
+        for start in range(epoch, min(epoch + n, rows.shape[1]), size):
+            watch(step, theta)
+            chosen = rows[:, start : min(start + size, epoch + n)].astype(np.int64)
+            theta.addcmul_(descent(step, theta, torch.from_numpy(chosen).to(theta.device)), -rate)
+            step += 1
+    watch(step, theta)
     return theta
 
 
-def run_alone(
-    theta: Tensor, method: str, models: Sequence[Model], rows: np.ndarray, watch: Callable[..., None] = _unseen
-) -> Tensor:
-    """As `run`, for a method without a rule: the optimizer that `lib.optim.variants` lists takes the steps, with one
-    net after another. That takes some hundred times as long."""
-    size, training = models[0].setting.batch_size, _training(models)
-    nets, steps = [module(own) for own in theta], rows.shape[1] // size
-    settings = [{"lr": model.setting.learning_rate, "weight_decay": model.setting.weight_decay} for model in models]
-    optimizers = [VARIANTS[method](net, model.setting.rho, own) for net, model, own in zip(nets, models, settings)]
+def _by_reference(models: Sequence[Model], training: Tensor, rows: np.ndarray, watch: Callable[..., None]) -> Descent:
+    """The gradients of `ToySetting`."""
+    settings, each = [model.setting for model in models], torch.arange(len(models))[:, None]
+    first, n, reference = settings[0], training.shape[1], Reference(settings, training.device)
+
+    def descent(step: int, theta: Tensor, chosen: Tensor) -> Tensor:
+        others = None
+        if first.phantom_points or first.phantom_shift:
+            epoch, batch = divmod(step, first.steps // first.epochs)
+            start = (batch + first.phantom_shift) * first.batch_size
+            ahead = np.arange(start, start + (first.phantom_points or first.batch_size)) % n
+            others = training[each, rows[:, epoch * n + ahead].astype(np.int64)]
+        gradient, phantom = reference(step, theta, training[each, chosen], others)
+        watch(step, theta, phantom[..., None])
+        return gradient
+
+    return descent
+
+
+def _alone(theta: Tensor, models: Sequence[Model], training: Tensor, watch: Callable[..., None]) -> Descent:
+    """For a method without a rule: the optimizer that `lib.optim.variants` lists takes the steps itself, with one net
+    after another, whose memory is theta's. That takes some hundred times as long."""
+    nets, optimizers = [module(own) for own in theta], []
     visited: list[Tensor] = []  # where a net was evaluated in the current step
-    for net, own in zip(nets, theta):
+    for net, own, s in zip(nets, theta, (model.setting for model in models)):
+        optimizers.append(VARIANTS[s.method](net, s.rho, {"lr": s.learning_rate, "weight_decay": s.weight_decay}))
         net.register_forward_pre_hook(lambda *_, own=own: visited.append(own.clone()))
-    for step in range(steps):
-        watch(step, theta)
+
+    def descent(step: int, theta: Tensor, chosen: Tensor) -> Tensor:
         before, phantom = theta.clone(), theta.clone()
-        for number, chosen in enumerate(rows[:, step * size : (step + 1) * size]):
+        for number, (net, optimizer) in enumerate(zip(nets, optimizers)):
             visited.clear()
-            batch = training[number, chosen]
-            take_step(nets[number], optimizers[number], batch[:, :4], batch[:, 4], _logistic)
+            batch = training[number, chosen[number]]
+            take_step(net, optimizer, batch[:, :4], batch[:, 4], _logistic)
             if len(visited) > 1:
                 phantom[number] = visited[1]
         watch(step, before, phantom)
-    watch(steps, theta)
-    return theta
+        return torch.zeros(())
 
-
-def _training(models: Sequence[Model]) -> Tensor:
-    """The training points of every net, (m, n, 5): x and y."""
-    training, _, index = points(models)
-    return torch.from_numpy(training[index])
+    return descent
 
 
 def _logistic(logits: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
