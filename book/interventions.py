@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from book import style
 from book.claims import MARGIN, Check, compared, weakest
 from book.curves import at, distance, mean_height
+from book.mechanism import Decomposition
 from lib.stats import Estimate
-from lib.toy.decomposition import Decomposition
 from lib.toy.ensemble import intervention, lsam, train
 
 TOLERANCE = 0.05  # of a match with LSAM, in probing error

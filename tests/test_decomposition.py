@@ -8,8 +8,8 @@ import pytest
 import torch
 from scipy.special import expit
 
+from book.mechanism import decompose, phantom_heads
 from lib.data.toy import ToyConstants, sample
-from lib.toy.decomposition import decompose, phantom_heads
 from lib.toy.ensemble import ToySetting, batch_order, features, intervention, lsam, sgd, train, unpack
 
 SMALL = ToyConstants(training_points=60, test_points=50)

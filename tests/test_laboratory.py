@@ -19,9 +19,9 @@ from PIL import Image
 from scipy import stats
 
 from book.make import pdf
+from book.mechanism import decompose
 from lib.data.toy import ToyConstants, sample
 from lib.importance import gini, lorenz_curve
-from lib.toy.decomposition import decompose
 from lib.toy.ensemble import ToySetting, batch_order, features, initial_nets, intervention, lsam, sgd, train, unpack
 from lib.toy.variants import VariantSetting
 

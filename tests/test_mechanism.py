@@ -8,12 +8,14 @@ from scipy.special import expit
 
 from book import mechanism
 from book.mechanism import (
+    Decomposition,
     Effects,
     at,
     carried_share,
     checks_c3,
     checks_c4,
     checks_c9,
+    decompose,
     effects,
     half_phantom,
     head_change,
@@ -22,7 +24,6 @@ from book.mechanism import (
 )
 from lib.data.toy import ToyConstants
 from lib.importance import worst_share
-from lib.toy.decomposition import Decomposition, decompose
 from lib.toy.ensemble import lsam, sgd, train
 
 
