@@ -26,6 +26,10 @@ HEADS = {  # setting and, by its equation, the importance head u and the effecti
         lambda w, t, c: (w, w[0] * np.array([1, c])),
     ),
     "both (10)": (intervention("both", 2.5, data=SMALL, epochs=1), lambda w, t, c: (w[0] * np.array([1, c]),) * 2),
+    "constant rates": (
+        ToySetting(importance="real", effective="constant", rates=(0.1, 1.2), data=SMALL, epochs=1),
+        lambda w, t, c: (w, w * np.array([0.1, 1.2])),
+    ),
 }
 
 
@@ -68,28 +72,6 @@ def test_a_step_is_importance_weight_times_sum_of_feature_gradients(name, engine
         np.testing.assert_allclose((before[i] - after[i]) / RATE, gradient, atol=2e-5)
     head_gradient = -(y * weights) @ f / 5
     np.testing.assert_allclose((w - result.heads[0, 0, 1]) / RATE, head_gradient, atol=1e-5)
-
-
-def test_the_sum_is_automatic_differentiations_gradient_of_the_logistic_loss():
-    setting = sgd(data=SMALL, epochs=1)
-    net = train([setting], [1], (0,), keep_nets=True).nets[0][0, 0].astype(float)
-    points = sample(SMALL, 1)
-    x, y, w = points.x[:5], points.y[:5].astype(float), np.array([0.7, -0.4])
-    values, gradients = zip(*(feature_gradients(net[i], x[:, 2 * i : 2 * i + 2]) for i in range(2)))
-    weights = expit(-y * (w @ np.array(values)))
-    by_parts = [-np.mean([y[b] * weights[b] * w[i] * gradients[i][b] for b in range(5)], axis=0) for i in range(2)]
-    flats = [torch.tensor(one, dtype=torch.float64, requires_grad=True) for one in net]
-    logits = 0
-    for i, flat in enumerate(flats):
-        part, start = {}, 0
-        for name, value in unpack(net[i]).items():
-            part[name] = flat[start : start + value.size].view(value.shape)
-            start += value.size
-        hidden = torch.relu(torch.tensor(x[:, 2 * i : 2 * i + 2], dtype=torch.float64) @ part["W1"] + part["b1"])
-        logits = logits + w[i] * (torch.relu(hidden @ part["W2"] + part["b2"]) @ part["w3"] + part["b3"])
-    torch.nn.functional.softplus(-torch.tensor(y) * logits).mean().backward()
-    for flat, by_part in zip(flats, by_parts, strict=True):
-        np.testing.assert_allclose(flat.grad, by_part, atol=1e-12)
 
 
 def test_decomposition_is_that_of_the_traced_training_step():

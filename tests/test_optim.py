@@ -476,6 +476,7 @@ def test_a_disturbed_step_leaves_later_steps_as_if_it_had_not_been(kind: str, ho
                         advance(kind, optimizer, model, batches(8)[7], scaler)
                     except ArithmeticError:
                         assert how == "error"
+                    assert model.head.calls == at or how == "error"  # no ascent without a direction
                     model.head.fail(0, "")
                     if at == 2 and kind != "esam":  # one forward pass at w did take place
                         after = torch.get_rng_state()
@@ -626,6 +627,7 @@ def test_resumed_run_and_copy_equal_the_uninterrupted_one_bit_for_bit(kind: str,
     saved.seek(0)
     for part, state in zip(resumed, torch.load(saved, weights_only=True)):
         part.load_state_dict(state)
+    assert (whole[1].steps, resumed[1].steps) == (3, 3)
     copied = *copy.deepcopy(whole[:2]), None
     assert_equal(run(*copied, data[3:4]), run(*whole, data[3:4]))
     run(*resumed, data[3:4])
