@@ -106,9 +106,8 @@ def test_errors_without_a_domain_are_those_on_the_target_alone(place, monkeypatc
     spied = lambda *given, **options: fitted.append((*given, options)) or fit(*given, **options)  # noqa: E731
     monkeypatch.setattr(probes, "linear_probe", spied)
     metrics, data = PACS.run(place)["metrics"], PACS.data.load(0, 32, place.root)
-    ((phi, truth, test_phi, test_truth, name, options),) = fitted
-    assert torch.equal(truth[name], data.probe_train.labels) and len(phi) == len(data.probe_train)
-    assert torch.equal(test_truth[name], data.probe_test.labels) and len(test_phi) == len(data.probe_test)
+    ((_, truth, _, test_truth, name, options),) = fitted
+    assert torch.equal(truth[name], data.probe_train.labels) and torch.equal(test_truth[name], data.probe_test.labels)
     assert options["allow_unbalanced"] and not options["weighted"], "the classes keep their shares"
     assert set(metrics) == {"validation_loss", "validation_error", "probing_error", "classifier_error"}
     assert is_rate(metrics["probing_error"]["class"], 6) and is_rate(metrics["classifier_error"]["class"], 6)
@@ -142,21 +141,20 @@ def test_weights_of_pairs_are_summed_up_at_both_points(place, pairs, monkeypatch
     assert limited.run(place)["metrics"]["real"]["points"] == 10
 
 
-@pytest.mark.parametrize("batches, count", [(None, 36), (3, 27)])
-def test_weights_agree_with_a_direct_computation(batches, count, place):
+def test_weights_agree_with_a_direct_computation(place):
     write_birds(place.root)
     _, data, model = measured(BIRDS, place)
-    record = WeightTrial(BIRDS, rho=0.1, batch_size=9, batches=batches).run(place)
+    record = WeightTrial(BIRDS, rho=0.1, batch_size=9, batches=3).run(place)
     metrics = record["metrics"]
     assert json.loads(json.dumps(record, allow_nan=False)) == record
-    order = torch.cat(training.batch_order(0, 0, 36, 9)[:batches])
+    order = torch.cat(training.batch_order(0, 0, 36, 9)[:3])
     images = normalise(data.train.images)
     optimizer = training.make_optimizer("sam", model, 0.1, lr=0.01)
     nine = zip(images[order].split(9), data.train.labels[order].split(9))
     pair = real_and_phantom_weights(model, optimizer, nine, F.cross_entropy)
     real, phantom = (weights.numpy() for weights in pair)
     for found, weights in ((metrics["real"], real), (metrics["phantom"], phantom)):
-        assert found["gini"] == pytest.approx(float(gini(weights)), rel=1e-4) and found["points"] == count
+        assert found["gini"] == pytest.approx(float(gini(weights)), rel=1e-4) and found["points"] == 27
         assert found["mean"] == pytest.approx(weights.mean(), rel=1e-4)
     assert metrics["phantom"]["mean"] > metrics["real"]["mean"], "uphill the net fits worse"
     assert metrics["median_ratio"] == pytest.approx(np.median(phantom / real), rel=1e-3)
@@ -170,8 +168,8 @@ def test_weights_agree_with_a_direct_computation(batches, count, place):
             found = metrics["contributions"][reading]["attributes"][name]
             assert found["probing_error"] == probe.error
             assert found["worst_share"]["real"] == pytest.approx(real[worst].sum() / real.sum(), rel=1e-3)
-            assert sum(found["bins"]["images"]) == count and len(found["bins"]["real"]) == BINS
-            heaviest = np.argsort(contribution, kind="stable")[:2]  # 36 images in 20 bins: two in the first
+            assert sum(found["bins"]["images"]) == 27 and len(found["bins"]["real"]) == BINS
+            heaviest = np.argsort(contribution, kind="stable")[:2]  # 27 images in 20 bins: two in the first
             assert found["bins"]["phantom"][0] == pytest.approx(np.median(phantom[heaviest]), rel=1e-3)
     by_label, own = (metrics["contributions"][reading] for reading in ("label", "attribute"))
     assert by_label["map"]["attributes"] == own["map"]["attributes"] == ["bird", "place"]
@@ -179,17 +177,11 @@ def test_weights_agree_with_a_direct_computation(batches, count, place):
     assert by_label["attributes"]["place"]["bins"] != own["attributes"]["place"]["bins"]
 
 
-def test_weights_of_a_net_that_diverged_are_none(place):
-    write_birds(place.root)
-    record = WeightTrial(replace(BIRDS, lr=1e30), 0.1).run(place)
-    assert record["status"] == "diverged" and record["metrics"] is None and record["diverged_at"] in (1, 2)
-
-
 def test_an_attribute_goes_with_the_label_as_it_does_in_training():
     labels = torch.tensor([0, 0, 0, 1, 1, 1])
     others = {"with": torch.tensor([0, 0, 1, 1, 1, 1]), "against": torch.tensor([1, 1, 0, 0, 0, 0])}
     found = measure.going_with_label(Split(torch.empty(6), labels, {"label": labels, **others}))
-    assert all(torch.equal(found[name], labels) for name in ("label", "with"))
+    assert torch.equal(found["label"], labels) and torch.equal(found["with"], labels)
     assert torch.equal(found["against"], 1 - labels)
     three = {"turned": (labels + 1) % 3, "rare": torch.tensor([0, 0, 1, 0, 0, 1])}
     found = measure.going_with_label(Split(torch.empty(6), labels, three))
@@ -304,14 +296,10 @@ def test_three_attributes_of_several_values_are_measured():
 
 @pytest.mark.parametrize("shape", [(), (1,)])
 def test_a_single_logit_is_that_of_the_second_class(shape):
-    torch.manual_seed(0)
-    flat = torch.nn.Flatten(*(() if shape else (0,)))
     two, data = Deep(2), shades()
-    one = torch.nn.Sequential(Deep(1), flat)
-    one[0].stem, linear = two.stem, one[0].head.fc
-    with torch.no_grad():
-        linear.weight.copy_(two.head.fc.weight.diff(dim=0))
-        linear.bias.copy_(two.head.fc.bias.diff())
+    one = torch.nn.Sequential(copy.deepcopy(two), torch.nn.Flatten(*(() if shape else (0,))))
+    one[0].head.fc = linear = torch.nn.Linear(8, 1)
+    linear.weight.data, linear.bias.data = two.head.fc.weight.diff(dim=0), two.head.fc.bias.diff()
     first, second = (feature_quality(model, data).errors for model in (one, two))
     assert first["classifier_error"] == second["classifier_error"] and first["test_error"] == second["test_error"]
     assert first["validation_loss"] == pytest.approx(second["validation_loss"], rel=1e-5)

@@ -56,10 +56,8 @@ def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
 
 
-def batch(count: int = 6, seed: int = 0) -> tuple[Tensor, Tensor]:
-    random = torch.Generator().manual_seed(seed)
-    labels = torch.randint(2, (count,), generator=random)
-    return torch.randn(count, 3, 32, 32, generator=random), labels
+def batch() -> tuple[Tensor, Tensor]:
+    return torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(0)), torch.arange(6) % 2
 
 
 def test_net_is_torchvisions_split_into_features_and_head():
@@ -117,12 +115,11 @@ def test_failed_download_is_one_line_with_the_way_by_hand(monkeypatch, tmp_path)
     def refuse(*arguments, **options):
         raise URLError("no route")
 
-    monkeypatch.setattr(urllib.request, "urlopen", refuse)
-    monkeypatch.setattr(torch.hub, "urlopen", refuse)
+    for where in (urllib.request, torch.hub):
+        monkeypatch.setattr(where, "urlopen", refuse)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    with pytest.raises(DataError, match="resnet18.*could not be downloaded.*no route.*copy it to") as caught:
+    with pytest.raises(DataError, match="^weights: .*resnet18[^\n]*could not be downloaded.*no route.*copy it to"):
         load_weights(net(), "imagenet")
-    assert "\n" not in str(caught.value)
 
 
 OTHERS = {f"other.{number}": torch.zeros(1) for number in range(12)}
@@ -166,32 +163,19 @@ def test_missing_and_damaged_files_are_one_line_with_the_place_that_was_looked_i
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("method", ["sgd", "sam", "lsam"])
-def test_batch_norm_of_the_whole_net_advances_once_a_step_at_the_unperturbed_weights(method):
-    model, steps = net().train(), 3
-    optimizer = training.make_optimizer(method, model, 0.0 if method == "sgd" else 0.5, lr=0.01, momentum=0.9)
-    for step in range(steps):
-        x, y = batch(seed=step)
-        once = copy.deepcopy(model)
-        with torch.no_grad():
-            once(x)
-        take_step(model, optimizer, x, y)
-        for name, buffer in model.named_buffers():
-            torch.testing.assert_close(buffer, once.get_buffer(name), msg=name)
-    counters = [int(buffer) for name, buffer in model.named_buffers() if name.endswith("num_batches_tracked")]
-    assert counters == [steps] * 20
-
-
 @pytest.mark.parametrize("method", ["sam", "lsam"])
-def test_phantom_of_the_net_or_its_head_is_at_distance_rho_and_leaves_no_trace(method):
+def test_phantom_of_the_net_or_its_head_is_at_distance_rho_and_a_step_passes_batch_norm_once(method):
     model, (x, y) = net().train(), batch()
     optimizer = training.make_optimizer(method, model, 0.3, lr=0.1)
     F.cross_entropy(model(x), y).backward()
     before = copied(model)
     with optimizer.at_phantom():
         squares = {name: float((p.detach() - before[name]).square().sum()) for name, p in model.net.named_parameters()}
-        model(x)
-    assert sum(squares.values()) ** 0.5 == pytest.approx(0.3, rel=1e-4)
+    assert same(model.net.state_dict(), before) and sum(squares.values()) ** 0.5 == pytest.approx(0.3, rel=1e-4)
     moved = {name for name, square in squares.items() if square}
     assert moved == (set(squares) if method == "sam" else {"fc.weight", "fc.bias"})
-    assert same(model.net.state_dict(), before)
+    once = copy.deepcopy(model)
+    once(x)
+    take_step(model, optimizer, x, y)
+    for name, buffer in model.named_buffers():
+        torch.testing.assert_close(buffer, once.get_buffer(name), msg=name)

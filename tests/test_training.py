@@ -73,7 +73,6 @@ def test_methods_share_initial_weights_and_batches_and_the_rate_falls_as_a_cosin
 
 
 def test_initial_weights_depend_on_the_seed_alone_and_leave_the_random_state():
-    torch.manual_seed(7)
     state = torch.get_rng_state()
     first, again, other = (training.initial_model(small_net, seed=seed, device=CPU) for seed in (0, 0, 1))
     assert torch.equal(torch.get_rng_state(), state)
@@ -142,12 +141,6 @@ def test_evaluation_counts_wrong_answers_and_leaves_the_net_alone():
     assert loss == pytest.approx(float(torch.nn.functional.cross_entropy(output, labels)), rel=1e-5)
     torch.testing.assert_close(torch.from_numpy(training.features(model, data)), phi)
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
-
-
-def test_divergence_is_recorded_with_its_step_and_no_number():
-    _, history = trained("sgd", lr=1e30)
-    assert history.diverged_at in (1, 2)
-    assert history.train_loss == history.validation_loss == history.validation_error == []
 
 
 @pytest.mark.parametrize("step, epochs", [(2, 0), (13, 1)])
