@@ -221,7 +221,7 @@ def reported_and_true(agreements: Sequence[float], errors: Mapping[str, np.ndarr
         for (name, values), truth, (colour, marker, dashes) in zip(errors.items(), truths, looks):
             panel.axhline(truth, color=colour, linewidth=1, linestyle=":")
             style.line(panel, agreements, values[..., side], colour, marker, linestyle=dashes, label=name)
-        panel.set(xlabel="share of probe data whose attributes agree (50 %: balanced)", ylim=(-0.015, 0.56))
+        panel.set(xlabel="share of probe data whose attributes agree", ylim=(-0.015, 0.56))
         panel.xaxis.set_major_formatter(PercentFormatter(1, 0, symbol=" %"))
     axes[0].set(title="reported: on more data of the same kind", ylabel="error of the hard attribute's probe")
     axes[1].set_title("true: the same probe on balanced data")
