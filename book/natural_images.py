@@ -2,7 +2,7 @@
 7 and 5, and figures."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import product, zip_longest
+from itertools import product
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -68,15 +68,9 @@ def along_contributions(results: Sequence[Result]) -> Figure:
     """Figure 5 feature by feature, at the end of training: the ratio of phantom to real weight, over its median, along
     the contribution of either feature, signed by the label, in bins of equally many images from the worst fitted to the
     best; geometric mean and range over seeds."""
-    count = -(-len(results) // 2)
-    shape, size = (count, min(2 * len(results), 4)), (style.PAGE_WIDTH, 0.7 + 2.3 * count)
-    fig, grid = plt.subplots(*shape, figsize=size, sharex=True, sharey="row", squeeze=False)
-    columns = [(result, *kind) for result in results for kind in zip(("easy", "hard"), result.features)]
-    for column, ax in zip_longest(columns, grid.flat):
-        if column is None:
-            ax.set_axis_off()
-            continue
-        result, kind, attribute = column
+    shown = [(result, *kind) for result in results for kind in zip(("easy", "hard"), result.features)]
+    fig, grid = real_data.panels(len(shown), 4, 2.4, sharex=True, sharey="row")
+    for (result, kind, attribute), ax in zip(shown, grid.flat):
         for method, net in result.measured().items():
             bins = [one["contributions"]["label"]["attributes"][attribute]["bins"]["ratio"] for one in net]
             values, places = np.log(np.array(bins)), (np.arange(len(bins[0])) + 0.5) / len(bins[0])

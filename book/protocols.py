@@ -121,10 +121,8 @@ def weight_trials(protocol: Protocol, settings: Settings, seeds: int) -> list[We
 
 
 def plan(protocols: Iterable[Protocol], store: Store, seeds: int = SEEDS) -> Plan:
-    """All trials that are known by now: every sweep, then what it selects on every seed, and the weights of these nets.
-
-    A net's weights within its training come first: the whole training then goes on from there.
-    """
+    """All trials that are known by now: every sweep, then what it selects on every seed, and the weights of these nets,
+    those within a training before the whole training, which goes on from there."""
     trials: list[Trial] = []
     later = 0
     for protocol in protocols:
@@ -150,12 +148,11 @@ def training_images(configuration: Mapping[str, Any]) -> int:
 
 
 def table(records: Iterable[dict]) -> pd.DataFrame:
-    """The finished trials' errors, a row each: method (at 0 epochs ``untrained``), lr, rho, seed, measure, error,
-    examples.
+    """The finished trials' errors, a row each: method (at 0 epochs ``untrained``), lr, rho, seed, measure, error and of
+    how many examples (None where it is weighted).
 
     `measure` is ``test``, ``worst group`` (the highest test error of a group), the attribute of a probing error, or
-    ``answer`` and the attribute that the net's own answer is held against on the balanced test images. `examples` is
-    how many the error is of (None where it is weighted).
+    ``answer`` and the attribute that the net's own answer is held against on the balanced test images.
     """
     rows: list[dict] = []
     for record in (record for record in records if record["status"] == "finished"):
@@ -235,12 +232,12 @@ def result(
     rho: float = 0.0,
     **changes: Any,
 ) -> Result | None:
-    """What is stored of a protocol, where SGD and SAM finished on two seeds or more; with a `place` what is missing is
-    computed there, importance weights where the protocol is whole.
+    """What is stored, where SGD and SAM finished on two seeds or more; with a `place` what is missing is computed,
+    weights where the protocol is whole. None where something has to be selected and the sweep is not complete.
 
     lr, rho: in place of what the sweep selects, where not 0; `changes` are of other fields of the trials. whole: the
-    paper's protocol for these images, where it is not in TABLE_1. None also where something has to be selected and the
-    sweep is not complete. Raises MissingTrials where all nets of a method diverged or images are missing.
+    paper's protocol for these images, where it is not in TABLE_1. Raises MissingTrials where all nets of a method
+    diverged or images are missing.
     """
     settings = selected(replace(protocol, rates=(lr,), radii=(rho,)) if lr and rho else protocol, store)
     if settings is None:
@@ -293,10 +290,8 @@ def diverged(result: Result) -> list[dict]:
 
 
 def shortfalls(protocol: Protocol, whole: Protocol | None, records: Sequence[dict], swept: int) -> list[str]:
-    """What stands between these records and the paper's `whole` protocol, of how much; without one, what there is.
-
-    swept: how many settings of the protocol's sweep are stored.
-    """
+    """What stands between these records, with so many settings of the sweep stored (`swept`), and the paper's `whole`
+    protocol, of how much; without one, what there is."""
     trials = [record["configuration"] for record in records if record["configuration"]["epochs"]]
     paper = (whole or protocol).base.configuration
     counts = {

@@ -3,8 +3,7 @@ same."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import zip_longest
-from typing import Any, NamedTuple
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -27,11 +26,6 @@ from lib.trials.trial import Place
 
 COLOURS = {"sgd": style.SGD, "sam": style.SAM, "lsam": style.LSAM}
 ATTRIBUTES = {"cifar": "CIFAR", "fmnist": "FMNIST", "mnist": "MNIST"}
-CLASSES = {
-    "cifar": ("airplane", "automobile"),
-    "fmnist": ("T-shirt", "trouser", "pullover", "dress", "coat"),
-    "mnist": ("0", "1", "2", "3", "4"),
-}
 LINES = {"real": (0, (3, 1.5)), "phantom": "-"}
 CHOICES = {"validation": ["validation_error", "validation_loss"], "oracle": ["hard"]}  # see `gains_of_choice`
 PROBED = 300  # test images of a probe; on fewer no claim is decided
@@ -138,15 +132,14 @@ def numbers(result: Result | None) -> dict[str, str]:
 def swept(result: Result) -> pd.DataFrame:
     """The sweep's nets, a row each: method, lr, rho, seed, its hard probing error in per cent, `gain` (that of SGD at
     the same learning rate and seed less its own), and what validation and test data say of it."""
-    nets = []
-    for record in (record for record in result.sweep if record["status"] == "finished"):
-        found = {name: record["metrics"][name] for name in ("validation_error", "validation_loss")}
-        found |= {name: record["configuration"][name] for name in ("method", "lr", "rho", "seed")}
-        found["hard"] = 100 * record["metrics"]["probing_error"][result.features[1]]["error"]
-        nets.append(found | {"test": record["metrics"]["test_error"]["error"]})
-    frame = pd.DataFrame(nets)
-    sgd = frame[frame.method == "sgd"].set_index(["lr", "seed"]).hard
-    return frame.assign(gain=sgd.reindex(pd.MultiIndex.from_frame(frame[["lr", "seed"]])).to_numpy() - frame.hard)
+    names = {f"configuration.{name}": name for name in ("method", "lr", "rho", "seed")}
+    names |= {f"metrics.{name}": name for name in ("validation_error", "validation_loss")}
+    names |= {f"metrics.probing_error.{result.features[1]}.error": "hard", "metrics.test_error.error": "test"}
+    finished = [record for record in result.sweep if record["status"] == "finished"]
+    nets = pd.json_normalize(finished).rename(columns=names)[[*names.values()]]
+    nets.hard *= 100
+    sgd = nets[nets.method == "sgd"].set_index(["lr", "seed"]).hard.rename("sgd")
+    return nets.join(sgd, on=["lr", "seed"]).eval("gain = sgd - hard")
 
 
 def surface(nets: pd.DataFrame, column: str) -> pd.Series:
@@ -171,39 +164,39 @@ def numbers_of_sweep(result: Result | None) -> dict[str, str]:
     return {"seeds": str(nets.seed.nunique())} | {name: str(settings.count(name)) for name in ("sgd", "sam")} | found
 
 
-def rows_of_sweep(results: Iterable[Result]) -> dict[str, dict[str, str]]:
-    """The sweeps, a column for each seed, and one over seeds: how much of the difference is tuning, what hangs on the
-    choice of a setting, and does the test error tell?"""
-    columns = {}
+def rows_of_sweep(results: Iterable[Result]) -> dict[str, Any]:
+    """The sweeps, a column over seeds and one for each: how much of the difference is tuning, what hangs on the choice
+    of a setting, and does the test error tell?"""
+    rows: dict[str, Any] = {}
     for result in results:
         nets = swept(result)
-        parts = {f"seed {seed}": of for seed, of in nets.groupby("seed")}
-        parts |= {f"over {len(parts)} seeds": nets} if len(parts) > 1 else {}
-        columns |= {f"{result.title}, {name}": _of_sweep(of) for name, of in parts.items()}
-    names = dict.fromkeys(name for column in sorted(columns.values(), key=len) for name in column)
-    return {name: {title: one.get(name, "") for title, one in columns.items()} for name in names} or {"": NOT_RUN}
+        parts = {f"over {count} seeds": nets} if (count := nets.seed.nunique()) > 1 else {}
+        parts |= {f"seed {seed}": of for seed, of in nets.groupby("seed")}
+        for name, of in parts.items():
+            for row, words in _of_sweep(of).items():
+                rows.setdefault(row, {})[f"{result.title}, {name}"] = words
+    return rows or {"": NOT_RUN}
 
 
 def _of_sweep(nets: pd.DataFrame) -> dict[str, str]:
     """A column of `rows_of_sweep`: of one seed's nets, or over seeds."""
-    sgd, sam = (nets[nets.method == method] for method in ("sgd", "sam"))
-    at, several = surface(sam, "gain"), nets.seed.nunique() > 1
-    found = {"SAM's settings below SGD at the same rate": _count(at.map(lambda one: one.mean > 0))}
+    sam, several = nets[nets.method == "sam"], nets.seed.nunique() > 1
+    at, found = surface(sam, "gain"), {}
+    found["SAM's settings below SGD at the same rate"] = _count(at.map(lambda one: one.mean > 0))
     if several:
         found["below SGD at the same rate on every seed"] = _count(sam.groupby(["lr", "rho"]).gain.min() > 0)
         found["below SGD at the same rate by the interval"] = _count(at.map(lambda one: one.low > 0))
     for name, words in (("validation", "validation"), ("oracle", "the hard probe")):
         gain = gains_of_choice(nets, CHOICES[name])
         found[f"SGD less SAM, chosen by {words}"] = interval(gain, 1) if several else f"{gain[0]:.1f}"
-    if not several:
-        for name, of in (("SGD", sgd), ("SAM", sam)):
-            found[f"{name}, from to"] = f"{of.hard.min():.1f} to {of.hard.max():.1f}"
-        for name, of in (("SGD", sgd), ("SAM", sam)):
-            tied = of.validation_error == of.validation_error.min()
-            found[f"{name}'s settings at the lowest validation error"] = _count(tied)
-        told = stats.rank_correlation(nets.test.to_numpy(), nets[["hard"]].to_numpy())[0]
-        found["rank correlation with the test error"] = f"{told:.2f}"
-    return found
+    if several:
+        return found
+    for name, of in nets.groupby("method"):
+        tied, method = of.validation_error == of.validation_error.min(), METHODS[name]
+        found[f"{method}, from to"] = f"{of.hard.min():.1f} to {of.hard.max():.1f}"
+        found[f"{method}'s settings at the lowest validation error"] = _count(tied)
+    told = stats.rank_correlation(nets.test.to_numpy(), nets[["hard"]].to_numpy())[0]
+    return found | {"rank correlation with the test error": f"{told:.2f}"}
 
 
 def _count(true: pd.Series) -> str:
@@ -231,6 +224,16 @@ def rows_of_gains(names: Sequence[str], label: str) -> tuple[Figure, Axes]:
     ax.axvline(0, color="black", lw=0.6)
     ax.set_xlabel(label)
     return fig, ax
+
+
+def panels(count: int, columns: int, height: float, **shared: Any) -> tuple[Figure, np.ndarray]:
+    """A figure of `count` panels, `columns` in a row; those that are left over are hidden."""
+    rows = -(-count // columns)
+    size = (style.PAGE_WIDTH, 0.5 + height * rows)
+    fig, grid = plt.subplots(rows, min(count, columns), figsize=size, squeeze=False, **shared)
+    for ax in grid.flat[count:]:
+        ax.set_axis_off()
+    return fig, grid
 
 
 def gains(results: Sequence[Result]) -> Figure:
@@ -280,13 +283,9 @@ def lorenz_curves(results: Sequence[Result], first: int = 0) -> Figure:
     """Figure 3: Lorenz curves of the importance weights of training images at the end of training, at the real and at
     the phantom parameters, mean and range over seeds, from the `first` of their hundredths on; where that is not 0, on
     a logarithmic axis: few pairs hold nearly everything. Dotted: equal weights."""
-    count, columns = -(-len(results) // 2), min(len(results), 2)
-    fig, grid = plt.subplots(count, columns, figsize=(style.PAGE_WIDTH, 0.4 + 2.8 * count), sharey=True, squeeze=False)
+    fig, grid = panels(len(results), 2, 2.8, sharey=True)
     shares = FRACTIONS[first:]
-    for result, ax in zip_longest(results, grid.flat):
-        if result is None:
-            ax.set_axis_off()
-            continue
+    for result, ax in zip(results, grid.flat):
         ax.plot(shares, shares, color=style.GREY, lw=0.8, ls=":")
         for method, net in result.measured().items():
             for point, line in LINES.items():
@@ -303,17 +302,9 @@ def lorenz_curves(results: Sequence[Result], first: int = 0) -> Figure:
     return fig
 
 
-class Reading(NamedTuple):
-    """What one trained net makes of test pairs whose two images are of different classes."""
-
-    images: Tensor  # uint8 (n, 3, height, width)
-    attributes: dict[str, Tensor]  # int64 (n,) each: the truth
-    answers: Tensor  # int64 (n,): the net's own answer
-    probed: dict[str, np.ndarray]  # int64 (n,) each: what the attribute's probe reads
-
-
-def read_pairs(trial: ImageTrial, count: int, place: Place = Place()) -> Reading:
-    """Let the trial's net read the first `count` balanced test pairs of two classes.
+def read_pairs(trial: ImageTrial, count: int, place: Place = Place()) -> tuple[Tensor, list[str]]:
+    """The first `count` balanced test pairs of two classes, uint8 (n, 3, height, width), and in words whose class the
+    trial's net answers for each and what its probes read, where a cross marks a mistake.
 
     The net is the one in the place's checkpoints; where there is none it is trained.
     """
@@ -322,29 +313,24 @@ def read_pairs(trial: ImageTrial, count: int, place: Place = Place()) -> Reading
     model = trial.train(data, device, place).model
     first, second = data.probe_test.attributes.values()
     pairs = data.probe_test.take((first != second).nonzero()[:count, 0].numpy())
-    shown = Images.of(pairs, data.mean_pixel, device)
-    answers, phi = training.logits(model, shown).argmax(1).cpu(), training.features(model, shown)
-    probed = {name: probe.predict(phi) for name, probe in fit_probes(model, data, trial.strengths).items()}
-    return Reading(pairs.images, pairs.attributes, answers, probed)
+    shown, probes = Images.of(pairs, data.mean_pixel, device), fit_probes(model, data, trial.strengths)
+    phi, words = training.features(model, shown), []
+    for i, answer in enumerate(training.logits(model, shown).argmax(1).tolist()):
+        truth = {name: int(values[i]) for name, values in pairs.attributes.items()}
+        followed = [ATTRIBUTES[name] for name in truth if truth[name] == answer] or ["neither"]
+        read = {name: int(probes[name].predict(phi)[i]) for name in truth}
+        probed = [data.values[name][read[name]] + " \N{BALLOT X}" * (read[name] != truth[name]) for name in truth]
+        words.append(f"{METHODS[trial.method]} answers {followed[0]},\nreads {', '.join(probed)}")
+    return pairs.images, words
 
 
-def readings(by_method: Mapping[str, Reading]) -> Figure:
-    """Test pairs of two classes; below each, by method, whose class the net answers and what its probes read, where a
-    cross marks a mistake."""
-    images = next(iter(by_method.values())).images
-    fig, axes = plt.subplots(1, max(4, len(images)), figsize=(style.PAGE_WIDTH, 3 + 0.3 * len(by_method)))
-    for i, ax in enumerate(axes):
-        ax.set(xticks=[], yticks=[])
-        if i >= len(images):  # few pictures stay small
-            ax.set_axis_off()
-            continue
-        ax.imshow(images[i].permute(1, 2, 0))
-        words = []
-        for method, reading in by_method.items():
-            truth = {name: int(values[i]) for name, values in reading.attributes.items()}
-            followed = [ATTRIBUTES[name] for name in truth if truth[name] == int(reading.answers[i])] or ["neither"]
-            probed = {name: int(reading.probed[name][i]) for name in truth}
-            read = [CLASSES[name][probed[name]] + " \N{BALLOT X}" * (probed[name] != truth[name]) for name in truth]
-            words.append(f"{METHODS[method]} answers {followed[0]},\nreads {', '.join(read)}")
-        ax.set_xlabel("\n".join(words), fontsize="x-small")
+def readings(read: Sequence[tuple[Tensor, list[str]]]) -> Figure:
+    """Test pairs, with the words of every net below them, see `read_pairs`."""
+    images = read[0][0]
+    fig, axes = plt.subplots(1, max(4, len(images)), figsize=(style.PAGE_WIDTH, 3 + 0.3 * len(read)))
+    for ax in axes:  # few pictures stay small
+        ax.set_axis_off()
+    for ax, image, *words in zip(axes, images, *(of_net for _, of_net in read)):
+        ax.imshow(image.permute(1, 2, 0))
+        ax.annotate("\n".join(words), (0, -0.02), xycoords="axes fraction", va="top", fontsize="x-small")
     return fig

@@ -431,11 +431,19 @@ def test_wrong_measurement_is_refused(settings, message):
         WeightTrial(**{"of": BIRDS, "rho": 0.1, **settings})
 
 
-def test_net_reads_pairs_of_two_classes(place):
-    reading = real_data.read_pairs(replace(PAIR, epochs=3), 5, place)
-    first, second = reading.attributes.values()
-    assert len(reading.images) == len(reading.answers) == 5 and (first != second).all()
-    assert set(reading.probed) == set(reading.attributes) and all(len(read) == 5 for read in reading.probed.values())
+def test_net_reads_pairs_of_two_classes_and_a_cross_marks_a_mistake(place):
+    trial = replace(PAIR, epochs=3)
+    images, words = real_data.read_pairs(trial, 5, place)
+    data = trial.data.load(trial.seed, trial.size, place.root)
+    first, second = data.probe_test.attributes.values()
+    rows = (first != second).nonzero()[:5, 0]
+    assert (images == data.probe_test.images[rows]).all() and len(words) == 5
+    for row, line in zip(rows, words):
+        answers, read = line.split("\n")
+        assert answers in [f"SGD answers {name}," for name in ("CIFAR", "MNIST")]
+        for name, word in zip(data.values, read.removeprefix("reads ").split(", ")):
+            truth = data.values[name][data.probe_test.attributes[name][row]]
+            assert (word == truth) is ("\N{BALLOT X}" not in word)
 
 
 def test_stored_untrained_net_is_found_again_in_the_images():

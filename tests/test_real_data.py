@@ -9,15 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from image_trees import write_celeba
 from records import whole
 
 from book import mechanism, natural_images, protocols, real_data
 from book.claims import Outcome
 from book.protocols import FULL, NATURAL_SEEDS, PAIRED, PAIRED_SEEDS, REDUCED, comparison, grid, selected, weight_trials
 from lib.measure import BINS
-from lib.trials import run
-from lib.trials.images import ImageTrial, grouped
+from lib.trials.images import ImageTrial
 from lib.trials.store import Store
 from lib.trials.trial import MissingTrials, Place
 
@@ -97,20 +95,6 @@ def test_a_training_goes_on_from_where_weights_within_it_were_measured(store):
     assert {trial.epoch for trial in measured} == {1, None} and set(measured) <= set(trials)
     within = [trials.index(trial) for trial in measured if trial.epoch and trial.of.seed]
     assert max(within) < min(trials.index(trial.of) for trial in measured if trial.of.seed)
-
-
-def test_whole_plan_is_computed_from_the_images(tmp_path, store, own_cache):
-    write_celeba(tmp_path)
-    place = Place(tmp_path, "cpu", checkpoints=tmp_path / "checkpoints")
-    base = grouped("celeba", "sgd", epochs=1, batch_size=12, size=32, weights="none", lr=0.01)
-    protocol = protocols.Protocol(base, rates=(0.01,), radii=(0.05,), moments=(1,))
-    plan = protocols.plan([protocol], store, seeds=1)
-    sgd, sam, *rest = plan.trials
-    assert plan.later == 0 and len(rest) == 3 and rest[0] == replace(sgd, epochs=0, lr=protocol.base.lr)
-    records = run(plan.trials, store, place, progress=False)
-    assert [record["status"] for record in records] == 5 * ["finished"]
-    weighed = protocols.result(protocol, store, 1, place).measured()
-    assert weighed["sam"][0].keys() >= {"real", "phantom", "contributions"}
 
 
 # Results.
@@ -362,11 +346,8 @@ def test_figures_of_errors_have_every_feature_and_the_sweep_with_its_selection(p
     plt.close("all")
 
 
-def test_readings_mark_a_probes_mistake():
-    truth = {"cifar": torch.tensor([0]), "mnist": torch.tensor([1])}
-    probed = {"cifar": np.array([1]), "mnist": np.array([1])}
-    reading = real_data.Reading(torch.zeros((1, 3, 4, 2), dtype=torch.uint8), truth, torch.tensor([1]), probed)
-    fig = real_data.readings({"sgd": reading})
-    assert fig.axes[0].get_xlabel() == "SGD answers MNIST,\nreads automobile \N{BALLOT X}, 1"
-    assert [ax.axison for ax in fig.axes] == [True, False, False, False]
+def test_readings_have_the_words_of_every_net_below_a_picture():
+    images = torch.zeros((1, 3, 4, 2), dtype=torch.uint8)
+    fig = real_data.readings([(images, ["SGD reads 1"]), (images, ["SAM reads 0"])])
+    assert [[text.get_text() for text in ax.texts] for ax in fig.axes] == [["SGD reads 1\nSAM reads 0"], [], [], []]
     plt.close("all")
