@@ -68,7 +68,7 @@ def start(folder: Path, count: int, jobs: int, step: float, behaviour: str = "fi
 def undisturbed(tmp_path: Path, *numbers: int) -> dict[str, str]:
     """The store's contents after a sweep in this process that nothing disturbed."""
     store = Store(tmp_path / "undisturbed")
-    run(chains(*numbers), store, Place(checkpoints=tmp_path / "fresh"))
+    run(chains(*numbers), store, Place(checkpoints=tmp_path / "undisturbed" / "fresh"))
     return contents(store)
 
 
