@@ -197,13 +197,9 @@ def _array(record: dict, name: str, length: int) -> np.ndarray:
 
 def _rows(values: np.ndarray, diverged: np.ndarray) -> list:
     """Values (setting, seed, n) as nested lists of four digits; None where diverged, or not finite."""
-
-    def plain(row: np.ndarray) -> list | None:
-        numbers = [float(f"{value:.4g}") if np.isfinite(value) else None for value in row]
-        return numbers if np.isfinite(row).any() else None
-
-    values = np.where(diverged[..., None], np.nan, values)
-    return [[plain(row) for row in rows] for rows in values]
+    whole = [[[float(f"{one:.4g}") if np.isfinite(one) else None for one in row] for row in rows] for rows in values]
+    lost = diverged | ~np.isfinite(values).any(axis=-1)
+    return [[None if gone else row for row, gone in zip(*rows)] for rows in zip(whole, lost)]
 
 
 def _counts(values: np.ndarray) -> list:
