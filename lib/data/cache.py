@@ -52,12 +52,9 @@ class ImageFiles:
     root: Root = None
 
     def decoded(self, size: int) -> Tensor:
-        """The images uint8 (n, 3, size, size), in the order of the table.
-
-        Every image is turned into RGB and scaled to `size` by `size` pixels (bilinear, with antialiasing, without
-        keeping its proportions). The memory is mapped, and pixels are read when they are used; channels come last
-        in it. Where several processes need the same images one decodes and the others wait.
-        """
+        """The images in RGB, uint8 (n, 3, size, size), in the order of the table, scaled (bilinear, with antialiasing,
+        without keeping proportions). The memory is mapped, and pixels are read when they are used; channels come last
+        in it. Where several processes need the same images one decodes and the others wait."""
         shape = len(self.table), check_size(size), size, 3
         path = cache_root() / f"{self.name}-{size}-{self.stamp()}.npy"
         try:
@@ -67,10 +64,8 @@ class ImageFiles:
                     self._write(path, shape)
                     images = _mapped(path, shape)
         except OSError as error:
-            raise DataError(
-                f"{self.name}: decoded images cannot be kept in {path.parent}: {error.strerror or error}; "
-                "set SAM_CACHE_ROOT to a folder that can be written"
-            ) from error
+            problem = f"decoded images cannot be kept in {path.parent}: {error.strerror or error}"
+            raise DataError(f"{self.name}: {problem}; set SAM_CACHE_ROOT to a folder that can be written") from error
         return torch.from_numpy(images).permute(0, 3, 1, 2)
 
     def stamp(self) -> str:

@@ -19,17 +19,13 @@ from lib.data.root import Root, lacking
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """n labelled images.
+    """n labelled images."""
 
-    images      uint8 (n, 3, height, width); may be a memory map, whose pixels are read when they are used; images
-                that are yet to be paired may be grey, (n, 1, height, width)
-    labels      int64 (n,): what a net is trained to answer
-    attributes  int64 (n,) each, by name
-    """
-
+    # uint8 (n, 3, height, width); may be a memory map, whose pixels are read when they are used; before they are
+    # paired images may be grey, (n, 1, height, width)
     images: Tensor
-    labels: Tensor
-    attributes: dict[str, Tensor]
+    labels: Tensor  # int64 (n,): what a net is trained to answer
+    attributes: dict[str, Tensor]  # int64 (n,) each, by name
 
     @classmethod
     def of(cls, images: Tensor | np.ndarray, labels: Tensor | np.ndarray) -> Split:
@@ -62,29 +58,25 @@ class Split:
 class Dataset:
     """A data set, ready for training and for probes.
 
-    train, validation       what a net is trained on, and what its hyperparameters are chosen on
-    test                    what its own answer is measured on
-    probe_train, probe_test balanced in all attributes (where there are two or more), for equation (1), or the first of
-                            them with more of some combinations, which then weigh less each; no probe is trained on an
-                            image that the net was trained or chosen on
-    values                  of every attribute, in the order of `attributes`: the names of its values 0, 1, ...
-    classes                 how many values the label has
-    mean_pixel              float32 (3,), what is subtracted from inputs / 255; None: ImageNet's mean and deviation, and
-                            random crops and flips in training
-    group_weights           float64 (groups,): the shares of the groups in training where errors are weighted by them
-                            (group = combination of the attributes, the last one running fastest); else None
+    `probe_train` and `probe_test`, for equation (1), are balanced in all attributes (where there are two or more), or
+    the first has more of some combinations, which then weigh less each. No probe is trained on an image that the net
+    was trained or chosen on. A group is a combination of the attributes, the last one running fastest.
     """
 
     name: str
-    values: dict[str, tuple[str, ...]]
-    classes: int
+    values: dict[str, tuple[str, ...]]  # of every attribute, in order: the names of its values 0, 1, ...
+    classes: int  # how many values the label has
     train: Split
-    validation: Split
-    test: Split
+    validation: Split  # what hyperparameters are chosen on
+    test: Split  # what the net's own answer is measured on
     probe_train: Split
     probe_test: Split
+    # float32 (3,), what is subtracted from inputs / 255; None: ImageNet's mean and deviation, and random crops and
+    # flips in training
     mean_pixel: Tensor | None = None
-    group_weights: Tensor | None = None
+    group_weights: Tensor | None = (
+        None  # float64 (groups,): their shares in training, where errors are weighted by them
+    )
 
     @property
     def attributes(self) -> tuple[str, ...]:
@@ -104,13 +96,12 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Part:
-    """One of the two images of a pair: the name of its attribute, its training and its test images, and the names
-    of its classes 0, 1, ... where they have any."""
+    """One of the two images of a pair."""
 
     attribute: str
     train: Split
     test: Split
-    values: tuple[str, ...] = ()
+    values: tuple[str, ...] = ()  # the names of the classes 0, 1, ..., where they have any
     files: ClassVar[tuple[str, ...]] = ()
 
     def read(self, root: Root = None) -> Part:

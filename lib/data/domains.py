@@ -9,7 +9,6 @@ may also have the paper's letter for a name, or _ in the place of a blank.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from lib import check
 from lib.data import cache
 from lib.data.cache import ImageFiles
 from lib.data.dataset import Dataset, Source, Split, rows_of_each
-from lib.data.root import DataError, Root, class_images, missing, need, reading
+from lib.data.root import DataError, Root, class_images, first_of, need, reading
 
 ATTRIBUTE = "class"  # the one attribute
 VALIDATION_SHARE = 0.1  # of the training domains ("10% of the training dataset", Appendix F.2)
@@ -114,27 +113,14 @@ def describe(name: str, root: Root = None) -> tuple[bool, str, ImageFiles]:
 
 
 def _read(benchmark: str, root: Root) -> tuple[ImageFiles, tuple[str, ...]]:
-    """The images with domain and label, numbers, in the order of these, and the classes' names. What is no image, or
-    hidden, is passed over.
-
-    Raises MissingData or DataError where a domain is missing or empty, or classes differ.
-    """
-    rows: list[tuple[str, int, int]] = []
-    classes: tuple[str, ...] = ()
+    """The images with domain and label, numbers, in the order of these, and the classes' names. Raises MissingData or
+    DataError where a domain is missing or empty, or classes differ."""
     with reading(benchmark, root):
         folder = need(benchmark, root)
-        for number, (letter, domain) in enumerate(BENCHMARKS[benchmark].domains.items()):
-            places = [folder / name for name in (domain, domain.replace(" ", "_"), letter)]
-            place = next(filter(Path.is_dir, places), None)
-            if place is None:
-                raise missing(places[0])
-            found = class_images(place)
-            classes = classes or tuple(found)
-            if odd := sorted(set(found) ^ set(classes)):
-                raise DataError(f"{place} and the domains before it do not share the classes {', '.join(odd)}")
-            if not found:
-                raise DataError(f"{place} has no folder of images of a class")
-            for label, (kind, images) in enumerate(found.items()):
-                rows += [(f"{place.name}/{kind}/{image.name}", number, label) for image in images]
-    table = pd.DataFrame(rows, columns=["file", "domain", "label"]).set_index("file")
+        names = BENCHMARKS[benchmark].domains.items()
+        sides = [first_of(folder, domain, domain.replace(" ", "_"), letter) for letter, domain in names]
+        rows = class_images(*sides)
+    classes = tuple(dict.fromkeys(kind for _, kind, _ in rows))
+    found = [(path.relative_to(folder).as_posix(), side, classes.index(kind)) for path, kind, side in rows]
+    table = pd.DataFrame(found, columns=["file", "domain", "label"]).set_index("file")
     return ImageFiles(benchmark, folder, table, root), classes

@@ -34,7 +34,7 @@ from lib import check
 from lib.data import cache
 from lib.data.cache import ImageFiles
 from lib.data.dataset import Dataset, Source, Split, mean_pixel, rows_of_each
-from lib.data.root import DataError, Root, missing, need, reading
+from lib.data.root import DataError, Root, first_of, need, reading
 
 SPLITS = ("training", "validation", "test")  # numbered 0, 1, 2 by all of the sets
 # Columns of the tables that have an attribute's name of our own, and the names of its values 0 and 1.
@@ -178,22 +178,16 @@ def read(name: str, columns: Sequence[str], root: Root = None) -> ImageFiles:
     with reading(name, root):
         folder = need(name, root)
         if name == "celeba":
-            files = ("list_attr_celeba", "list_eval_partition")
-            near = [
-                [folder / place / f"{stem}{kind}" for place in ("", "Anno", "Eval") for kind in (".txt", ".csv")]
-                for stem in files
-            ]
-            first, second = (next(filter(Path.is_file, places), places[0]) for places in near)
+            places = [f"{place}{{}}{kind}" for place in ("", "Anno/", "Eval/") for kind in (".txt", ".csv")]
+            tables = ("list_attr_celeba", "list_eval_partition")
+            first, second = (first_of(folder, *(place.format(name) for place in places)) for name in tables)
             attributes = _official(first, "image_id", dict.fromkeys(columns, (-1, 1))) > 0
             partition = _official(second, "image_id", {"partition": range(3)})
             if len(odd := attributes.index.symmetric_difference(partition.index)):
                 raise DataError(f"{second} and {first.name} differ in {len(odd):,} images, one of them {odd[0]}")
             table = attributes.assign(split=partition["partition"])
-            images = folder / "img_align_celeba"
-            nearer = (folder / "Img" / images.name / images.name, folder / "Img" / images.name, images / images.name)
-            folder = next(filter(Path.is_dir, nearer), images)
-            if not folder.is_dir():
-                raise missing(folder)
+            folder = first_of(folder, "img_align_celeba", "Img/img_align_celeba")
+            folder = folder / folder.name if (folder / folder.name).is_dir() else folder
         else:
             table = _official(
                 folder / "metadata.csv", "img_filename", {"split": range(3), **dict.fromkeys(columns, (0, 1))}

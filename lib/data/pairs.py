@@ -145,7 +145,7 @@ def pair(name: str, first: Part, second: Part, seed: int = 0, side: int = 0) -> 
 
     train_random, half_random, probe_random, test_random = np.random.default_rng(seed).spawn(4)
     train = _correlated([rows_of_each(part.train.labels.numpy(), classes) for part in parts], train_random)
-    shuffled = [_shuffled(rows_of_each(part.test.labels.numpy(), classes), half_random) for part in parts]
+    shuffled = [list(map(half_random.permutation, rows_of_each(part.test.labels.numpy(), classes))) for part in parts]
     probed, kept = ([[np.split(rows, [len(rows) // 2])[half] for rows in of] for of in shuffled] for half in (0, 1))
     test = _correlated(kept, test_random)
     tested = [rows_of_each(part.test.labels.numpy(), classes, rows) for part, rows in zip(parts, test.T)]
@@ -164,13 +164,11 @@ def pair(name: str, first: Part, second: Part, seed: int = 0, side: int = 0) -> 
     )
 
 
-def _shuffled(rows: Sequence[np.ndarray], random: np.random.Generator) -> list[np.ndarray]:
-    return [random.permutation(of_class) for of_class in rows]
-
-
 def _correlated(rows: Sequence[Sequence[np.ndarray]], random: np.random.Generator) -> np.ndarray:
     """Of the rows [part][class], shuffled pairs (n, 2) within each class, as many as the rarer image allows."""
-    pairs = [np.stack([side[: min(map(len, sides))] for side in _shuffled(sides, random)], 1) for sides in zip(*rows)]
+    pairs = [
+        np.stack([side[: min(map(len, sides))] for side in map(random.permutation, sides)], 1) for sides in zip(*rows)
+    ]
     return random.permutation(np.concatenate(pairs))
 
 
@@ -179,7 +177,8 @@ def _balanced(rows: Sequence[Sequence[np.ndarray]], random: np.random.Generator)
     classes = len(rows[0])
     count = min(len(of_class) for part in rows for of_class in part) // classes
     upper, lower = (
-        [of_class[: classes * count].reshape(classes, count) for of_class in _shuffled(part, random)] for part in rows
+        [of_class[: classes * count].reshape(classes, count) for of_class in map(random.permutation, part)]
+        for part in rows
     )
     pairs = [np.stack([upper[i][j], lower[j][i]], axis=1) for i in range(classes) for j in range(classes)]
     return random.permutation(np.concatenate(pairs))

@@ -28,8 +28,7 @@ from lib.data.root import (
     Root,
     class_images,
     data_root,
-    entries,
-    listed,
+    first_of,
     need,
     reading,
     rgb_image,
@@ -157,15 +156,11 @@ def _npz(path: Path) -> Labelled:
 
 
 def _folder(folder: Path, classes: Collection[str] = (), size: int | None = None, must: int | None = None) -> Labelled:
-    below = {path.name: path for path in entries(folder) if path.is_dir()}
-    sides = [below[split] for split in SPLITS] if set(SPLITS) <= below.keys() else [folder]
-    found = [class_images(side) for side in sides]
-    if odd := sorted(set(found[0]) ^ set(found[-1])):
-        raise DataError(f"{folder}: train and test must have the same classes, and differ in {listed(odd)}")
-    chosen = set(classes) if classes and set(classes) <= found[0].keys() else found[0].keys()
-    rows = [(path, kind, side) for side, of in enumerate(found) for kind in of if kind in chosen for path in of[kind]]
-    if not rows:
-        raise DataError(f"{folder} must hold one folder of images a class, and holds {listed(sorted(below))}")
+    sides = [folder / split for split in SPLITS]
+    split = all(side.is_dir() for side in sides)
+    rows = class_images(*(sides if split else [folder]))
+    if set(classes) <= {kind for _, kind, _ in rows}:
+        rows = [row for row in rows if row[1] in (classes or row)]
     images = [rgb_image(path) for path, *_ in rows]
     sizes = {image.size: path for image, (path, *_) in zip(images, rows)}
     for width, height in sizes if must else ():
@@ -174,7 +169,7 @@ def _folder(folder: Path, classes: Collection[str] = (), size: int | None = None
     shape = (size, size) if size else images[0].size if len(sizes) == 1 else (SIDE, SIDE)
     pixels = np.stack([np.asarray(image if image.size == shape else image.resize(shape)) for image in images])
     kinds, test = np.array([kind for _, kind, _ in rows]), np.array([side == 1 for *_, side in rows])
-    return Labelled(pixels.transpose(0, 3, 1, 2), kinds, test if len(sides) == 2 else None)
+    return Labelled(pixels.transpose(0, 3, 1, 2), kinds, test if split else None)
 
 
 def _idx(name: str, folder: Path) -> Labelled:
@@ -208,13 +203,12 @@ def _cifar(folder: Path) -> Labelled:
 
 def _content(path: Path) -> bytes:
     """A file as it lies there, packed, or in CIFAR-10's archive."""
-    packed, archive = path.with_name(f"{path.name}.gz"), path.with_name(CIFAR)
-    found = next(filter(Path.exists, (path, packed, archive)), path)
+    found = first_of(path.parent, path.name, f"{path.name}.gz", CIFAR)
     try:
-        if found == archive:
-            with tarfile.open(archive) as file:
+        if found.name == CIFAR:
+            with tarfile.open(found) as file:
                 return file.extractfile(f"{datasets.CIFAR10.base_folder}/{path.name}").read()  # type: ignore[union-attr]
-        return gzip.decompress(found.read_bytes()) if found == packed else found.read_bytes()
+        return gzip.decompress(found.read_bytes()) if found != path else found.read_bytes()
     except (EOFError, KeyError, AttributeError, zlib.error, tarfile.TarError, gzip.BadGzipFile) as error:
         raise DataError(f"{found} cannot be read ({' '.join(str(error).split())})") from error
 

@@ -65,12 +65,10 @@ def reading(name: str = "", root: Root = None) -> Iterator[None]:
     try:
         yield
     except (DataError, OSError) as error:
-        told: DataError | OSError = error
-        if isinstance(error, FileNotFoundError) and error.filename:
-            told = missing(Path(error.filename))
-        elif isinstance(error, OSError) and error.filename:
-            told = DataError(f"{error.filename} cannot be read ({error.strerror})")
-        kind, line = (MissingData if isinstance(told, MissingData) else DataError), str(told)
+        kind, line = MissingData if isinstance(error, MissingData | FileNotFoundError) else DataError, str(error)
+        if isinstance(error, OSError) and error.filename:
+            line = f"{error.filename} cannot be read ({error.strerror})"
+            line = str(missing(Path(error.filename))) if kind is MissingData else line
         if name and not line.startswith(f"{name}: "):  # else it was told by a block within
             elsewhere = "set SAM_DATA_ROOT to the folder of the data sets, or " if kind is MissingData else ""
             line = f"{name}: {line}" + (f"; {elsewhere}{how([name], root)}" if name in LAYOUTS else "")
@@ -115,12 +113,30 @@ def entries(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
-def class_images(folder: Path) -> dict[str, list[Path]]:
-    """The image files in each folder below, by the folder's name; hidden ones, and folders without images, are passed
-    over."""
-    kinds = {kind.name: entries(kind) for kind in entries(folder) if kind.is_dir()}
-    found = {name: [path for path in of if path.suffix.lower() in IMG_EXTENSIONS] for name, of in kinds.items()}
-    return {name: paths for name, paths in found.items() if paths}
+def first_of(folder: Path, *names: str) -> Path:
+    """The first of `names` that is in the folder; raises MissingData, of the first one, where none is."""
+    for name in names:
+        if (folder / name).exists():
+            return folder / name
+    raise missing(folder / names[0])
+
+
+def class_images(*sides: Path) -> list[tuple[Path, str, int]]:
+    """The image files in the folders of classes in each of `sides`, by side, class and name, with the class and the
+    number of the side; hidden ones, and folders without images, are passed over.
+
+    Raises DataError where there is none, or the classes of the sides differ.
+    """
+    found: list[dict[str, list[Path]]] = []
+    for side in sides:
+        kinds = {kind.name: entries(kind) for kind in entries(side) if kind.is_dir()}
+        images = {name: [path for path in of if path.suffix.lower() in IMG_EXTENSIONS] for name, of in kinds.items()}
+        found.append({name: paths for name, paths in images.items() if paths})
+        if odd := sorted(set(found[0]) ^ set(found[-1])):
+            raise DataError(f"{side} and {sides[0].name} must have the same classes, and differ in {listed(odd)}")
+    if not found[0]:
+        raise DataError(f"{sides[0]} must hold one folder of images a class, and holds {listed(sorted(kinds))}")
+    return [(path, kind, side) for side, of in enumerate(found) for kind, paths in of.items() for path in paths]
 
 
 def listed(names: Sequence[str], most: int = 6) -> str:

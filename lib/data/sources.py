@@ -1,7 +1,4 @@
-"""Every data set of the book by its name, and where it is defined: add a maker of your own here.
-
-A trial carries a `Source` (`lib.data.dataset`); this table finds those of the paper.
-"""
+"""Every data set of the book by its name, and where it is defined: add a maker of your own here."""
 
 from lib import check
 from lib.data.dataset import Source
@@ -9,11 +6,8 @@ from lib.data.domains import BENCHMARKS, Domains
 from lib.data.groups import SETS, Groups
 from lib.data.pairs import PAIRED_SETS, Pair
 
-_PAPER: tuple[Source, ...] = (
-    *(Pair(name) for name in PAIRED_SETS),
-    *(Groups(name) for name in SETS),
-    *(Domains(benchmark, target) for benchmark in BENCHMARKS for target in BENCHMARKS[benchmark].domains),
-)
+_DOMAINS = (Domains(benchmark, target) for benchmark, known in BENCHMARKS.items() for target in known.domains)
+_PAPER: tuple[Source, ...] = (*map(Pair, PAIRED_SETS), *map(Groups, SETS), *_DOMAINS)
 SOURCES = {source.name: source for source in _PAPER}
 
 

@@ -22,11 +22,9 @@ NOISES = ("uniform_noise", "gaussian_noise", "label_noise", "dropout")
 
 @dataclass(frozen=True)
 class ToyConstants:
-    """Every constant of the toy generator. "Paper" is Appendix E; "ours" was lost in the text and is chosen
-    here.
+    """Every constant of the toy generator; "paper": Appendix E, "ours": lost in the text and chosen here.
 
-    The defaults of the noise terms are the clean data of the main text. Uniform noise falls on all data, other noise
-    on training data only.
+    Uniform noise falls on all data, other noise on training data only.
     """
 
     complexity: float = 360.0  # kappa, degrees of rotation of the spiral (paper: varied)
@@ -58,12 +56,11 @@ class ToyConstants:
 
 @dataclass(frozen=True)
 class ToySample:
-    """n points: inputs x (n, 4) float32, labels y (n,) float32 in {-1, +1}, latents z (n, 2) float64 (easy,
-    hard)."""
+    """n points."""
 
-    x: np.ndarray
-    y: np.ndarray
-    z: np.ndarray
+    x: np.ndarray  # float32 (n, 4), the inputs
+    y: np.ndarray  # float32 (n,), labels in {-1, +1}
+    z: np.ndarray  # float64 (n, 2), latents (easy, hard)
 
 
 def sample(constants: ToyConstants, seed: int, split: str = "train") -> ToySample:
