@@ -72,14 +72,6 @@ def test_images_are_scaled_as_torchvision_scales_them(tmp_path):
     assert (decoded(tmp_path / "images", 16)[0].int() - expected.int()).abs().max() <= 1
 
 
-@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1", "LA"])
-def test_every_kind_of_image_becomes_colour(mode, tmp_path):
-    (tmp_path / "images").mkdir()
-    file = tmp_path / "images" / f"x.{'tif' if mode == 'CMYK' else 'png'}"
-    Image.new("RGB", (9, 9), (255, 255, 255)).convert(mode).save(file)
-    assert decoded(tmp_path / "images").float().mean() > 250
-
-
 def test_each_size_is_decoded_once_and_kept_beside_the_others(folder, root, no_decoding):
     first, larger = decoded(folder), decoded(folder, 12)
     no_decoding()
@@ -152,11 +144,6 @@ def test_damaged_image_is_named_and_leaves_nothing_behind(content, folder, root,
     refuses(DataError, decoded, folder, words=words)
     assert not [path for path in root.iterdir() if path.suffix != ".lock"]
     refuses(DataError, images(folder).check, words=words)
-
-
-def test_whole_images_pass_the_check_without_a_cache(folder, root):
-    images(folder).check()
-    assert not root.exists()
 
 
 def test_missing_and_empty_images_are_named(folder, refuses):

@@ -1,8 +1,6 @@
 """Waterbirds, CelebA and the stand-in: their layouts and tables, their splits, and what is damaged."""
 
 import hashlib
-import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from image_trees import COUNTS, edit, numbers, rows_of, write_birds, write_celeba
 
-from lib.data import archives, groups
+from lib.data import groups
 from lib.data.__main__ import main, state
 from lib.data.dataset import Dataset, Split
 from lib.data.groups import Groups
@@ -119,6 +117,7 @@ def test_images_serve_in_one_place_only_and_those_of_training_and_test_stay_in_t
     assert set(probe_test) <= set(test) and len(set(probe_test)) == len(probe_test)
     first, second, third = (getattr(made, split).images.untyped_storage().data_ptr() for split in SPLITS[:3])
     assert first == third != second
+    assert made.group_weights.tolist() == [count / 36 for count in (20, 3, 2, 11)], "shares in training"
     # The rarest group has 4 validation images, half of which train probes, and 5 test images.
     for split, count in zip(BALANCED, (2, 5)):
         assert torch.bincount(made.groups(getattr(made, split))).tolist() == [count] * 4
@@ -158,20 +157,6 @@ def test_seed_decides_the_probes_and_nothing_else(made, module_root):
     for split in ("validation", *BALANCED):
         assert not same(made, other, (split,))
         assert len(getattr(made, split)) == len(getattr(other, split))
-
-
-@pytest.mark.parametrize("ends", ["\n", "\r\n"])
-def test_order_and_line_ends_of_the_tables_do_not_matter(ends, made, tmp_path):
-    write_birds(tmp_path)
-    header, *lines = (tmp_path / BIRDS_TABLE).read_text().splitlines()
-    rewritten = b"\xef\xbb\xbf" + ends.join([header, *reversed(lines)]).encode()
-    (tmp_path / BIRDS_TABLE).write_bytes(rewritten)
-    assert same(made, load("waterbirds", tmp_path))
-
-
-def test_group_weights_are_the_shares_in_training(made):
-    assert made.group_weights.dtype == torch.float64
-    assert made.group_weights.tolist() == [count / 36 for count in (20, 3, 2, 11)]
 
 
 @pytest.mark.parametrize("split, least, word", [(0, 1, "training"), (1, 2, "validation"), (2, 1, "test")])
@@ -271,43 +256,6 @@ def test_official_text_file_of_full_length_must_have_the_published_checksum(tmp_
         checksum = hashlib.md5((tmp_path / file).read_bytes()).hexdigest()
         monkeypatch.setitem(groups.CELEBA_CHECKSUMS, Path(file).name, checksum)
     assert load("celeba", tmp_path)
-
-
-def test_absent_set_is_named_with_the_way_to_get_it(tmp_path, refuses):
-    for name in groups.SETS:
-        published = name != "birds_on_scenes"
-        missing = refuses(MissingData, load, name, tmp_path, match="SAM_DATA_ROOT")
-        kind, detail = state(name, tmp_path)
-        assert kind == "missing"
-        for message in (missing, detail, Groups(name).lacks(tmp_path)):
-            assert (f"--download {name}" in message) == published
-    words = [tmp_path / "celeba", "list_attr_celeba.txt"]
-    refuses(DataError, archives.get, "celeba", tmp_path, match="with a browser", words=words)
-    refuses(DataError, archives.get, "birds_on_scenes", tmp_path, match="not published")
-
-
-def test_waterbirds_and_celeba_are_read_from_their_unpacked_archives(tmp_path, monkeypatch, refuses):
-    """Waterbirds comes from a server, CelebA's images from an archive fetched by hand beside the tables."""
-    root = tmp_path / "root"
-    (root / "celeba").mkdir(parents=True)
-    write_birds(tmp_path / "made")
-    write_celeba(tmp_path / "made")
-    birds, faces = archives.ARCHIVES["waterbirds"], archives.ARCHIVES["celeba"]
-    packed = shutil.make_archive(tmp_path / "birds", "gztar", tmp_path / "made", birds.inner)
-    monkeypatch.setitem(archives.ARCHIVES, "waterbirds", replace(birds, address=Path(packed).as_uri()))
-    archives.get("waterbirds", root)
-    assert len(load("waterbirds", root).train) == 36
-
-    packed = shutil.make_archive(tmp_path / "faces", "zip", tmp_path / "made/celeba", faces.inner)
-    shutil.copy(packed, root / faces.file)
-    for file in faces.also:
-        shutil.copy(tmp_path / "made/celeba" / file, root / "celeba" / file)
-    refuses(DataError, archives.get, "celeba", root, match="checksum")
-    checksum = hashlib.md5((root / faces.file).read_bytes()).hexdigest()
-    monkeypatch.setitem(archives.ARCHIVES, "celeba", replace(faces, checksum=checksum))
-    archives.get("celeba", root)
-    assert len(load("celeba", root).train) == 36
-    refuses(DataError, archives.get, "celeba", root, match="in the way.*list_attr_celeba.txt")
 
 
 @pytest.mark.parametrize("seed, size, word", [(0, 0, "size"), (0, None, "size"), (-1, SIZE, "seed"), (True, 8, "seed")])

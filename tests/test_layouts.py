@@ -14,14 +14,13 @@ import torch
 from image_trees import write_birds, write_celeba, write_domains, write_image
 from images import write_cifar_archive, write_cifar_folder, write_mnist
 
-from lib.data import root
 from lib.data.__main__ import state
 from lib.data.dataset import Dataset
 from lib.data.domains import Domains
 from lib.data.groups import Groups
 from lib.data.own import Files
 from lib.data.readers import CLASSES
-from lib.data.root import LAYOUTS, DataError, MissingData, command, find
+from lib.data.root import LAYOUTS, DataError, MissingData, find
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 BIRDS = "waterbird_complete95_forest2water2"
@@ -178,13 +177,3 @@ def test_an_inner_archive_that_was_left_packed_is_named(tmp_path, refuses):
     shutil.rmtree(tmp_path / "celeba/img_align_celeba")
     words = ["img_align_celeba is missing", "img_align_celeba.zip", "--download celeba"]
     refuses(MissingData, load, "celeba", tmp_path, words=words)
-
-
-def test_what_is_listed_is_short():
-    assert root.listed([]) == "nothing" and root.listed(["a", "b"]) == "a, b"
-    assert root.listed(list("abcdefgh")) == "a, b, c, d, e, f and 2 more"
-
-
-def test_a_command_can_be_pasted_into_a_shell(tmp_path):
-    assert command(["mnist"], tmp_path) == f"python -m lib.data --download mnist --root {tmp_path}"
-    assert command(["mnist"], "my data/it's") == "python -m lib.data --download mnist --root 'my data/it'\"'\"'s'"

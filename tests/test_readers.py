@@ -216,6 +216,22 @@ def test_a_data_root_that_is_none_is_a_failure_with_every_set_listed(kind, tmp_p
     assert f"--download mnist --root '{where}'" in shown.out, "a command that a shell takes"
 
 
+WITHOUT_RIGHTS = """
+import encodings.utf_8_sig, os, sys
+from lib.data.__main__ import main
+from lib.data.own import Files
+from lib.data.root import DataError
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+code = main(["--root", sys.argv[1]])
+for path in sys.argv[2:]:
+    try:
+        Files(path).read()
+    except DataError as error:
+        print(os.path.basename(path), "damaged", error)
+sys.exit(code)
+"""
+
+
 @pytest.mark.skipif(os.name != "posix" or os.getuid() != 0, reason="only root can take rights away from another user")
 def test_folders_and_files_that_may_not_be_read_are_said_so_and_the_others_are_listed(public_path):
     """Of every set one part is closed to a process that has given up its rights."""
@@ -237,18 +253,20 @@ def test_folders_and_files_that_may_not_be_read_are_said_so_and_the_others_are_l
         "pacs": "PACS/photo",
         "vlcs": "VLCS/SUN09/dog",
     }
+    own = [public_path / "own.npz", public_path / "office", public_path / "PACS/photo"]
+    np.savez(own[0], images=np.zeros((4, 8, 8), np.uint8), labels=np.arange(4))
+    write_birds(public_path, "office")
+    closed |= {"own": "own.npz", "office": "office/001.Kind_1/Kind_0001.jpg"}
     for part in closed.values():
         (public_path / part).chmod(0)
-    imports = "import encodings.utf_8_sig, os, sys\nfrom lib.data.__main__ import main\n"
-    drop = "os.setgroups([]); os.setgid(65534); os.setuid(65534)\nsys.exit(main(['--root', sys.argv[1]]))"
-    command = [sys.executable, "-c", imports + drop, public_path]
+    command = [sys.executable, "-c", WITHOUT_RIGHTS, public_path, *own]
     run = subprocess.run(command, capture_output=True, text=True, cwd=Path(root.__file__).parents[2])
     for part in closed.values():
         (public_path / part).chmod(0o755)
     assert run.returncode == 1 and not run.stderr
     lines = {line.split()[0]: line for line in run.stdout.splitlines()}
-    assert "missing" in lines["office_home"]
-    for name in closed:
+    assert "missing" in lines["office_home"] and len(lines) == 1 + len(root.LAYOUTS) + len(own)
+    for name in lines.keys() - {"data", "office_home"}:
         assert "damaged" in lines[name] and "ermission denied" in lines[name], lines[name]
 
 
