@@ -117,7 +117,7 @@ def test_lorenz_curve_rises_from_zero_to_one_above_the_diagonal_and_bends_down(w
     assert np.all(shares >= fractions - 1e-9) and np.all(np.diff(shares, 2) <= 1e-9)
 
 
-def test_lorenz_curve_of_equal_weights_is_the_diagonal_and_axes_are_kept():
+def test_lorenz_curve_keeps_axes_and_of_equal_weights_is_the_diagonal():
     fractions, shares = lorenz_curve(np.full((3, 2, 10), 0.2))
     np.testing.assert_allclose(shares, np.broadcast_to(fractions, (3, 2, 11)))
 

@@ -205,8 +205,7 @@ def test_bins_hold_the_medians_of_their_images():
 
 
 def test_slopes_tell_the_contributions_apart():
-    random = np.random.default_rng(1)
-    first, noise = random.normal(size=(2, 500))
+    first, noise = np.random.default_rng(1).normal(size=(2, 500))
     second = 100 * (first + noise)  # correlated, and in other units
     slopes = measure.slopes({"a": first, "b": second}, 0.5 * first - 0.02 * second)
     assert slopes == pytest.approx([0.5 * first.std(), -0.02 * second.std()])
@@ -276,7 +275,6 @@ def test_any_net_is_measured_by_what_goes_into_its_last_layer_and_stays_as_it_wa
         assert found.errors["probing_error"][attribute]["error"] == pytest.approx(probe.error, abs=0.05)
     own = 1 - answers.softmax(1)[torch.arange(24), data.train.labels]
     assert found.weights["real"]["mean"] == pytest.approx(own.mean().item(), rel=1e-3)
-    assert found.weights["phantom"]["mean"] > found.weights["real"]["mean"], "uphill the net fits worse"
     table = found.table()
     assert list(table.error) == sorted(table.error) and table.label.sum() == 1
     assert len(found.figure().axes) == 3 and {"chosen_on", "at_end", "regularisation", "examples"} <= set(table)

@@ -107,35 +107,36 @@ def test_probe_agrees_with_one_fitted_by_gradient_descent(sets):
     assert np.allclose(probe.weights[0] * features.std(0), weights.detach().numpy(), atol=2e-3)
 
 
-def scores(features: np.ndarray, target: np.ndarray, held: np.ndarray, scaler: StandardScaler) -> list[tuple]:
-    """Error and log loss on the held rows at each strength, fitted on the others, and the strength."""
-    found, inputs = [], scaler.transform(features)
+def scores(features: np.ndarray, target: np.ndarray, held: np.ndarray, weights: np.ndarray, seen=None) -> list[tuple]:
+    """Weighted error and log loss on the held rows at each strength, fitted on the others (standardised by what is
+    `seen`, or by them), and the strength."""
+    found, inputs = [], StandardScaler().fit(features[~held] if seen is None else seen).transform(features)
     for strength in probes.STRENGTHS:
-        model = LogisticRegression(C=strength, max_iter=2000).fit(inputs[~held], target[~held])
-        wrong = 1 - model.score(inputs[held], target[held])
-        found.append((wrong, log_loss(target[held], model.predict_proba(inputs[held])), strength))
+        model = LogisticRegression(C=strength, max_iter=2000).fit(inputs[~held], target[~held], weights[~held])
+        wrong = np.average(model.predict(inputs[held]) != target[held], weights=weights[held])
+        losses = log_loss(target[held], model.predict_proba(inputs[held]), sample_weight=weights[held])
+        found.append((wrong, losses, strength))
     return found
 
 
 def test_strength_is_the_one_that_does_best_on_a_held_out_quarter_which_does_not_standardise_the_features():
     """Held-out rows that lie far out: a scaler that has seen them shrinks all others and asks for another strength."""
     features, train, test_features, test = made(40, easy=3.0)
-    features, held = features.astype(np.float32), probes._held_out(train)
+    features, held, ones = features.astype(np.float32), probes._held_out(train), np.ones(160)
     assert held.sum() == 4 * 10 and set(np.bincount(2 * train["easy"][held] + train["hard"][held])) == {10}
     features[held] *= 1000
-    found = scores(features, train["hard"], held, StandardScaler().fit(features[~held]))
     probe = linear_probe(features, train, test_features, test, "hard", strengths=probes.STRENGTHS)
-    assert probe.regularisation == min(found)[-1] and probe.chosen_on == 40
-    others = scores(features, train["hard"], held, StandardScaler().fit(features))
+    assert probe.regularisation == min(scores(features, train["hard"], held, ones))[-1] and probe.chosen_on == 40
+    others = scores(features, train["hard"], held, ones, features)
     assert min(others)[-1] != probe.regularisation  # or the data would tell nothing
 
 
-def test_a_tie_of_errors_goes_to_the_lower_log_loss():
-    features, train, test_features, test = made(20, hard=12.0)
-    held = probes._held_out(train)
-    found = scores(features, train["hard"], held, StandardScaler().fit(features[~held]))
+@pytest.mark.parametrize("hard, tied", [(1.5, False), (12.0, True)])
+def test_the_lowest_error_counts_and_of_a_tie_the_lower_log_loss(hard, tied):
+    features, train, test_features, test = made(20, hard=hard)
+    found = scores(features.astype(np.float32), train["hard"], probes._held_out(train), np.ones(80))
     best = [one for one in found if one[0] == min(found)[0]]
-    assert len(best) > 1 and best[0][-1] != min(best)[-1]
+    assert (len(best) > 1 and best[0] != min(best)) if tied else min(best) != min(found, key=lambda one: one[1])
     probe = linear_probe(features, train, test_features, test, "hard", strengths=probes.STRENGTHS)
     assert probe.regularisation == min(best)[-1]
 
@@ -217,30 +218,36 @@ def test_smallest_balanced_set_is_enough():
         linear_probe(*made(1), "easy")
 
 
-def test_grid_is_widened_while_its_end_is_best_and_the_end_is_told(monkeypatch, sets):
+def test_grid_is_widened_by_decades_while_its_end_is_best_and_the_end_is_told(monkeypatch, sets):
     tried, fit = [], LogisticRegression.fit
     monkeypatch.setattr(LogisticRegression, "fit", lambda self, *given: tried.append(self.C) or fit(self, *given))
     inner = linear_probe(*sets, "hard")
     assert not inner.at_end and tried == [*probes.STRENGTHS, inner.regularisation], "no wider grid is tried"
-    sure = linear_probe(*made(40, hard=30.0), "hard")
-    assert sure.regularisation == pytest.approx(probes.WIDEST[1]) and sure.at_end and sure.error == 0
-    least = made(40, hard=0.0)
-    del tried[:]
-    weak = linear_probe(*least, "hard")
-    assert min(tried) >= probes.WIDEST[0] * 0.99 and weak.at_end == (weak.regularisation in (min(tried), max(tried)))
-    fixed = linear_probe(*least, "hard", strengths=[10.0, 1e-2, 1.0])
-    assert fixed.at_end == (fixed.regularisation != 1.0) and fixed.regularisation in (1e-2, 1.0, 10.0)
+    features, train, *test = made(40, hard=30.0)
+    for sign, end in ((1, probes.WIDEST[1]), (-1, probes.WIDEST[0])):  # turned round, the less is learned the better
+        features[probes._held_out(train)] *= sign
+        del tried[:]
+        probe = linear_probe(features, train, *test, "hard")
+        assert probe.regularisation == pytest.approx(end) and probe.at_end
+        assert np.allclose(np.diff(np.log10(sorted(set(tried)))), 1) and pytest.approx(end) in tried
+    for strengths, at_end in (([0.01, 1.0, 10.0], False), ([1.0, 10.0], True), ([0.1, 1.0], True)):
+        found = linear_probe(*sets, "hard", strengths=strengths)
+        assert found.regularisation in strengths
+        assert found.at_end == (found.regularisation in (strengths[0], strengths[-1])) and (found.at_end or not at_end)
 
 
 def test_every_combination_weighs_the_same_in_a_weighted_probe(sets):
-    features, train, test_features, test = made(12, easy=3.0)
+    features, train, test_features, test = made(20, easy=3.0, width=40)
     cell = 2 * train["easy"] + train["hard"]
-    rows = np.concatenate([np.repeat(np.flatnonzero(cell == kind), 1 + 3 * kind) for kind in range(4)])
+    rows = np.concatenate([np.flatnonzero(cell == kind)[: 20 - 3 * kind] for kind in range(4)])
     weights = (len(rows) / 4 / np.bincount(cell[rows]))[cell[rows]]
-    given = features[rows], part(train, rows), test_features, test
-    weighted = linear_probe(*given, "hard", weighted=True, strengths=[0.1])
+    features, cells = features.astype(np.float32), part(train, rows)
+    given, held = (features[rows], cells, test_features, test), probes._held_out(cells)
+    weighted = linear_probe(*given, "hard", weighted=True, strengths=probes.STRENGTHS)
+    assert weighted.regularisation == min(scores(features[rows], cells["hard"], held, weights))[-1]
     scaler = StandardScaler().fit(features[rows])
-    model = LogisticRegression(C=0.1, max_iter=2000).fit(scaler.transform(features[rows]), train["hard"][rows], weights)
+    model = LogisticRegression(C=weighted.regularisation, max_iter=2000)
+    model.fit(scaler.transform(features[rows]), cells["hard"], weights)
     assert np.allclose(weighted.weights, model.coef_ / scaler.scale_, rtol=1e-3, atol=1e-5)
     plain, weighted = (linear_probe(*sets, "hard", weighted=given) for given in (False, True))
     assert np.array_equal(plain.weights, weighted.weights), "a balanced set stays as it is"

@@ -48,13 +48,6 @@ def test_training_learns_and_depends_on_its_seed():
     assert not same_weights(model, trained("sam", 0.05, epochs=8, seed=1)[0])
 
 
-@pytest.mark.parametrize("method", ["sam", "lsam"])
-def test_rho_zero_is_sgd_bit_for_bit(method):
-    (plain, history), (model, same) = trained("sgd"), trained(method, 0.0)
-    assert same_weights(plain, model) and history.train_loss == same.train_loss
-    assert not same_weights(plain, trained(method, 0.1)[0])
-
-
 def test_methods_share_initial_weights_and_batches_and_the_rate_falls_as_a_cosine(monkeypatch):
     steps: list[tuple] = []
 
@@ -107,18 +100,6 @@ def test_images_without_a_mean_pixel_are_normalised_and_keep_their_order():
     assert torch.equal(inputs, normalise(images.pixels.permute(0, 3, 1, 2)[[3, 1]])) and labels.tolist() == [1, 1]
 
 
-def test_crops_depend_on_seed_and_epoch_only():
-    images, which = natural(), torch.tensor([7, 2, 4])
-    first = images.at_epoch(0, 0).batch(which)[0]
-    assert torch.equal(images.at_epoch(0, 0).batch(which)[0], first)
-    assert torch.equal(images.at_epoch(0, 0).batch(torch.tensor([2]))[0], first[1:2]), "not on the batch"
-    assert not torch.equal(images.at_epoch(1, 0).batch(which)[0], first)
-    assert not torch.equal(images.at_epoch(0, 1).batch(which)[0], first)
-    assert torch.equal(images.at_epoch(0, 5).at_epoch(0, 0).batch(which)[0], first)
-    assert torch.equal(images.at_epoch(3, 2).crops, draw_crops(10, 32, 3, 2))
-    assert images.crops is None, "the images themselves stay plain"
-
-
 def test_training_sees_the_crops_of_its_seed_and_epoch_and_evaluation_none(monkeypatch):
     asked, seen, at_epoch, batch = [], [], Images.at_epoch, Images.batch
     monkeypatch.setattr(Images, "at_epoch", lambda *given: asked.append(given[1:]) or at_epoch(*given))
@@ -127,6 +108,10 @@ def test_training_sees_the_crops_of_its_seed_and_epoch_and_evaluation_none(monke
     optimizer = training.make_optimizer("sgd", model, 0.0, lr=0.01)
     training.train(model, optimizer, natural(), natural(seed=1), epochs=2, batch_size=5, seed=4)
     assert asked == [(4, 0), (4, 1)] and seen == 2 * [True, True, False]
+    images, which = natural(), torch.tensor([7, 2, 4])
+    first = images.at_epoch(3, 2)
+    assert torch.equal(first.crops, draw_crops(10, 32, 3, 2)) and images.crops is None, "the images stay plain"
+    assert torch.equal(first.batch(which)[0][1:2], first.batch(torch.tensor([2]))[0]), "not on the batch"
 
 
 def test_evaluation_counts_wrong_answers_and_leaves_the_net_alone():
