@@ -107,14 +107,12 @@ def checks(sizes: Sequence[int], radii: Sequence[float], rho: float, hard: Error
     for budget, errors in hard.items():
         known, main = validation[budget], budget == next(iter(hard))
         gain = errors[:, 0] - tuned(errors, known)
-        alike = f"{budget}: largest best radius over the smallest at most {SPREAD}"
+        gains, alike = has_gain(gain), f"{budget}: largest best radius over the smallest at most {SPREAD}"
+        ratio = [largest_over_smallest(radii[1:], known[gains, 1:])] if gains.any() else []
+        price = [price_of_one(errors[gains], known[gains])] if gains.any() else []
+        found.append(compared(alike, ratio, high=SPREAD + 1e-9, main=main))  # the border itself holds
         one = f"{budget}: one radius for all costs less than {TOLERANCE:g} (largest)"
-        if (gains := has_gain(gain)).any():
-            ratio = largest_over_smallest(radii[1:], known[gains, 1:])
-            found.append(compared(alike, [ratio], high=SPREAD + 1e-9, main=main))  # the border itself holds
-            found.append(compared(one, [price_of_one(errors[gains], known[gains])], high=TOLERANCE))
-        else:
-            found += [Check(alike, main=main), Check(one)]
+        found.append(compared(one, price, high=TOLERANCE))
         shrinks = f"{budget}: gain at batch {PAPER} minus gain at full batch above 0"
         moves = f"{budget}: sensitivity at large radii minus that at small ones above 0"
         found.append(weakest(shrinks, gain[sizes.index(PAPER)] - gain[-1], +1, MARGIN))

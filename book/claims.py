@@ -188,8 +188,10 @@ def compared(
 
     One that lies wholly outside, or wholly within `margin` around 0, where it is too small to matter, contradicts the
     check; any other leaves it undecided, and so do fewer than FEW seeds. The check carries the effect that is furthest
-    from holding and, where there are several, how many of them hold.
+    from holding and, where there are several, how many of them hold. Without an effect it was not run.
     """
+    if not effects:
+        return Check(what, main=main, reduced=reduced)
     found = [_outcome(effect, low, high, margin) for effect in effects]
     room = [np.nan_to_num(min(effect.low - low, high - effect.high), nan=-math.inf) for effect in effects]
     order = [Outcome.CONTRADICTED, Outcome.UNDECIDED, Outcome.HOLDS]
@@ -225,8 +227,8 @@ def weakest(
     what: str, values: np.ndarray, sign: int, margin: float = 0.0, main: bool = False, reduced: bool = False
 ) -> Check:
     """Whether the mean over seeds of `values` (..., seed) has this sign everywhere on the leading axes, as by
-    `compared`."""
-    effects = [estimate(seeds) for seeds in np.reshape(values, (-1, np.shape(values)[-1]))]
+    `compared`; not run where there are none."""
+    effects = [estimate(seeds) for seeds in np.reshape(values, (-1, np.shape(values)[-1]))] if np.size(values) else []
     low, high = (0.0, math.inf) if sign > 0 else (-math.inf, 0.0)
     return compared(what, effects, low, high, margin, main, reduced)
 

@@ -14,7 +14,7 @@ from scipy.optimize import brentq
 from scipy.stats import qmc
 
 from book import style
-from book.claims import Check, Outcome, compared, exact
+from book.claims import Check, Outcome, compared, exact, weakest
 from book.plan import Plan
 from book.protocols import PAIRED, selected
 from book.selection import at_choice, choose
@@ -175,9 +175,7 @@ def share_kept(before: np.ndarray, whole: np.ndarray, part: np.ndarray) -> Estim
 
 def keeps(what: str, before: np.ndarray, whole: np.ndarray, part: np.ndarray, main: bool = False) -> Check:
     """Whether half of the gain is kept; not run where no seed has all three errors."""
-    seeds = paired(before, whole, part)
-    what += " keeps half"
-    return compared(what, [estimate(kept(*seeds))], low=0, main=main) if seeds[0].size else Check(what, main=main)
+    return weakest(f"{what} keeps half", kept(*paired(before, whole, part)), +1, main=main)
 
 
 def checks(where: str, before: np.ndarray, whole: np.ndarray, parts: Parts) -> list[Check]:
@@ -185,11 +183,10 @@ def checks(where: str, before: np.ndarray, whole: np.ndarray, parts: Parts) -> l
 
     Shares are judged where the whole training has a gain; where it is not known to, they are undecided.
     """
-    gain = f"{where}: whole gain above 0"
-    premise = compared(gain, [estimate(np.subtract(*paired(before, whole)))], low=0, margin=SMALL)
+    premise = weakest(f"{where}: whole gain above 0", np.subtract(*paired(before, whole)), +1, SMALL)
     found = [keeps(f"{where}: {name}", before, whole, part, name == FIRST) for name, part in parts.items()]
-    what, (rest, first) = f"{where}: {FIRST} keeps more than {REST}", paired(parts[REST], parts[FIRST])
-    found.append(compared(what, [estimate(rest - first)], low=0, margin=SMALL) if first.size else Check(what))
+    more = np.subtract(*paired(parts[REST], parts[FIRST]))
+    found.append(weakest(f"{where}: {FIRST} keeps more than {REST}", more, +1, SMALL))
     if premise.outcome is Outcome.CONTRADICTED:
         found = [Check(check.what, main=check.main) for check in found]
     elif premise.outcome is Outcome.UNDECIDED:
@@ -316,10 +313,9 @@ def border_checks(error: Epochs, share: Epochs) -> list[Check]:
         below = share[batch][:, error[batch].mean(axis=0) < border]
         what = f"B = {batch}: an epoch below {border:.1%} in which a majority is raised"
         most = [estimate(max(below.T, key=np.mean))] if below.size else []
-        found.append(compared(what, most, low=HALF) if most else Check(what))
-        more = np.subtract(*paired(between[batch], between[small]))
+        found.append(compared(what, most, low=HALF))
         what = f"B = {batch}: between {low:.1%} and {border:.1%} more steps raised than with {small}"
-        found.append(compared(what, [estimate(more)], low=0) if more.size else Check(what))
+        found.append(weakest(what, np.subtract(*paired(between[batch], between[small])), +1))
     return found
 
 
