@@ -29,10 +29,8 @@ Errors = Mapping[str, np.ndarray]  # title of a budget -> (size, radius, seed)
 
 
 def epochs_of(budget: str, size: int, amount: int) -> int:
-    """How many epochs `amount` of a budget is at one batch size.
-
-    Raises ValueError for an unknown budget, or where that many steps are no whole number of epochs.
-    """
+    """How many epochs `amount` of a budget is at one batch size. Raises ValueError for an unknown budget, or where that
+    many steps are no whole number of epochs."""
     if check.choice("budget", budget, BUDGETS) == "epochs":
         return amount
     steps = -(-ToyConstants().training_points // size)
@@ -63,11 +61,8 @@ def has_gain(gain: np.ndarray) -> np.ndarray:
 
 
 def best(means: np.ndarray) -> np.ndarray:
-    """The radius of the lowest validation error, by its index: (size, ...) of mean errors (size, radius, ...).
-
-    Rounded, so that a tie stays one, of which the first is taken, whatever the order of the sum.
-    """
-    return np.round(means, 9).argmin(axis=1)
+    """The radius of the lowest validation error, by its index: (size, ...) of mean errors (size, radius, ...)."""
+    return np.round(means, 9).argmin(axis=1)  # rounded: of a tie the first, whatever the order of the sum
 
 
 def largest_over_smallest(radii: Sequence[float], validation: np.ndarray) -> Estimate:
@@ -99,10 +94,7 @@ def more_sensitive(hard: np.ndarray, large: Sequence[bool]) -> Estimate:
 
 def checks(sizes: Sequence[int], radii: Sequence[float], rho: float, hard: Errors, validation: Errors) -> list[Check]:
     """C11 from hard probing errors on test and on validation data, the first radius 0; those above `rho` are large.
-
-    That best radii are alike needs sizes at which LSAM gains, and is not run where there is none; under the first
-    budget it is the main check.
-    """
+    That best radii are alike, under the first budget the main check, is not run where LSAM gains at no size."""
     found = []
     for budget, errors in hard.items():
         known, main = validation[budget], budget == next(iter(hard))
@@ -121,10 +113,8 @@ def checks(sizes: Sequence[int], radii: Sequence[float], rho: float, hard: Error
 
 
 def against_radius(radii: Sequence[float], sizes: Sequence[int], rows: Mapping[str, Errors]) -> Figure:
-    """Figure 10: one row an entry of `rows`, its title -> column title -> (size, radius, seed).
-
-    One line a batch size, darker for smaller ones: mean over seeds with 95 % band.
-    """
+    """Figure 10: one row an entry of `rows`, its title -> column title -> (size, radius, seed); a line a batch size,
+    darker for smaller ones: mean over seeds with 95 % band."""
     fig, axes = style.panels(list(rows), list(next(iter(rows.values()))), 2.3, sharex=True, sharey="row")
     for row, of_budget in zip(axes, rows.values()):
         for panel, errors in zip(row, of_budget.values()):
@@ -138,11 +128,8 @@ def against_radius(radii: Sequence[float], sizes: Sequence[int], rows: Mapping[s
 
 def summary(radii: Sequence[float], sizes: Sequence[int], rho: float, hard: Errors, validation: Errors) -> Figure:
     """One row a budget: best radius, hollow where LSAM has no gain, and gain against the batch size; standard deviation
-    of the error over batch sizes, with its bootstrap band, and over seeds, against the radius.
-
-    Hard probing errors on test and on validation data; the first radius is 0, those above `rho`, of which there
-    must be some, are the large ones and shaded.
-    """
+    of the error over batch sizes, with its bootstrap band, and over seeds, against the radius. Arguments as of
+    `checks`; some radius must be above `rho`, and these are shaded."""
     columns = "best radius", "gain over SGD", "standard deviation"
     fig, axes = style.panels(list(hard), columns, 2.5, sharey="col", sharex="col")
     beyond = [radius for radius in radii if radius > rho]

@@ -47,8 +47,8 @@ class Compared(NamedTuple):
         return gains(self.ratios, self.curves, self.swept[0], self.places[0])
 
     def apart(self, effect: str) -> Estimate:
-        """See `apart`."""
-        return apart(self.ratios, self.curves[effect], self.places[1:], self.swept[1:])
+        """Distance of an intervention's curve to LSAM's errors at its ratios."""
+        return distance(at(self.ratios, self.curves[effect], self.places[1:]), self.swept[1:])
 
 
 def trained(
@@ -56,13 +56,13 @@ def trained(
     ratios: Sequence[float],
     seeds: Sequence[int],
     constants: Mapping,
-    trace_every: int = 10,
+    every: int = 10,
     **how: Any,
 ) -> Compared:
-    """All of it, with `constants`, keywords of `ToySetting`; `how`: of the interventions besides. A seed of which some
-    net diverged is left out everywhere."""
+    """All of it, with `constants`, keywords of `ToySetting`, and `how` of the interventions besides; heads are recorded
+    `every` so many steps. A seed of which some net diverged is left out everywhere."""
     fixed = [intervention(effect, ratio, **constants, **how) for effect in NAMES for ratio in ratios]
-    result = train([*(lsam(rho, **constants) for rho in rhos), *fixed], seeds, trace_every=trace_every)
+    result = train([*(lsam(rho, **constants) for rho in rhos), *fixed], seeds, trace_every=every)
     kept = ~result.diverged.any(axis=0)
     swept, bent = np.split(result.error("hard")[:, kept, -1], [len(rhos)])
     heads = np.stack(result.traces[: len(rhos)])[:, kept].astype(float)
@@ -76,11 +76,6 @@ def gains(
     """Each intervention's mean gain in hard probing error over SGD, (seed,), from the ratio `low`, SGD's own, to
     the largest; curves (ratio, seed), sgd (seed,)."""
     return {effect: mean_height(ratios, sgd - curve, low, ratios[-1]) for effect, curve in curves.items()}
-
-
-def apart(ratios: Sequence[float], curve: np.ndarray, places: Sequence[float], lsam: np.ndarray) -> Estimate:
-    """Distance of an intervention's curve (ratio, seed) to LSAM's errors (rho, seed) at its ratios `places` (rho,)."""
-    return distance(at(ratios, curve, places), lsam)
 
 
 def to_match(swept: np.ndarray) -> bool:
@@ -97,7 +92,7 @@ def checks(
     gain, names = gains(ratios, curves, swept[0], places[0]), ("importance", "learning_rate")
     smaller, larger = sorted((gain[name] for name in names), key=np.mean)
     match = f"both together: distance to LSAM at most {TOLERANCE:g}"
-    both = apart(ratios, curves["both"], places[1:], swept[1:])
+    both = distance(at(ratios, curves["both"], places[1:]), swept[1:])
     return [
         compared(match, [both], high=TOLERANCE, main=True) if to_match(swept) else Check(match, effect=both, main=True),
         *(weakest(f"{NAMES[name]}: mean gain over SGD above 0", gain[name], +1, MARGIN) for name in names),
@@ -131,11 +126,8 @@ def error_against_ratio(rows: Mapping[str, tuple[Compared, int]]) -> Figure:
 
 
 def rates_by_fit(parts: Decomposition, head: np.ndarray) -> np.ndarray:
-    """Mean w~_h / w_h over the points that the hard feature gets wrong, that it gets right, and over all.
-
-    head (seeds, 2): the real one. The first two means are weighted by the importance weight, as the gradient
-    weights points; the last is not. (3, seeds); NaN where there is no such point.
-    """
+    """Mean w~_h / w_h over the points that the hard feature gets wrong, that it gets right, and over all, (3, seeds),
+    the first two with importance weights, as the gradient has them; NaN where there is none. head (seeds, 2): real."""
     rate, wrong = parts.phantom_head[..., 1] / head[:, 1:], parts.hard <= 0
     with np.errstate(invalid="ignore"):
         weights = [parts.real * wrong, parts.real * ~wrong]

@@ -92,10 +92,8 @@ def trained(
     rho: float, epochs: Sequence[int], seeds: Sequence[int], constants: Mapping
 ) -> tuple[Decomposition, np.ndarray]:
     """The decomposition of SGD's and LSAM's net after each of `epochs`, arrays (net, checkpoint, seed, n), and the real
-    heads (net, checkpoint, seed, 2); `constants`: keywords of `ToySetting`.
-
-    A seed is left out where either net diverged, so that all comparisons stay paired.
-    """
+    heads (net, checkpoint, seed, 2); `constants`: keywords of `ToySetting`. A seed of which a net diverged is left out,
+    so that all comparisons stay paired."""
     settings = [sgd(**constants), lsam(rho, **constants)]
     result = train(settings, seeds, [epoch / settings[0].epochs for epoch in epochs], keep_nets=True)
     kept = ~result.diverged.any(axis=0)
@@ -110,11 +108,8 @@ def at(parts: Decomposition, *index: int | slice) -> Decomposition:
 
 
 def log_ratio_slopes(parts: Decomposition) -> np.ndarray:
-    """Least squares of log(lambda~ / lambda) on both signed contributions over the points of a net: slopes
-    (..., 2), easy and hard.
-
-    Each is the change of the log ratio for one unit more of that contribution, the other being equal.
-    """
+    """Least squares of log(lambda~ / lambda) on both signed contributions over the points of a net: slopes (..., 2),
+    easy and hard, the change of the log ratio for one unit more of that contribution, the other being equal."""
     values = parts.easy, parts.hard, np.log(parts.phantom) - np.log(parts.real)
     easy, hard, ratio = (value - value.mean(axis=-1, keepdims=True) for value in values)
     x = np.stack([easy, hard], axis=-2)
@@ -174,12 +169,13 @@ def checks_c3(
 ) -> list[Check]:
     """C3: weights are more even at the phantom, within each net, the main check, and from the SGD-trained net's real
     ones to those of the net `trained` otherwise. `even`: Gini coefficients, (real or phantom, net, ..., seed)."""
-    parts = {
-        "Gini coefficient, real minus phantom of a net, above 0": even[0] - even[1],
-        f"Gini coefficient, SGD-trained real minus {trained}-trained phantom, above 0": even[0, 0] - even[1, 1],
-    }
-    leading = iter([main, False])
-    return [weakest(title + what, values, +1, EVEN, next(leading), reduced) for what, values in parts.items()]
+    between = f"{title}Gini coefficient, SGD-trained real minus {trained}-trained phantom, above 0"
+    return [
+        weakest(
+            f"{title}Gini coefficient, real minus phantom of a net, above 0", even[0] - even[1], +1, EVEN, main, reduced
+        ),
+        weakest(between, even[0, 0] - even[1, 1], +1, EVEN, reduced=reduced),
+    ]
 
 
 def checks_c4(
@@ -226,11 +222,8 @@ def lorenz(columns: Mapping[str, Decomposition], names: Sequence[str]) -> Figure
 
 
 def pooled_maps(parts: Decomposition, bins: int) -> list[WeightMap]:
-    """Figure 5 of one net (seed, n), pooled over seeds: maps of lambda, of lambda~ and of their ratio.
-
-    The ratio is divided by its median over the points of the same seed. The edges leave out 0.5 % of the
-    points at each end of either contribution.
-    """
+    """Figure 5 of one net (seed, n), pooled over seeds: maps of lambda, of lambda~ and of their ratio over its median
+    in the same seed. The edges leave out 0.5 % of the points at each end of either contribution."""
     edges = [np.linspace(*np.quantile(values, [0.005, 0.995]), bins + 1) for values in (parts.easy, parts.hard)]
     ratio = parts.phantom / parts.real
     ratio = ratio / np.median(ratio, axis=-1, keepdims=True)

@@ -33,10 +33,8 @@ LOOKS = ((style.SGD, "o"), (style.LSAM, "D"), (style.SAM, "s"))  # SGD, fixed rh
 
 
 def conditions(levels: Levels = LEVELS) -> list[ToyConstants]:
-    """The clean data, then every kind, target and level of noise, the level running fastest.
-
-    Raises ValueError for an unknown kind, or a level of 0: that is the clean data.
-    """
+    """The clean data, then every kind, target and level of noise, the level running fastest. Raises ValueError for an
+    unknown kind, or a level of 0: that is the clean data."""
     found = [ToyConstants()]
     for kind, values in levels.items():
         check.choice("levels", kind, LEVELS)
@@ -62,11 +60,8 @@ def by_panel(records: Sequence[dict], radii: Sequence[float], levels: Levels, fe
 
 
 def lines(values: Panels, validation: Panels, radii: Sequence[float], rho: float) -> dict[str, Panels]:
-    """Any errors as `by_panel` gives them, at the radii that are compared: line -> panel -> (level, seed).
-
-    The lines are SGD, LSAM at `rho`, and LSAM at the radius above 0 that is best in hard probing error on the
-    `validation` data of the other seeds. The first of the radii must be 0.
-    """
+    """Any errors as `by_panel` gives them, the first radius 0, of SGD, of LSAM at `rho`, and of LSAM at the radius
+    that is best in hard probing error on `validation` data, see `toy.tuned`: line -> panel -> (level, seed)."""
     return {
         "SGD": {panel: error[:, 0] for panel, error in values.items()},
         f"LSAM, ρ = {rho:g}": {panel: error[:, radii.index(rho)] for panel, error in values.items()},
@@ -87,11 +82,9 @@ def judged(hard: Panels, easy: Panels) -> Panels:
 
 
 def checks(hard: Mapping[str, Panels], where: Panels) -> list[Check]:
-    """C10 from the hard probing errors of `lines`: SGD minus LSAM is above 0, `where` it is judged.
-
-    The main check is of every type of noise, a panel of Figure 9, in the mean over its levels and at the chosen radius;
-    the others of every level of one panel at either radius. A panel without a level that is judged is left out.
-    """
+    """C10 from the hard probing errors of `lines`: SGD minus LSAM is above 0, `where` it is judged. The main check is
+    of every type of noise, a panel of Figure 9, in the mean over its levels and at the chosen radius; the others of
+    every level of one panel at either radius. A panel without a level that is judged is left out."""
     found = gains(hard)
     panels = [panel for panel in sorted(where, key=lambda panel: -NOISY.index(panel[1])) if where[panel].any()]
     if not panels:

@@ -35,11 +35,8 @@ def checks_c2(rhos: Sequence[float], chosen: int | np.ndarray, phantom: np.ndarr
 
 def readings(head: np.ndarray, sgd: np.ndarray) -> dict[str, np.ndarray]:
     """Four readings of the easy and the hard feature's effective rate at the phantom, each (..., 2), by the heads
-    (..., record, 4) of w_e, w_h, w~_e, w~_h under LSAM and under SGD from the same seed; the first is Figure 4's.
-
-    Means over steps, but for the share of the sum, which a step whose sum is near 0 would decide: that is of mean
-    weights.
-    """
+    (..., record, 4) of w_e, w_h, w~_e, w~_h under LSAM and under SGD from the same seed; the first is Figure 4's. Means
+    over steps, but for the share of the sum, which a step whose sum is near 0 would decide: that is of mean weights."""
     real, phantom = head[..., :2], head[..., 2:]
     means = [weights.mean(axis=-2) for weights in (phantom, real)]
     shares = [mean / mean.sum(axis=-1, keepdims=True) for mean in means]

@@ -113,12 +113,9 @@ def radius(rhos: Sequence[float], chosen: int | np.ndarray) -> str:
 def checks(
     rhos: Sequence[float], chosen: int | np.ndarray, hard: np.ndarray, easy: np.ndarray, training: np.ndarray
 ) -> list[Check]:
-    """C1 at the complexities where the spiral is the hard feature, none where it is nowhere. The fit counts only where
-    it fails; that SGD's hard error is the higher one chose these complexities.
-
-    hard, easy, training: probing errors and training error, (complexity, rho, seed), the first radius 0; chosen: see
-    `at_radius`.
-    """
+    """C1 at the complexities where the spiral is the hard feature, none where it is nowhere, from probing errors and
+    training error, (complexity, rho, seed), the first radius 0; chosen: see `at_radius`. The fit counts only where it
+    fails; that SGD's hard error is the higher one chose these complexities."""
     judged = spiral_is_hard(hard, easy)
     if not judged.any():
         return []
@@ -170,11 +167,8 @@ def _contours(
 def feature_contours(
     sample: ToySample, ticks: Sequence[np.ndarray], surfaces: np.ndarray, names: Sequence[str], errors: np.ndarray
 ) -> Figure:
-    """Figure 1: both learned features over the training data, a column for each method of `names`.
-
-    ticks: of the easy and the hard plane; surfaces (method, 2, nodes): w_e f_e and w_h f_h; errors (method,
-    2): probing errors.
-    """
+    """Figure 1: both learned features over the training data, a column for each method of `names`. ticks: of the easy
+    and the hard plane; surfaces (method, 2, nodes): w_e f_e and w_h f_h; errors (method, 2): probing errors."""
     fig, axes = plt.subplots(2, len(names), figsize=(1.65 * 2 * len(names), 6.6), squeeze=False)
     for i, feature in enumerate(("easy", "hard")):
         titles = [f"{name}: {feature} feature, error {error:.3f}" for name, error in zip(names, errors[:, i])]

@@ -156,11 +156,8 @@ def kept(before: np.ndarray, whole: np.ndarray, part: np.ndarray, share: float =
 
 
 def share_kept(before: np.ndarray, whole: np.ndarray, part: np.ndarray) -> Estimate:
-    """The share of the mean gain that is kept, with those shares that the interval of `kept` does not rule out.
-
-    The spread is NaN: a seed alone may have no gain. Ends are infinite, and the mean NaN, where the whole gain is not
-    above 0 by its interval.
-    """
+    """The share of the mean gain that is kept, with those shares that the interval of `kept` does not rule out; no
+    spread, as a seed alone may have no gain. Unbounded, the mean NaN, where the whole gain's interval reaches 0."""
     before, whole, part = paired(before, whole, part)
     if not (before.size and (gain := estimate(before - whole)).low > 0):
         return Estimate(len(before), np.nan, np.nan, -np.inf, np.inf)
@@ -179,10 +176,8 @@ def keeps(what: str, before: np.ndarray, whole: np.ndarray, part: np.ndarray, ma
 
 
 def checks(where: str, before: np.ndarray, whole: np.ndarray, parts: Parts) -> list[Check]:
-    """What is kept of a gain, from hard probing errors (seed,), NaN where there is none; parts: of `tenths`.
-
-    Shares are judged where the whole training has a gain; where it is not known to, they are undecided.
-    """
+    """What is kept of a gain, from hard probing errors (seed,), NaN where there is none; parts: of `tenths`. Shares are
+    judged where the whole training has a gain; where it is not known to, they are undecided."""
     premise = weakest(f"{where}: whole gain above 0", np.subtract(*paired(before, whole)), +1, SMALL)
     found = [keeps(f"{where}: {name}", before, whole, part, name == FIRST) for name, part in parts.items()]
     more = np.subtract(*paired(parts[REST], parts[FIRST]))
@@ -196,8 +191,7 @@ def checks(where: str, before: np.ndarray, whole: np.ndarray, parts: Parts) -> l
 
 def at_best(record: dict) -> dict[str, tuple[np.ndarray, np.ndarray, float]]:
     """Of the baselines' record: hard and easy probing errors (seed,) at the strength that validation data of the other
-    seeds choose by the mean of both errors, and the strength chosen most often. A net that diverged counts as
-    chance."""
+    seeds choose by both errors, and the strength chosen most often. A net that diverged counts as chance."""
     test = {feature: np.nan_to_num(errors(record, feature), nan=0.5) for feature in ("easy", "hard")}
     validation = sum(np.nan_to_num(errors(record, name, "validation"), nan=0.5) for name in test)
     found, start = {}, 0
@@ -260,9 +254,8 @@ def toy_plan(store: Store, seeds: int = TOY_SEEDS) -> Plan:
 
 
 def judged_points(records: Sequence[dict]) -> dict[str, np.ndarray]:
-    """Of every record of the `design`: the gain of LSAM, the outcomes (as text) and shares of what is kept, each
-    (point,). Only points whose gain is at least `TO_GAIN` are judged, by their whole interval; the others are NaN and
-    empty."""
+    """Of every record of the `design`: the gain of LSAM, and outcomes (as text) and shares of what is kept, each
+    (point,); empty and NaN where the gain is below `TO_GAIN`, or its interval reaches 0."""
     rows = []
     for before, whole, *parts in (errors(record, "hard") for record in records):
         gains = np.subtract(*paired(before, whole))
@@ -288,11 +281,8 @@ def raised(trace: np.ndarray, epochs: int) -> np.ndarray:
 
 def hard_rate_identity(trace: np.ndarray, rate: float, rho: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Both sides of sum N (w~_h / w_h - 1) = -(rho / eta) log(w_h at the end / at the start), and the mean of w~_h/w_h
-    weighted with N, each (seed,).
-
-    trace (seed, step, 4): of SGD's steps, whose phantom is only watched. N is the norm of the head's gradient: SGD's
-    step is `rate` times that.
-    """
+    weighted with N, each (seed,); trace (seed, step, 4): of SGD's steps, whose phantom is only watched. N is the norm
+    of the head's gradient: SGD's step is `rate` times that."""
     trace = trace.astype(float)
     norms, hard = np.linalg.norm(np.diff(trace[..., :2], axis=1), axis=-1) / rate, trace[..., 1]
     excess = (trace[..., 3] / hard - 1)[:, :-1]
@@ -327,10 +317,8 @@ def two_radii(
     data: ToyConstants = ToyConstants(),
     epochs: int = EPOCHS,
 ) -> np.ndarray:
-    """Errors (radii, seed, feature) on test data of SAM whose ascent has one length on the head and another below.
-
-    With (rho, 0) it is LSAM, with (0, 0) SGD. Width, rate, batch and head are those of `ToySetting`.
-    """
+    """Errors (radii, seed, feature) on test data of SAM whose ascent has one length on the head and another below: with
+    (rho, 0) LSAM, with (0, 0) SGD. Width, rate, batch and head are those of `ToySetting`."""
     nets = [(lengths, seed) for lengths in radii for seed in seeds]
     models = [Model(ToySetting(data=data, epochs=epochs), seed, 0, 0) for _, seed in nets]
     training, evaluation, index = points_of(models)

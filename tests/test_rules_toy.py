@@ -217,7 +217,7 @@ def test_a_sweep_has_its_errors_and_heads_by_constants_radius_and_seed_and_inter
     swept = toy.sweep([0.0, 0.5], [small, small], range(3), trace_every=2)
     assert swept.names == ["90°", "90°"] and swept.heads.shape == (2, 2, 3, 4, 4)
     np.testing.assert_array_equal(swept.error("hard"), swept.result.error("hard")[..., -1].reshape(2, 2, 3))
-    one = interventions.trained([0.0, 0.5], [1.0, 2.0], range(3), small, trace_every=2)
+    one = interventions.trained([0.0, 0.5], [1.0, 2.0], range(3), small, every=2)
     np.testing.assert_array_equal(one.swept, swept.error("hard")[0])
     phantom, real = (ratio[0].mean(axis=-1) for ratio in toy.sweep([0.0, 0.5], [small], range(3), 2).ratios)
     np.testing.assert_allclose(one.places, phantom)
