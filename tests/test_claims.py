@@ -16,6 +16,7 @@ from book.claims import (
     Check,
     Outcome,
     Verdict,
+    beside,
     by_chance,
     compared,
     exact,
@@ -147,6 +148,13 @@ def test_an_undecided_check_says_how_many_seeds_would_decide_it():
     assert compared("at most 1", [check.effect], high=0.3).needs == seeds_needed(check.effect, 0.3)
     assert weakest("above 0", np.zeros(FEW), +1).found == "undecided"
     assert weakest("above 0", UP, +1).needs is None and weakest("above 0", UP[:3], +1).needs == FEW
+
+
+def test_without_an_effect_a_check_was_not_run_and_beside_another_setting_it_counts_for_nothing():
+    for one in (compared("it", [], main=True, reduced=True), weakest("it", np.empty((2, 0)), +1, 0.1, True, True)):
+        assert one == Check("it", NOT_RUN, main=True, reduced=True)
+    (there,) = beside([exact("it", True, main=True)])
+    assert there == Check("simple setting: it", HOLDS, trivial=True) and not there.counts
 
 
 def test_an_exact_check_holds_or_is_contradicted():
