@@ -143,12 +143,6 @@ def test_methods_of_one_seed_share_data_weights_batches_and_crops(trial, nothing
     assert not torch.equal(sgd[0][0], other[0][0]) and not torch.equal(sgd[0][1], other[0][1])
 
 
-@of_two_nets
-def test_sam_without_a_radius_is_sgd(trial, nothing_kept):
-    first, second = (replace(trial, method=method).run(nothing_kept) for method in ("sgd", "sam"))
-    assert first["metrics"] == second["metrics"] and first["curve"] == second["curve"]
-
-
 def test_untrained_net_is_the_trial_of_zero_epochs(nothing_kept):
     record = replace(PAIR, epochs=0).run(nothing_kept)
     assert record["curve"]["train_loss"] == []
@@ -341,24 +335,6 @@ def test_wrong_value_is_refused_in_one_line(change, message):
     with pytest.raises(ValueError, match=f"^{message}") as caught:
         replace(BIRDS, **change)
     assert "\n" not in str(caught.value)
-
-
-def test_settings_of_a_family_are_its_own():
-    pair, birds, pacs = (
-        paired("cifar-mnist", "sgd"),
-        grouped("celeba", "sam", rho=0.1),
-        domain("vlcs", "L", "sgd", seed=3),
-    )
-    assert (pair.lr, pair.batch_size, pair.weight_decay, pair.size, pair.weights) == (0.05, 100, 0.0, None, None)
-    assert (birds.lr, birds.batch_size, birds.weight_decay, birds.size, birds.weights) == (
-        1e-3,
-        128,
-        1e-4,
-        64,
-        "imagenet",
-    )
-    assert pacs == ImageTrial(Domains("vlcs", "L"), "sgd", 1e-3, 0.0, 20, 96, 0.9, 1e-4, 3, None, 64, "imagenet")
-    assert paired(Pair("cifar-mnist"), "sgd") == pair and grouped(Groups("celeba"), "sam", rho=0.1) == birds
 
 
 def test_identity_depends_on_every_field_but_not_on_the_type_of_a_number_or_where_weights_lie():

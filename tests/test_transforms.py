@@ -67,14 +67,6 @@ def test_augmentation_is_torchvisions_resized_crop_and_flip_of_each_image(size):
     assert set(crops[:, 4].tolist()) == {0, 1}
 
 
-def test_whole_image_without_flip_is_left_as_it_is():
-    images = noise(2, 16)
-    crops = torch.tensor([[0, 0, 16, 16, 0], [0, 0, 16, 16, 1]])
-    kept, flipped = augment(images, crops)
-    assert torch.allclose(kept, images[0] / 255, atol=1e-5)
-    assert torch.allclose(flipped, images[1].flip(2) / 255, atol=1e-5)
-
-
 def test_what_becomes_of_an_image_does_not_depend_on_its_batch():
     images, crops = noise(10, 32), draw_crops(10, 32, seed=0, epoch=0)
     whole = augment(images, crops)
