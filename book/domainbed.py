@@ -88,11 +88,10 @@ def rows(results: Mapping[Target, Result]) -> dict[str, dict[str, str]]:
         own = {"before training": "", "SGD": NOT_RUN, "SAM": NOT_RUN, "gain": ""}
         if result := results.get(key):
             accuracy = 100 * (1 - result.errors.xs("class", axis=1, level="measure"))
-            own = {protocols.METHODS[method]: protocols.spread(accuracy[method], 1) for method in accuracy}
+            own |= {protocols.METHODS[method]: protocols.spread(accuracy[method], 1) for method in accuracy}
             own["gain"] = protocols.interval(100 * result.gains("class"), 1)
         paper = {"paper: SGD": f"{100 * sgd:.1f}", "SAM": f"{100 * sam:.1f}", "gain": f"{100 * (sam - sgd):.1f}"}
-        labels = "before training", "SGD", "SAM", "gain"
-        found[name(*key)] = paper | {f"here: {label}": own.get(label, "") for label in labels}
+        found[name(*key)] = paper | {f"here: {label}": words for label, words in own.items()}
     return found
 
 

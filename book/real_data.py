@@ -155,13 +155,13 @@ def gains_of_choice(nets: pd.DataFrame, by: list[str]) -> np.ndarray:
 
 
 def numbers_of_sweep(result: Result | None) -> dict[str, str]:
-    """What the prose quotes of a sweep: its seeds, the settings of either method, and the gains on the hard feature
-    where each seed chooses by validation data or, as an oracle, by the hard probe."""
+    """What the prose quotes of a sweep: its seeds, and the gains on the hard feature where each seed chooses by
+    validation data or, as an oracle, by the hard probe."""
     if result is None:
-        return dict.fromkeys(("seeds", "sgd", "sam", *CHOICES), NOT_RUN)
-    nets, settings = swept(result), [trial.method for trial in protocols.grid(result.protocol)]
+        return dict.fromkeys(("seeds", *CHOICES), NOT_RUN)
+    nets = swept(result)
     found = {name: interval(gains_of_choice(nets, by), 1) for name, by in CHOICES.items()}
-    return {"seeds": str(nets.seed.nunique())} | {name: str(settings.count(name)) for name in ("sgd", "sam")} | found
+    return found | {"seeds": str(nets.seed.nunique())}
 
 
 def rows_of_sweep(results: Iterable[Result]) -> dict[str, Any]:

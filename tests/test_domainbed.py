@@ -24,17 +24,14 @@ def results() -> dict:
 
 def gained(**gains: np.ndarray) -> dict:
     """Of results on targets of PACS their gains by seed."""
-    return {
-        ("pacs", target): SimpleNamespace(gains=lambda measure, values=values: pd.Series(values), lacking=["epochs"])
-        for target, values in gains.items()
-    }
+    by_target = {("pacs", target): pd.Series(values) for target, values in gains.items()}
+    return {key: SimpleNamespace(gains=lambda measure, of=of: of, lacking=["epochs"]) for key, of in by_target.items()}
 
 
-def test_published_table_has_every_target_domain_and_sam_ahead_in_each():
+def test_published_table_has_every_target_domain():
     published = {key: set(rows) for key, rows in domainbed.PUBLISHED.items()}
     assert published == {key: set(benchmark.domains) for key, benchmark in BENCHMARKS.items()}
     assert len(domainbed.TARGETS) == 12 == len(domainbed.sweeps())
-    assert all(sam > sgd for rows in domainbed.PUBLISHED.values() for sgd, sam in rows.values())
 
 
 def test_c8_is_judged_on_every_target_that_ran_and_in_the_mean_over_a_benchmark():
@@ -84,9 +81,8 @@ def test_means_are_over_the_seeds_that_all_targets_share(results):
 def test_tables_and_figure_have_what_was_not_run(results):
     rows = domainbed.rows(results)
     assert rows["PACS, photo"]["paper: SGD"] == "95.5" and rows["PACS, photo"]["gain"] == "0.9"
-    assert rows["VLCS, SUN09"]["here: SAM"] == "not run here" and list(rows) == [
-        domainbed.name(*key) for key in domainbed.TARGETS
-    ]
+    assert rows["VLCS, SUN09"]["here: SAM"] == "not run here"
+    assert list(rows) == [domainbed.name(*key) for key in domainbed.TARGETS]
     assert len(domainbed.rows_of_sweep(results)) == 4 * 2
     assert domainbed.rows_of_sweep({}) == {"": {"here": "not run here"}}
     for found in ({}, results):
