@@ -31,7 +31,7 @@ NIGHT = {  # lightness is turned over and hues stay; photographs keep both, and 
 SHORTER = {  # what matplotlib writes, and what says the same
     r"(?s)<!--.*?-->|<metadata>.*?</metadata>|^.*?(?=<svg)": "",
     r' id="[a-zA-Z]+[\w.]*_\d+"': "",  # nothing refers to these
-    r"-?\d+\.\d{2,}(?!\d|%)": lambda one: f"{float(one[0]):.{1 if abs(float(one[0])) >= 1 else 3}f}",
+    r"-?\d+\.\d{2,}(?!\d|%)": lambda one: f"{float(one[0]):{'.1f' if abs(float(one[0])) >= 1 else '.3g'}}",
     r'xlink:(href="#?)(?:DejaVuSans)?': r"\1",
     r"<defs>\s*<style.*?</style>\s*</defs>": "",
     r'(<use href="[^"]*") transform="translate\((\S+) 0\)"/>': r'\1 x="\2"/>',
@@ -42,7 +42,8 @@ SHORTER = {  # what matplotlib writes, and what says the same
     r" ?\b([A-Z]) (?=[-\d])": r"\1",  # in paths
     r'(?<=data:image/png;base64,)[^"]+': lambda picture: _in_256_colours(picture[0]),
 }
-GLYPH = re.compile(r'<path id="DejaVuSans([^"]+)"([^>]*)/>')
+GLYPH = re.compile(r'<path id="DejaVuSans([^"]+)" d="([^"]*)"[^>]*/>')  # in units of 1/64
+NUMBER = re.compile(r"\d+")
 STYLE = re.compile(r' style="([^"]*)"')
 FOR_A_PHONE = re.compile(r"<svg y=.*?</svg>")
 SPACE = re.compile(r" (?=(?:[^$]*\$[^$]*\$)*[^$]*$)")  # outside formulas
@@ -60,7 +61,8 @@ def svg(fig: Figure) -> str:
     if for_a_phone(fig):
         across, down = (72 * fig.get_size_inches()).round().astype(int)
         drawn += _drawn(fig, f'y="{height}" width="{across}" height="{down}"')
-    glyphs = "".join(f'<path id="{name}"{outline}/>' for name, outline in dict(GLYPH.findall(drawn)).items())
+    outlines = {name: NUMBER.sub(lambda one: f"{int(one[0]) / 8:.0f}", path) for name, path in GLYPH.findall(drawn)}
+    glyphs = "".join(f'<path id="{name}" d="{path}" transform="scale(.125)"/>' for name, path in outlines.items())
     drawn = GLYPH.sub("", drawn).replace("<defs></defs>", "")
     classes = {style: f"s{number}" for number, style in enumerate(dict.fromkeys(STYLE.findall(drawn)))}
     drawn = STYLE.sub(lambda style: f' class="{classes[style[1]]}"', drawn)

@@ -51,4 +51,4 @@ class Visit:
     def __exit__(self, kind: type | None, *rest: object) -> None:
         self.page.close()
         if kind is None:
-            assert self.problems == []
+            assert not self.problems, self.problems

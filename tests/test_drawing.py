@@ -16,7 +16,7 @@ def grid(rows: int, columns: int, **shared: str):
     fig, axes = plt.subplots(rows, columns, figsize=(style.PAGE_WIDTH, 2.5 * rows), squeeze=False, **shared)
     for panel in axes.flat:
         panel.plot([0, 1], label="a line of a long name")
-        panel.set(xlabel=r"a label, $\rho = 1$, that is far longer than a phone is wide", ylabel="y")
+        panel.set(xlabel=r"a label, $\rho = 1$, that is far longer than a phone is wide", ylabel="y label")
     for panel in axes[:, 1:].flat if shared else ():
         panel.set_ylabel("")
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", fontsize=7)
@@ -41,14 +41,14 @@ def test_panels_of_a_row_stand_below_each_other_on_a_phone(columns, across):
 def test_letters_are_large_and_nothing_is_cut_on_a_phone():
     fig, axes = grid(1, 2, sharey="row")
     fig.legends[0].remove()
-    names = ["one name", "another name", "a third", "and a fourth"]
-    fig.legend(handles=[plt.Line2D([], [], label=name) for name in names], loc="outside upper center", ncols=4)
+    names = [f"{name} name that is as long as half of a phone is wide" for name in ("one", "another", "a third")]
+    fig.legend(handles=[plt.Line2D([], [], label=name) for name in names], loc="outside upper center", ncols=3)
     drawing.for_a_phone(fig)
     fig.draw_without_rendering()
     words = [text for text in fig.findobj(Text) if text.get_visible() and text.get_text() not in ("", "1.2")]
     assert min(text.get_fontsize() for text in words) == drawing.LETTERS
     assert all(0 <= box.x0 and box.x1 <= fig.bbox.width for box in (text.get_window_extent() for text in words))
-    assert axes[0, 1].get_ylabel() == "y", "the label that the panel shared with the one beside it"
+    assert axes[0, 1].get_ylabel() == "y label", "the label that the panel shared with the one beside it"
     assert any(name.get_visible() and name.get_text() for name in axes[0, 1].get_yticklabels())
     plt.close(fig)
 
@@ -90,6 +90,7 @@ def test_the_picture_is_transparent_the_same_each_time_and_small():
     for _ in range(2):
         fig, axes = plt.subplots(1, 2, layout="constrained", figsize=(7.4, 3))
         axes[0].plot(np.linspace(0, 1, 3000), np.linspace(0, 1, 3000) ** 2)
+        axes[0].fill_between(np.linspace(0, 1, 3000), np.linspace(0, 1, 3000) ** 3)
         axes[1].scatter(*np.random.default_rng(0).normal(size=(2, 5000)))
         pictures.append(drawing.svg(fig))
         plt.close(fig)
@@ -99,6 +100,10 @@ def test_the_picture_is_transparent_the_same_each_time_and_small():
     views = re.findall(r"viewBox='([^']*)'", first)
     assert views == ["0 0 533 216", "0 0 532.8 216", "0 0 295.2 432"]
     assert "fill: #ffffff" not in first and "prefers-color-scheme:dark" in first and "\n" not in first
+    zero = re.search(r"<path id='-13' d='([^']*)' transform='scale\(.125\)'/>", first)
+    assert max(map(int, re.findall(r"\d+", zero[1]))) / 8 == pytest.approx(74.2, abs=0.3), (
+        "DejaVu's digits, in % of an em"
+    )
     alone = drawing.FOR_A_PHONE.sub("", first)
     assert re.findall(r"viewBox='([^']*)'", alone) == views[:2] and alone.endswith("</svg></svg>")
 
