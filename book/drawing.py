@@ -87,7 +87,7 @@ def _drawn(fig: Figure, place: str) -> str:
 def _with_fewer_corners(line: str) -> str:
     """A line, or the outline of an area, without corners that nobody sees."""
     path = Path(np.array([corner.split() for corner in line[2:].split(" L ")], float))
-    path.should_simplify, path.simplify_threshold = True, 0.15
+    path.simplify_threshold = 0.15  # points
     return "M" + " ".join(f"{x:.1f} {y:.1f}" for x, y in path.cleaned(simplify=True).vertices[:-1])
 
 
