@@ -157,16 +157,15 @@ def misses(sizes: Sequence[int], experiments: int = EXPERIMENTS) -> dict[str, di
 
 def covered(sizes: Sequence[int], missed: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
     """Share of intervals that hold the true mean against n, a panel for each kind of data, from `misses`."""
-    fig, axes = plt.subplots(1, len(missed), figsize=(style.PAGE_WIDTH, 2.6), sharey=True)
-    for panel, (name, of_kind) in zip(axes, missed.items()):
+    fig, axes = style.panels(["intervals that hold the mean"], list(missed), 1.9, sharey=True)
+    for panel, of_kind in zip(axes[0], missed.values()):
         panel.axhline(LEVEL, color=style.GREY, linewidth=0.8)
         looks = ("v--", style.SGD), ("o-", style.LSAM), ("s:", style.SAM)
         for (kind, shares), (look, colour) in zip(of_kind.items(), looks):
             panel.plot(range(len(sizes)), 1 - shares.sum(axis=1), look, color=colour, markersize=4, label=kind)
-        panel.set(title=name, xlabel="number of values, $n$", xticks=range(len(sizes)), xticklabels=sizes)
-    axes[0].yaxis.set_major_formatter(PercentFormatter(1, 0, symbol=" %"))
-    axes[0].set_ylabel("intervals that hold the mean")
-    axes[0].legend(loc="lower right")
+        panel.set(xlabel="number of values, $n$", xticks=range(len(sizes)), xticklabels=sizes)
+    axes[0, 0].yaxis.set_major_formatter(PercentFormatter(1, 0, symbol=" %"))
+    axes[0, 0].legend(loc="lower right")
     return fig
 
 
@@ -215,17 +214,16 @@ def reported_and_true(agreements: Sequence[float], errors: Mapping[str, np.ndarr
     errors: name of a representation -> (agreement, seed, 2), on more data of that agreement and on balanced data, as by
     `probed`; truths: the error of each one's best linear probe.
     """
-    fig, axes = plt.subplots(1, 2, figsize=(style.PAGE_WIDTH, 3.3), sharey=True)
+    titles = "reported: on more data of the same kind", "true: the same probe on balanced data"
+    fig, axes = style.panels(["error of the hard attribute's probe"], titles, 2.6, sharey=True)
     looks = ((style.HARD, "o", "-"), (style.EASY, "s", "--"))
-    for side, panel in enumerate(axes):
+    for side, panel in enumerate(axes[0]):
         for (name, values), truth, (colour, marker, dashes) in zip(errors.items(), truths, looks):
             panel.axhline(truth, color=colour, linewidth=1, linestyle=":")
             style.line(panel, agreements, values[..., side], colour, marker, linestyle=dashes, label=name)
         panel.set(xlabel="share of probe data whose attributes agree", ylim=(-0.015, 0.56))
         panel.xaxis.set_major_formatter(PercentFormatter(1, 0, symbol=" %"))
-    axes[0].set(title="reported: on more data of the same kind", ylabel="error of the hard attribute's probe")
-    axes[1].set_title("true: the same probe on balanced data")
-    axes[0].legend(loc="lower left", bbox_to_anchor=(0, 0.02))
+    axes[0, 0].legend(loc="lower left", bbox_to_anchor=(0, 0.02))
     return fig
 
 

@@ -10,7 +10,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
@@ -166,15 +165,14 @@ def medians(result: Result) -> Figure:
     """Figure 5 feature by feature: the median importance weight of the training images, real and phantom, along the
     contribution of either feature, signed by the label, in bins of equally many images from the worst fitted to the
     best; geometric mean and range over seeds."""
-    fig, panels = plt.subplots(1, 2, figsize=(style.PAGE_WIDTH, 3.2), sharey=True)
-    for kind, attribute, ax in zip(("easy", "hard"), result.features, panels):
+    titles = [f"{attribute} ({kind})" for attribute, kind in zip(result.features, ("easy", "hard"))]
+    fig, panels = style.panels(["median weight"], titles, 2.5, sharey=True)
+    for attribute, ax in zip(result.features, panels[0]):
         for (method, net), (point, line) in product(result.measured().items(), {"real": "--", "phantom": "-"}.items()):
             bins = [one["contributions"]["label"]["attributes"][attribute]["bins"][point] for one in net]
             places, colour = (np.arange(len(bins[0])) + 0.5) / len(bins[0]), real_data.COLOURS[method]
             style.band(ax, places, np.min(bins, axis=0), np.max(bins, axis=0), colour, alpha=0.1)
             ax.plot(places, gmean(bins), line, color=colour, lw=1.5, label=f"{METHODS[method]} net, {point}")
         ax.set(yscale="log", xlim=(0, 1), xticks=[0, 1], xticklabels=["worst\nfitted", "best\nfitted"])
-        ax.set(title=f"{attribute} ({kind})", ylabel="median weight")
-        ax.label_outer()
-    fig.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    fig.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return fig

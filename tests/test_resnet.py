@@ -124,7 +124,10 @@ def test_failed_download_is_one_line_with_the_way_by_hand(monkeypatch, tmp_path)
 
 OTHERS = {f"other.{number}": torch.zeros(1) for number in range(12)}
 BAD = {
-    "unknown entries": ({**official(), "layer9.weight": torch.zeros(2)}, r"has layer9.weight \(2,\)$"),
+    "unknown entries": (
+        {**official(), "layer9.weight": torch.zeros(2), "layer9.bias": torch.zeros(1)},
+        r"has layer9.weight \(2,\) and 1 more that have not$",
+    ),
     "wrong shapes": (
         {**official(), "layer1.0.conv1.weight": torch.zeros(64, 64, 1, 1)},
         r"has layer1.0.conv1.weight \(64, 64, 1, 1\)$",
