@@ -248,8 +248,8 @@ def test_zero_gradient_gives_no_ascent_and_no_nan() -> None:
     "base, arguments", [(SGD, MOMENTUM | {"nesterov": True}), (Adam, {}), (AdamW, {"weight_decay": 0.0}), (RMSprop, {})]
 )
 def test_rho_zero_is_the_base_optimizer_bit_for_bit(kind: str, base: type, arguments: dict) -> None:
-    if kind in ("esam", "sam_decay_inside") or (base is SGD and "adam" in kind):
-        pytest.skip("it selects examples, has its decay elsewhere or another base")
+    if base is SGD and kind == "sam_adam":
+        pytest.skip("it has another base")
     ours, theirs = net(dropping), net(dropping)
     optimizer = build(kind, ours, 0.0, base, **arguments)
     plain = base(theirs.parameters(), **{"lr": 0.01} | arguments)
@@ -261,7 +261,7 @@ def test_rho_zero_is_the_base_optimizer_bit_for_bit(kind: str, base: type, argum
         plain.zero_grad()
         found = F.cross_entropy(theirs(x), y)
         found.backward()
-        assert found.item() == loss
+        assert loss == (pytest.approx(found.item()) if kind == "esam" else found.item())  # it averages by itself
         plain.step()
     assert_equal(everything(ours), everything(theirs))
     assert optimizer.base.state_dict()["state"].keys() == plain.state_dict()["state"].keys()

@@ -4,9 +4,9 @@ intervention.
     result = train([sgd(), lsam(0.5)], seeds=range(20))
     result.error("hard")[:, :, -1]        # (settings, seeds), at the end of training
 
-Two engines agree behind it: ``lib.toy.kernel`` (compiled, the default on the CPU) and ``lib.toy.reference`` (torch, any
-device). SAM's variants, which perturb every layer or none, have an engine of their own, ``lib.toy.variants``. All
-settings of one seed share their labels and latents, the nets' initial weights and the order of the batches.
+Two engines agree behind it: ``lib.toy.kernel`` (compiled, the default on the CPU) and ``lib.toy.variants`` (torch, any
+device), which SAM's variants, that perturb every layer or none, always have. All settings of one seed share their
+labels and latents, the nets' initial weights and the order of the batches.
 """
 
 from __future__ import annotations
@@ -78,12 +78,10 @@ def train(
     """Train every setting from every seed; settings are all of one kind, `ToySetting` or `VariantSetting`.
 
     checkpoints: increasing fractions of training in [0, 1] (0: before the first step) at which errors and heads are
-    recorded.
-    trace_every: 0, or every how many steps the real and the phantom head are recorded. keep_nets: keep weights at
-    checkpoints.
-    engine: "compiled" (CPU), "torch" (`device`), or "auto": compiled on the CPU, torch on any other device.
-    SAM's variants have one engine, on the CPU. threads: of the compiled engine (None: one a core); it changes no
-    result. Raises ValueError for what is not allowed.
+    recorded, and weights if `keep_nets`. trace_every: 0, or every how many steps both heads are.
+    engine: "compiled" (CPU), "torch" (`device`), or "auto": compiled on the CPU, torch elsewhere; SAM's variants have
+    one, on the CPU. threads: of the compiled engine (None: one a core); no result depends on them. Raises ValueError
+    for what is not allowed.
     """
     settings, seeds = tuple(settings), tuple(int(seed) for seed in seeds)
     check_settings(settings, KINDS)

@@ -7,7 +7,7 @@ the last two axes, net by net.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -31,11 +31,8 @@ def module(theta: Tensor) -> ToyNet:
     for body, flat in zip((net.easy, net.hard), theta[:, :-1].numpy()):
         part = {name: torch.from_numpy(values) for name, values in unpack(flat).items()}
         for layer, weight, bias in zip(body[::2], ("W1", "W2", "w3"), ("b1", "b2", "b3")):
-            inputs = part[weight].shape[0]
-            layer.weight, layer.bias = (
-                nn.Parameter(part[weight].view(inputs, -1).T),
-                nn.Parameter(part[bias].view(-1)),
-            )
+            layer.weight = nn.Parameter(part[weight].view(len(part[weight]), -1).T)
+            layer.bias = nn.Parameter(part[bias].view(-1))
     net.head.weight = nn.Parameter(theta[:, -1][None])
     return net
 
@@ -98,19 +95,16 @@ def orthogonal(vector: Tensor, to: Tensor) -> Tensor:
     return torch.addcmul(vector, along, -(vector * along).sum(dim=(1, 2), keepdim=True))
 
 
-def margins(theta: Tensor, sets: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """y w_e f_e and y w_h f_h, each (n,), of every net on its own set of points: sets (m, n, 5), x and y."""
-    for net, own in zip(theta.numpy(), sets, strict=True):
-        easy, hard = (net[i, -1] * features(net[i, :-1], own[:, 2 * i : 2 * i + 2]) for i in range(2))
-        yield own[:, 4] * easy, own[:, 4] * hard
+def mistakes(theta: Tensor, sets: np.ndarray) -> np.ndarray:
+    """Which of its points each net gets wrong by sign(w_e f_e), sign(w_h f_h) and sign(F), (m, 3, n); sets (m, n, 5)
+    are x and y."""
+    found = []
+    for net, own in zip(theta.cpu().numpy(), sets, strict=True):
+        easy, hard = (own[:, 4] * net[i, -1] * features(net[i, :-1], own[:, 2 * i : 2 * i + 2]) for i in range(2))
+        found.append([~(margin > 0) for margin in (easy, hard, easy + hard)])
+    return np.array(found)
 
 
 def errors(theta: Tensor, sets: np.ndarray) -> np.ndarray:
-    """Errors (m, 3) of sign(w_e f_e), sign(w_h f_h) and sign(F), each net on its own set of points."""
-    parts = ((easy, hard, easy + hard) for easy, hard in margins(theta, sets))
-    return np.array([[(~(margin > 0)).mean() for margin in three] for three in parts])
-
-
-def mistakes(theta: Tensor, sets: np.ndarray) -> list[np.ndarray]:
-    """Which of its points (n,) each net gets wrong."""
-    return [~(easy + hard > 0) for easy, hard in margins(theta, sets)]
+    """The shares (m, 3) of `mistakes`."""
+    return mistakes(theta, sets).mean(axis=2)

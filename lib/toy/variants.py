@@ -107,7 +107,7 @@ class Watch:
     def __call__(self, step: int, theta: Tensor, phantom: Tensor | None = None) -> None:
         of_sets, heads, nets, traces, _ = self.record
         for stop in np.flatnonzero(self.at == step) if phantom is None else ():
-            of_sets[:, stop] = np.stack([errors(theta.cpu(), points) for points in self.sets], axis=1)
+            of_sets[:, stop] = np.stack([errors(theta, points) for points in self.sets], axis=1)
             heads[:, stop] = theta[..., -1].cpu()
             if nets.size:
                 nets[:, stop] = theta[..., :-1].cpu()
@@ -144,7 +144,7 @@ def trained(
         identifying = rows[:, : first.identification * first.batch_size]
         identified = run(theta.clone(), models, identifying, Variant("sgd", models, training))
         upweight = [model.setting.upweight for model in models]
-        rows = reweighting.upsampled(mistakes(identified, drawn[index]), upweight, seeds, rows.shape[1])
+        rows = reweighting.upsampled(list(mistakes(identified, drawn[index])[:, 2]), upweight, seeds, rows.shape[1])
     elif first.method == "group_dro":
         latents = [sample(model.setting.data, model.seed) for model in models]
         groups = reweighting.GroupDRO(latents, first.groups, [model.setting.step_size for model in models])
@@ -180,7 +180,7 @@ def run(
 
 def _by_reference(models: Sequence[Model], training: Tensor, rows: np.ndarray, watch: Callable[..., None]) -> Descent:
     """The gradients of `ToySetting`."""
-    settings, each = [model.setting for model in models], torch.arange(len(models))[:, None]
+    settings, each = [model.setting for model in models], torch.arange(len(models), device=training.device)[:, None]
     first, n, reference = settings[0], training.shape[1], Reference(settings, training.device)
 
     def descent(step: int, theta: Tensor, chosen: Tensor) -> Tensor:
@@ -189,7 +189,7 @@ def _by_reference(models: Sequence[Model], training: Tensor, rows: np.ndarray, w
             epoch, batch = divmod(step, first.steps // first.epochs)
             start = (batch + first.phantom_shift) * first.batch_size
             ahead = np.arange(start, start + (first.phantom_points or first.batch_size)) % n
-            others = training[each, rows[:, epoch * n + ahead].astype(np.int64)]
+            others = training[each, torch.from_numpy(rows[:, epoch * n + ahead].astype(np.int64)).to(training.device)]
         gradient, phantom = reference(step, theta, training[each, chosen], others)
         watch(step, theta, phantom[..., None])
         return gradient
