@@ -15,7 +15,6 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from book.claims import JUDGEMENT, Check, Outcome, judge
 from book.make import chapters, fingerprint, pages
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,15 +43,9 @@ def tree(tmp_path, monkeypatch) -> Path:
     for name in ("files.py", "check.py"):
         shutil.copy(ROOT / "lib" / name, tmp_path / "lib")
     (tmp_path / "book" / "trial.py").write_text("from lib import one\n")
-    files = {
-        "__init__": "",
-        "one": "from lib.deep import two\n",
-        "other": "",
-        "deep/__init__": "",
-        "deep/two": "VALUE = 2\n",
-    }
-    for name, text in files.items():
-        (tmp_path / "lib" / f"{name}.py").write_text(text)
+    texts = {"one": "from lib.deep import two\n", "deep/two": "VALUE = 2\n"}
+    for name in ("__init__", "other", "deep/__init__", *texts):
+        (tmp_path / "lib" / f"{name}.py").write_text(texts.get(name, ""))
     (tmp_path / "notebooks").mkdir()
     code = "from book import trial\nrho, levels, trial.one.two.VALUE"
     write_chapter(tmp_path / "notebooks" / "01_trial.ipynb", code)
@@ -356,20 +349,6 @@ def test_pages_are_made_again_after_a_change_of_results_claims_or_the_library_of
     assert len(seen) == 5, "lib/other.py is imported by no code of the book"
 
 
-def test_claims_of_the_executed_chapters_are_stored_where_the_pages_read_them(tree):
-    (tree / "book" / "chapters").mkdir()
-    shown = {
-        "output_type": "execute_result",
-        "data": {},
-        "metadata": {JUDGEMENT: judge("C1", [Check("a check", Outcome.HOLDS)]).as_json()},
-    }
-    cells = [{"cell_type": "code", "source": "", "outputs": [shown]}]
-    (tree / "book" / "chapters" / "03_toy.ipynb").write_text(json.dumps({"cells": cells, "metadata": {}}))
-    pages.write_scorecard()
-    first = json.loads((tree / "results" / "claims.json").read_text())["claims"][0]
-    assert (first["claim"], first["verdict"]) == ("C1", "reproduced")
-
-
 def test_headline_is_taken_from_its_chapter(tree):
     output = glued("fig-headline", "image/svg+xml")
     output["data"] = {"image/svg+xml": ["a ", "picture"]}
@@ -381,16 +360,10 @@ def test_headline_is_taken_from_its_chapter(tree):
 
 def install(tree: Path, **variables: str) -> subprocess.CompletedProcess:
     """`make book` where no package index answers."""
-    unreachable = {
-        "PIP_INDEX_URL": "http://127.0.0.1:9/simple",
-        "PIP_EXTRA_INDEX_URL": "",
-        "PIP_FIND_LINKS": "",
-        "PIP_RETRIES": "0",
-        "PIP_CONFIG_FILE": os.devnull,
-    }
+    unreachable = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "0", "PIP_CONFIG_FILE": os.devnull}
+    unreachable |= {"PIP_EXTRA_INDEX_URL": "", "PIP_FIND_LINKS": ""}
     command = ["make", "book", *[f"{name}={value}" for name, value in variables.items()]]
-    environment = {**os.environ, **unreachable}
-    return subprocess.run(command, cwd=tree, capture_output=True, text=True, env=environment)
+    return subprocess.run(command, cwd=tree, capture_output=True, text=True, env=os.environ | unreachable)
 
 
 def refusal(run: subprocess.CompletedProcess) -> str:

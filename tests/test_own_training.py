@@ -64,16 +64,3 @@ def test_code_on_the_page_trains(block: str) -> None:
     evaluations = 4 if "chunk(4)" in block else 1
     assert loss() < 0.8 * before
     assert int(names["model"].body[1].num_batches_tracked) == evaluations * len(names["loader"])
-
-
-def test_lightning_trains_with_the_code_on_the_page() -> None:
-    lightning = pytest.importorskip("lightning", reason="Lightning is not installed")
-    (block,) = (block for block in BLOCKS if "lightning" in block)
-    names = surroundings() | {"lightning": lightning}
-    exec("from lib.optim import SAM\n" + block, names)
-    module = names["Classifier"](names["model"])
-    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    lightning.Trainer(max_epochs=1, accelerator="cpu", **options).fit(
-        module, torch.utils.data.DataLoader(names["loader"], batch_size=None)
-    )
-    assert int(names["model"].body[1].num_batches_tracked) == len(names["loader"])

@@ -32,22 +32,7 @@ BAD = {  # by the kind of parameter: texts that no notebook takes for one
     ],
     "bool": ["1", "0", "yes", "", "null", "[]", "0.5", '"True"', "true or false", "None", HUGE, "{}"],
 }
-UNKNOWN = [
-    "nonsense",
-    "In",
-    "Out",
-    "__builtins__",
-    "_",
-    "",
-    "rho ",
-    "Rho",
-    "lambda",
-    "__name__",
-    "exit",
-    "1",
-    "ρ",
-    "a.b",
-]
+UNKNOWN = ["", "rho ", *"nonsense In Out __builtins__ _ Rho lambda __name__ exit 1 ρ a.b".split()]
 
 
 def kind(notebook: Path, name: str) -> str:
