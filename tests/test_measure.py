@@ -161,7 +161,8 @@ def test_weights_agree_with_a_direct_computation(place):
 
     with torch.no_grad():
         phi = model.features(images).numpy()
-    for name, probe in measure.fit_probes(model, data, probes.STRENGTHS).items():
+    fitted = measure.fit_probes(model, data, probes.STRENGTHS)
+    for name, probe in fitted.items():
         for reading, truth in (("label", data.train.labels), ("attribute", data.train.attributes[name])):
             contribution = probe.contributions(phi, truth.numpy())[order]
             worst = contribution <= np.quantile(contribution, 0.25)
@@ -171,6 +172,11 @@ def test_weights_agree_with_a_direct_computation(place):
             assert sum(found["bins"]["images"]) == 27 and len(found["bins"]["real"]) == BINS
             heaviest = np.argsort(contribution, kind="stable")[:2]  # 27 images in 20 bins: two in the first
             assert found["bins"]["phantom"][0] == pytest.approx(np.median(phantom[heaviest]), rel=1e-3)
+            ratio = np.median((phantom / real)[heaviest]) / np.median(phantom / real)
+            assert found["bins"]["ratio"][0] == pytest.approx(ratio, rel=1e-3)
+    columns = {name: one.contributions(phi, data.train.labels.numpy())[order] for name, one in fitted.items()}
+    found = [one["slope"] for one in metrics["contributions"]["label"]["attributes"].values()]
+    assert found == pytest.approx(measure.slopes(columns, np.log(phantom / real)), rel=1e-2)
     by_label, own = (metrics["contributions"][reading] for reading in ("label", "attribute"))
     assert by_label["map"]["attributes"] == own["map"]["attributes"] == ["bird", "place"]
     assert by_label["attributes"]["bird"]["bins"] == own["attributes"]["bird"]["bins"], "the label itself"
@@ -284,8 +290,8 @@ def test_any_net_is_measured_by_what_goes_into_its_last_layer_and_stays_as_it_wa
 def test_three_attributes_of_several_values_are_measured():
     data = shades(((0, 1, 2), (0, 1), (0, 1, 2)), copies=4)
     model = resnet18(num_classes=3)
-    found = feature_quality(model, data, SAM(model.parameters(), lr=0.1), batches=1)
-    assert set(found.table().index) == {"stripe 0", "stripe 1", "stripe 2"} and found.weights["real"]["points"] == 72
+    found = feature_quality(model, data, SAM(model.parameters(), lr=0.1), batch_size=30, batches=2)
+    assert set(found.table().index) == {"stripe 0", "stripe 1", "stripe 2"} and found.weights["real"]["points"] == 60
     assert found.errors["test_error"]["examples"] == 72 and len(found.figure().axes) == 4
     plt.close("all")
     with pytest.raises(ValueError, match="weights must be measured"):
