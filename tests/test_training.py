@@ -151,6 +151,8 @@ def test_training_in_two_parts_is_the_whole_one_bit_for_bit(method, tmp_path):
     model, later = trained(method, rho, epochs=4, checkpoint=Checkpoint(path))
     assert same_weights(model, whole) and later.curve == history.curve
     kept = path.read_bytes()
+    assert torch.load(path)["optimizer"] is None, "a finished net's"
+    assert same_weights(trained(method, rho, epochs=4, checkpoint=Checkpoint(path))[0], whole)
     again, _ = trained(method, rho, epochs=4, until=2, checkpoint=Checkpoint(path))
     assert same_weights(again, part) and path.read_bytes() == kept, (
         "a file of more epochs stays, and is not gone on from"
