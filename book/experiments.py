@@ -5,6 +5,7 @@ from functools import partial
 
 from book import batch_size, domainbed, noise, open_choices, protocols, variants, when
 from book.plan import Experiment, Plan
+from lib.stats import FEW
 from lib.trials.store import RESULTS, Store
 from lib.trials.trial import Trial
 
@@ -29,6 +30,7 @@ def experiments() -> dict[str, Experiment]:
         ("variants-images", f"{on_images}, reduced: few epochs (chapter 12)", short, variants.SHORT_SEEDS),
         ("variants-images-full", "the same with all epochs of the paper's protocol", full, protocols.SEEDS),
         ("open-choices", f"Lost constants {toy} (chapter 13)", open_choices.plan, open_choices.SEEDS),
+        ("open-choices-map", "all of them at once, in wide ranges (chapter 13)", open_choices.map_plan, FEW),
         *_natural(),
     ]
     return {

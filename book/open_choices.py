@@ -1,99 +1,115 @@
 """Chapter 13: every constant of the toy that the text lost, one at a time and all at once: the design, at which of its
 points C1, C2, C5 and C6 hold by the rules of chapters 03, 04 and 06, in what share of them, and figures."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 from scipy.stats import qmc
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.inspection import permutation_importance
-from sklearn.metrics import balanced_accuracy_score
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
-from sklearn.tree import DecisionTreeClassifier
+from sklearn.metrics import get_scorer
+from sklearn.model_selection import StratifiedKFold
 
-from book import interventions, rebalancing, style, toy
-from book.claims import Check, Outcome, Verdict, verdict_of
+from book import interventions, mechanism, rebalancing, style, toy
+from book.claims import Outcome, Verdict, verdict_of
 from book.plan import Plan
-from book.selection import at_choice, choose
+from book.selection import at_choice
 from lib import check
 from lib.data.toy import ToyConstants
-from lib.stats import FEW, Estimate, mean_interval, spread, wilson_interval
+from lib.stats import FEW, Estimate, estimate, mean_interval, spread, wilson_interval
 from lib.toy.ensemble import ToySetting, intervention, lsam
 from lib.trials.store import Store
-from lib.trials.toy import MEANS, ToyTrial, errors, means
+from lib.trials.toy import MEANS, WEIGHTS, ToyTrial, errors, means, weights
 
 RADII = (0.0, 0.4, 0.7, 1.0, 1.4)  # of LSAM; 0 is SGD
 RATIOS = (0.5, 2.0, 8.0)  # c of the interventions
 EFFECTS = tuple(interventions.NAMES)
 POINTS, SEEDS, FIRST_SEED = 200, 10, 100
 TRACE_EVERY = 10  # steps between two records of the head
-NAME = "open-choices"
+NAME, MAP_NAME = "open-choices", "open-choices-map"
+MAP_POINTS, MAP_SEEDS, MAP_FIRST_SEED = 512, FEW, 7000  # of seeds that no chapter and no trial had used
+PARTS_OF_RADIUS = (0.0, 0.5, 0.75, 1.0)  # of a point's own radius; 0 is SGD
+TIMES_OWN = (0.5, 1.0, 2.0, 4.0)  # c of the interventions over the head's own ratio at the start
+PITCH = 360.0  # degrees a unit of |z_h|, where the spiral's pitch is constant
 PARTS = {  # of each claim, in the order of its checks; the first is the main one
     "C1": ("LSAM lowers the hard error", "it falls as ρ grows", "both fit the labels"),
     "C2": ("the phantom ratio grows with ρ", "it is larger", "the real ratio hardly moves"),
+    "C3": ("more even at the phantom", "from SGD's real weights to LSAM's phantom ones"),
     "C5": ("hard rate above 1", "easy rate below 1"),
     "C6": ("both match LSAM", "importance weighting alone", "learning rate alone", "comparable gains"),
 }
 TO_GAIN = 0.05  # hard probing error of SGD from which there is something to gain
-LEAF, DEPTH = 10, 3  # settings in a leaf of the tree that explains, and questions asked in a row
+LEARNED, HIGH, UNLEARNED = 0.02, 1.03, 0.1  # of the frontier: a hard training error, a rate, an error
+TREES, LEAF, FOLDS, SCORE = 100, 5, 10, "roc_auc"  # of the forest that explains
+
+
+Range = tuple[float, float] | None
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One lost constant: what is chosen elsewhere in the book, the range of the design, and the values that it takes
-    alone."""
+    """One lost constant: what is chosen elsewhere in the book, the values that it takes alone, and its range in the
+    design of long trainings and in the map; None where another constant stands for it."""
 
     name: str
     symbol: str
     ours: float
-    low: float
-    high: float
-    alone: tuple[float, ...]
-    scale: str = "linear"  # or "log", or "whole" (a whole number, evenly spread on a logarithmic axis)
+    alone: tuple[float, ...] = ()
+    long: Range = None
+    wide: Range = None
+    scale: str = "linear"  # or "log", or "whole" (a whole number, evenly spread on a logarithmic axis), or "either"
 
-    def at(self, share: float) -> float:
-        """The value at a share of the range, in [0, 1], to three digits."""
-        if self.scale == "linear":
-            return float(f"{self.low + share * (self.high - self.low):.3g}")
-        value = self.low * (self.high / self.low) ** share
+    def at(self, share: float, ends: tuple[float, float]) -> float:
+        """The value at a share, in [0, 1], of the range between two ends, to three digits."""
+        low, high = ends
+        if self.scale == "either":
+            return high if share >= 0.5 else low
+        value = low + share * (high - low) if self.scale == "linear" else low * (high / low) ** share
         return round(value) if self.scale == "whole" else float(f"{value:.3g}")
 
 
 CHOICES = (
-    Choice("gap", "$a/b$", 0.1, 0.0, 0.4, (0.0, 0.2, 0.4)),
-    Choice("outer", "$b$", 1.0, 0.5, 2.0, (0.5, 2.0), "log"),
-    Choice("easy_scale", r"$\gamma_e$", 1.0, 0.5, 2.0, (0.5, 2.0), "log"),
-    Choice("hard_scale", r"$\gamma_h$", 3.0, 1.0, 6.0, (1.0, 2.0, 6.0), "log"),
-    Choice("noise", r"noise$\,/\,\gamma_h b$", 0.0, 0.0, 0.1, (0.05, 0.1)),
-    Choice("complexity", r"$\kappa$", 360.0, 180.0, 540.0, (180.0, 270.0, 450.0, 540.0)),
-    Choice("learning_rate", r"$\eta$", 0.05, 0.01, 0.1, (0.01, 0.1), "log"),
-    Choice("width", "width", 64, 16, 96, (16, 32, 128), "whole"),
-    Choice("epochs", "epochs", 200, 40, 200, (50, 100, 400), "whole"),
-    Choice("head_easy", "$w_e$", 1.0, 0.5, 2.0, (0.5, 2.0), "log"),
-    Choice("head_hard", "$w_h$", 1.0, 0.5, 2.0, (0.5, 2.0), "log"),
+    Choice("gap", "$a/b$", 0.1, (0.0, 0.2, 0.4), (0.0, 0.4), (0.0, 0.4)),
+    Choice("outer", "$b$", 1.0, (0.5, 2.0), (0.5, 2.0), scale="log"),
+    Choice("easy_scale", r"$\gamma_e$", 1.0, (0.5, 2.0), (0.5, 2.0), scale="log"),
+    Choice("hard_scale", r"$\gamma_h$", 3.0, (1.0, 2.0, 6.0), (1.0, 6.0), (1.0, 20.0), "log"),
+    Choice("noise", r"noise$\,/\,\gamma_h b$", 0.0, (0.05, 0.1), (0.0, 0.1), (0.0, 0.1)),
+    Choice("complexity", r"$\kappa$", 360.0, (180.0, 270.0, 450.0, 540.0), (180.0, 540.0), (180.0, 540.0)),
+    Choice("learning_rate", r"$\eta$", 0.05, (0.01, 0.1), (0.01, 0.1), (0.005, 0.1), "log"),
+    Choice("width", "width", 64, (16, 32, 128), (16, 96), (16, 96), "whole"),
+    Choice("epochs", "epochs", 200, (50, 100, 400), (40, 200), (5, 200), "whole"),
+    Choice("head_easy", "$w_e$", 1.0, (0.5, 2.0), (0.5, 2.0), (0.5, 16.0), "log"),
+    Choice("head_hard", "$w_h$", 1.0, (0.5, 2.0), (0.5, 2.0), (0.5, 16.0), "log"),
+    Choice("batch_size", "$B$", 5, wide=(2, 20), scale="whole"),
+    Choice("gain", "gain", 1.0, wide=(0.2, 4.0), scale="log"),
+    Choice("easy_gap", "$a_e/b_e$", 0.1, wide=(0.0, 0.95)),
+    Choice("easy_outer", "$b_e$", 1.0, wide=(0.4, 2.0), scale="log"),
+    Choice("constant_pitch", "constant pitch", 0, wide=(0, 1), scale="either"),
+    Choice("radius", r"$\rho/\Vert w\Vert$", 1.0, wide=(0.1, 1.5), scale="log"),
 )
-OURS = {choice.name: choice.ours for choice in CHOICES}
+OURS = {choice.name: choice.ours for choice in CHOICES if choice.long}
 TOGETHER = tuple({"head_easy": weight, "head_hard": weight} for weight in (0.5, 2.0))  # of the head also both at once
 
 
 def common(values: Mapping[str, float]) -> dict:
-    """What the settings of one point share, as keywords of `ToySetting`, from a value for every choice.
-
-    Raises ValueError where a choice is missing or unknown.
-    """
-    if values.keys() != OURS.keys():
-        raise ValueError(f"values must be of {', '.join(OURS)}, not of {', '.join(values)}")
-    v = dict(values)
-    products = {"inner": v["gap"] * v["outer"], "uniform_noise": v["noise"] * v["hard_scale"] * v["outer"]}
-    as_they_are = {name: v[name] for name in ("complexity", "outer", "easy_scale", "hard_scale")}
-    data = ToyConstants(**as_they_are, **{name: _digits(value) for name, value in products.items()})
-    whole = {name: int(v[name]) for name in ("width", "epochs")}
-    return {"data": data, **whole, "learning_rate": v["learning_rate"], "head": (v["head_easy"], v["head_hard"])}
+    """What the settings of one point share, as keywords of `ToySetting`; a choice without a value is as ours."""
+    v = {choice.name: choice.ours for choice in CHOICES} | dict(values)
+    outer = v["complexity"] / PITCH if v["constant_pitch"] else v["outer"]
+    products = {"inner": v["gap"] * outer, "uniform_noise": v["noise"] * v["hard_scale"] * outer}
+    easy = (v["easy_gap"] * v["easy_outer"], v["easy_outer"]) if "easy_outer" in values else None
+    data = ToyConstants(
+        **{name: v[name] for name in ("complexity", "easy_scale", "hard_scale")},
+        **{name: _digits(value) for name, value in products.items()},
+        outer=_digits(outer),
+        easy_interval=easy and (_digits(easy[0]), easy[1]),
+    )
+    whole = {name: int(v[name]) for name in ("width", "epochs", "batch_size")}
+    rest = {name: v[name] for name in ("learning_rate", "gain")}
+    return {"data": data, **whole, **rest, "head": (v["head_easy"], v["head_hard"])}
 
 
 def _digits(value: float) -> float:
@@ -101,35 +117,46 @@ def _digits(value: float) -> float:
     return float(f"{value:.4g}")
 
 
-def values_of(setting: ToySetting) -> dict[str, float]:
-    """The value of every choice, back from any setting of a point."""
-    data, head = setting.data, dict(zip(("head_easy", "head_hard"), setting.head))
-    ratios = {"gap": data.inner / data.outer, "noise": data.uniform_noise / data.hard_scale / data.outer}
-    found = vars(data) | vars(setting) | ratios | head
-    return {name: found[name] for name in OURS}
+def _settings(shared: dict, radii: Sequence[float], ratios: Sequence[float]) -> tuple[ToySetting, ...]:
+    """SGD, LSAM at the radii above 0, then each of `EFFECTS` at the ratios."""
+    fixed = [intervention(effect, _digits(ratio), **shared) for effect in EFFECTS for ratio in ratios]
+    return (*(lsam(_digits(radius), **shared) for radius in radii), *fixed)
 
 
 def trial(values: Mapping[str, float], seeds: int = SEEDS, first_seed: int = FIRST_SEED) -> ToyTrial:
-    """One point: SGD, LSAM at `RADII`, then each of `EFFECTS` at `RATIOS`, all with these constants."""
+    """One point of long training, at `RADII` and `RATIOS`."""
+    return ToyTrial(_settings(common(values), RADII, RATIOS), seeds, first_seed, NAME, TRACE_EVERY)
+
+
+def map_trial(values: Mapping[str, float], seeds: int = MAP_SEEDS, first_seed: int = MAP_FIRST_SEED) -> ToyTrial:
+    """One point of the map: `PARTS_OF_RADIUS` of its own radius, `TIMES_OWN` times the head's ratio at the start; every
+    step of the head is recorded, and importance is weighed at the whole radius."""
     shared = common(values)
-    swept = [lsam(radius, **shared) for radius in RADII]
-    fixed = [intervention(effect, ratio, **shared) for effect in EFFECTS for ratio in RATIOS]
-    return ToyTrial((*swept, *fixed), seeds, first_seed, NAME, TRACE_EVERY)
+    easy, hard = shared["head"]
+    rho = _digits(values["radius"] * np.hypot(easy, hard))
+    radii, ratios = rho * np.array(PARTS_OF_RADIUS), hard / easy * np.array(TIMES_OWN)
+    return ToyTrial(_settings(shared, radii, ratios), seeds, first_seed, MAP_NAME, 1, rho)
 
 
-def sample(points: int, seed: int = 0) -> list[dict[str, float]]:
-    """The first points of a scrambled Sobol sequence over the ranges of all `CHOICES`.
+def sample(points: int, seed: int = 0, wide: bool = False) -> list[dict[str, float]]:
+    """The first points of a scrambled Sobol sequence over the ranges of the design, or of the map.
 
     Fewer points are the first of more. Raises ValueError for less than one point.
     """
+    ranges = {choice: ends for choice in CHOICES if (ends := choice.wide if wide else choice.long)}
     doublings = int(np.ceil(np.log2(check.whole("points", points, 1))))
-    shares = qmc.Sobol(len(CHOICES), seed=seed).random_base2(doublings)[:points]
-    return [{choice.name: choice.at(share) for choice, share in zip(CHOICES, row)} for row in shares]
+    shares = qmc.Sobol(len(ranges), seed=seed).random_base2(doublings)[:points]
+    return [{choice.name: choice.at(share, ranges[choice]) for choice, share in zip(ranges, row)} for row in shares]
 
 
 def design(points: int = POINTS, seed: int = 0, seeds: int = SEEDS, first_seed: int = FIRST_SEED) -> list[ToyTrial]:
     """The space-filling design: one trial a point, `seeds` seeds each."""
     return [trial(values, seeds, first_seed) for values in sample(points, seed)]
+
+
+def map_plan(store: Store, seeds: int = MAP_SEEDS) -> Plan:
+    """The trials of the map."""
+    return Plan(tuple(map_trial(values, seeds) for values in sample(MAP_POINTS, wide=True)))
 
 
 def alone() -> list[dict[str, float]]:
@@ -150,7 +177,7 @@ def at_radius(trials: Sequence[ToyTrial], rho: float) -> list[ToyTrial]:
 
 
 def plan(store: Store, seeds: int = SEEDS) -> Plan:
-    """All trials of the chapter."""
+    """The trials of the design and of `one_at_a_time`."""
     return Plan((*one_at_a_time(seeds), *design(seeds=seeds)))
 
 
@@ -158,19 +185,22 @@ def plan(store: Store, seeds: int = SEEDS) -> Plan:
 class Points:
     """What was measured at n points; the first radius is 0, SGD. NaN where a net diverged.
 
-    values: one row a point, one column a choice. hard, easy: probing errors on test data, validation: the
-    hard one on validation data, training: the model's error, each (n, rho, seed). means: (n, rho, seed, 6),
-    see `lib.trials.toy.means`. interventions: hard probing errors, (n, effect, ratio, seed).
+    values: one row a point, one column a choice. rhos, and ratios (c of the interventions over a point's `unit`, (n,)):
+    as they were trained, or of the map `PARTS_OF_RADIUS` and `TIMES_OWN`. hard, easy: probing errors, training: the
+    model's error, each (n, rho, seed). means: (n, rho, seed, 6), see `lib.trials.toy.means`. weights: (n, rho, seed,
+    4), see `lib.trials.toy.weights`, or None. interventions: hard probing errors, (n, effect, ratio, seed).
     """
 
     values: pd.DataFrame
     rhos: tuple[float, ...]
+    ratios: tuple[float, ...]
+    unit: np.ndarray
     hard: np.ndarray
     easy: np.ndarray
-    validation: np.ndarray
     training: np.ndarray
     means: np.ndarray
     interventions: np.ndarray
+    weights: np.ndarray | None = None
 
     def mean(self, name: str) -> np.ndarray:
         """One of `MEANS`, (n, rho, seed)."""
@@ -185,42 +215,46 @@ class Points:
         return at_choice(self.ratio(kind), compared) - self.ratio(kind)[:, 0]
 
 
-def read(records: Sequence[dict], extra: Sequence[dict] = ()) -> Points:
-    """The points of the records of `trial`; those of `at_radius`, in the same order, add a radius."""
-    first = [ToyTrial.from_configuration(one["configuration"]).settings[0] for one in (*records, *extra)]
-    rhos = (*RADII, first[-1].rho) if extra else RADII
+def read(values: Sequence[Mapping[str, float]], records: Sequence[dict], extra: Sequence[dict] = ()) -> Points:
+    """The points with these values, from the records of `trial`, or of `map_trial`; records of `at_radius`, in the same
+    order, add a radius."""
+    wide = bool(records[0]["configuration"].get("weighed"))
+    rhos, ratios = (PARTS_OF_RADIUS, TIMES_OWN) if wide else (RADII, RATIOS)
+    count = len(rhos)
+    if extra:
+        rhos = (*rhos, ToyTrial.from_configuration(extra[0]["configuration"]).settings[0].rho)
     order = np.argsort(rhos)
 
     def swept(measure: Callable[..., np.ndarray], *which: str) -> np.ndarray:
         parts = [np.stack([measure(one, *which) for one in some]) for some in (records, extra) if some]
-        return np.concatenate([part[:, : len(RADII)] for part in parts], axis=1)[:, order]
+        return np.concatenate([part[:, :count] for part in parts], axis=1)[:, order]
 
-    values = pd.DataFrame([values_of(setting) for setting in first[: len(records)]])
-    measured = [swept(errors, *which) for which in (("hard",), ("easy",), ("hard", "validation"), ("model", "train"))]
-    fixed = np.stack([errors(record, "hard")[len(RADII) :] for record in records])
-    fixed = fixed.reshape(len(records), len(EFFECTS), len(RATIOS), -1)
-    return Points(values, tuple(np.take(rhos, order).tolist()), *measured, swept(means), fixed)
+    table = pd.DataFrame(values)
+    unit = table["head_hard"] / table["head_easy"] if wide else np.ones(len(table))
+    measured = [swept(errors, *which) for which in (("hard",), ("easy",), ("model", "train"))]
+    fixed = np.stack([errors(record, "hard")[count:] for record in records])
+    fixed = fixed.reshape(len(records), len(EFFECTS), len(ratios), -1)
+    weighed = swept(weights) if wide else None
+    rhos = tuple(np.take(rhos, order).tolist())
+    return Points(table, rhos, ratios, np.asarray(unit), *measured, swept(means), fixed, weighed)
 
 
 def strata(points: Points) -> dict[str, np.ndarray]:
     """The points that a share is taken of, (n,): all; those where the premise holds, that SGD fits the labels and the
-    spiral is the hard feature; of these, those where SGD leaves something to gain."""
+    spiral is the hard feature; of these, those where SGD leaves something to gain; of these, in the map, those where
+    LSAM at the whole radius gains as much, and by its interval."""
     premise = toy.fits(points.training[:, 0]) & toy.spiral_is_hard(points.hard, points.easy)
     to_gain = premise & (points.hard[:, 0].mean(axis=-1) >= TO_GAIN)
-    return {"all": np.full(len(premise), True), "premise": premise, "to gain": to_gain}
+    found = {"all": np.full(len(premise), True), "premise": premise, "to gain": to_gain}
+    if points.weights is not None:
+        mean, low, _ = mean_interval(gain(points, one_radius(points, 1.0)))
+        found["gains"] = to_gain & (mean >= TO_GAIN) & (low > 0)
+    return found
 
 
 def one_radius(points: Points, rho: float) -> np.ndarray:
     """The index of `rho` for every point and seed, (n, seed). Raises ValueError where it was not trained."""
     return np.full(points.hard[:, 0].shape, points.rhos.index(check.choice("rho", rho, points.rhos)))
-
-
-def best_radius(points: Points) -> np.ndarray:
-    """For every point and seed the index of the radius above 0 with the lowest hard probing error on the
-    validation data of the other seeds, (n, seed), among those at which LSAM fits the labels."""
-    fit = toy.fits(points.training[:, 1:])  # not where a net diverged
-    worse_than_any_error = 2.0
-    return 1 + choose(np.where(fit[..., None], points.validation[:, 1:], worse_than_any_error))
 
 
 def gain(points: Points, compared: np.ndarray) -> np.ndarray:
@@ -235,64 +269,59 @@ def raises(points: Points, compared: np.ndarray) -> np.ndarray:
 
 def claims(points: Points, compared: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
     """For each claim of `PARTS` at which points it is reproduced, under its own name, and at which each of its parts
-    holds, all (n,), by the rules of chapters 03, 04 and 06; LSAM is compared at the radii of index `compared` (n,
-    seed). A net that diverged makes the parts that need it fail."""
+    holds, all (n,), by the rules of chapters 03 to 06; LSAM is compared at the radii of index `compared` (n, seed). A
+    net that diverged makes the parts that need it fail. C3 is judged where importance was weighed."""
+    matched = {n: interventions.checks(points.ratios, curves, *of_lsam) for n, curves, *of_lsam in comparable(points)}
     ratios = points.ratio("phantom"), points.ratio("w")
     rates = points.mean("rate_easy"), points.mean("rate_hard")
-    errors = points.hard, points.easy, points.training
-    matched = {n: interventions.checks(RATIOS, curves, *of_lsam) for n, curves, *of_lsam in comparable(points)}
-    held = {claim: np.zeros((1 + len(parts), len(points.hard)), dtype=bool) for claim, parts in PARTS.items()}
+    found: dict[str, list[list[bool]]] = {claim: [] for claim in PARTS if claim != "C3" or points.weights is not None}
     for n in range(len(points.hard)):
-
-        def of(rule: Callable[..., list[Check]], measured: Iterable[np.ndarray], n: int = n) -> list[Check]:
-            return rule(points.rhos, compared[n : n + 1], *(one[n : n + 1] for one in measured))
-
+        only = slice(n, n + 1)
+        at = points.rhos, compared[only]
         judged = {
-            "C1": of(toy.checks, errors)[:3],  # the fourth is a premise
-            "C2": of(rebalancing.checks_c2, ratios),
-            "C5": of(rebalancing.checks_c5, rates),
+            "C1": toy.checks(*at, points.hard[only], points.easy[only], points.training[only])[:3],  # then a premise
+            "C2": rebalancing.checks_c2(*at, *(ratio[only] for ratio in ratios)),
+            "C5": rebalancing.checks_c5(*at, *(rate[only] for rate in rates)),
             "C6": matched.get(n, []),
         }
-        for claim, checks in judged.items():
-            if checks:
-                parts = [check.outcome is Outcome.HOLDS for check in checks]
-                held[claim][:, n] = [verdict_of(checks) is Verdict.REPRODUCED, *parts]
-    return {claim: dict(zip((claim, *PARTS[claim]), rows)) for claim, rows in held.items()}
+        if points.weights is not None:
+            judged["C3"] = mechanism.checks_c3(np.moveaxis(points.weights[n, [0, compared[n, 0]], :, :2], -1, 0))
+        for claim, rows in found.items():
+            held = [one.outcome is Outcome.HOLDS for one in judged[claim]] or [False] * len(PARTS[claim])
+            rows.append([verdict_of(judged[claim]) is Verdict.REPRODUCED, *held])
+    return {claim: dict(zip((claim, *PARTS[claim]), np.array(rows).T)) for claim, rows in found.items()}
 
 
 def comparable(points: Points) -> Iterator[tuple[int, dict[str, np.ndarray], np.ndarray, np.ndarray]]:
     """The points at which interventions can be compared with LSAM: index, hard probing errors of the interventions,
-    effect -> (ratio, seed), and of LSAM (rho, seed), and LSAM's mean ratios (rho,).
+    effect -> (ratio, seed), and of LSAM (rho, seed), and LSAM's mean ratios (rho,) over the point's unit.
 
     A seed in which any net diverged is left out, as in chapter 06; at least FEW must remain, and
     the ratios must be positive, that of SGD below the largest c.
     """
-    for n, (swept, curves, ratios) in enumerate(zip(points.hard, points.interventions, points.ratio("phantom"))):
+    ratios = points.ratio("phantom") / points.unit[:, None, None]
+    for n, (swept, curves, of_point) in enumerate(zip(points.hard, points.interventions, ratios)):
         kept = ~(np.isnan(swept).any(axis=0) | np.isnan(curves).any(axis=(0, 1)))
         if kept.sum() >= FEW:
-            places = ratios[:, kept].mean(axis=1)
-            if np.all(places > 0) and places[0] < RATIOS[-1]:
+            places = of_point[:, kept].mean(axis=1)
+            if np.all(places > 0) and places[0] < points.ratios[-1]:
                 yield n, dict(zip(EFFECTS, curves[..., kept])), swept[:, kept], places
 
 
-def effects(points: Points, compared: np.ndarray) -> pd.DataFrame:
-    """The means over seeds behind the claims, one row a point: what each constant may change. The gain of an
-    intervention is NaN where C6 cannot be judged."""
-    alone = np.full((len(EFFECTS), len(points.hard)), np.nan)
-    for n, curves, swept, places in comparable(points):
-        gains = interventions.gains(RATIOS, curves, swept[0], places[0])
-        alone[:, n] = [gains[effect].mean() for effect in EFFECTS]
-    over_seeds = {
-        "hard error of SGD": points.hard[:, 0],
-        "gain of LSAM": gain(points, compared),
-        "change of the phantom ratio": points.change("phantom", compared),
-        "change of the real ratio": points.change("w", compared),
-        "easy rate": at_choice(points.mean("rate_easy"), compared),
-        "hard rate": at_choice(points.mean("rate_hard"), compared),
-    }
-    words = ("importance weighting", "the learning rate", "both together")
-    of_alone = {f"gain of {effect}": values for effect, values in zip(words, alone)}
-    return pd.DataFrame({name: values.mean(axis=-1) for name, values in over_seeds.items()} | of_alone)
+def frontier(points: Points) -> pd.DataFrame:
+    """Of LSAM at the whole radius, one row a point: the hard feature's error on the training points, its mean rate
+    w~_h / w_h over all steps and the lower end of the rate's interval."""
+    error = points.weights[:, -1, :, WEIGHTS.index("wrong_hard")].mean(axis=-1)
+    rate, low, _ = mean_interval(points.mean("rate_hard")[:, -1])
+    return pd.DataFrame({"error": error, "rate": rate, "low": low})
+
+
+def exceptions(found: pd.DataFrame) -> dict[str, int]:
+    """Of a `frontier`: in how many settings the hard feature is learned, in how many of these its rate lies above 1 by
+    its interval, in how many settings the rate is high, and in how many of these the error is below `UNLEARNED`."""
+    learned, high = found["error"] < LEARNED, found["rate"] > HIGH
+    raised, early = learned & (found["low"] > 1), high & (found["error"] < UNLEARNED)
+    return {"learned": learned.sum(), "raised": raised.sum(), "high": high.sum(), "early": early.sum()}
 
 
 def share(held: np.ndarray, among: np.ndarray) -> Estimate:
@@ -322,65 +351,46 @@ def shares(claims: Mapping[str, Mapping[str, np.ndarray]], strata: Mapping[str, 
 
 @dataclass(frozen=True)
 class Explanation:
-    """What a small decision tree makes of where a claim holds.
+    """What a random forest makes of where a claim holds, on settings that it has not seen.
 
-    importance: of every constant, how much of the tree's balanced accuracy is lost when its values are
-    shuffled, the largest first. accuracy: balanced, on settings that the tree has not seen (ten folds); 0.5
-    is chance.
+    accuracy: area under the ROC curve, that a setting where it holds is ranked above one where it fails; 0.5 is chance.
+    importance: of every constant, by how much it falls when its values are shuffled, the largest first. Over ten folds;
+    their intervals leave out that folds share the settings they were trained on.
     """
 
-    importance: pd.Series
-    accuracy: float
+    accuracy: Estimate
+    importance: dict[str, Estimate]
 
 
 def explain(values: pd.DataFrame, held: np.ndarray, seed: int = 0) -> Explanation | None:
     """Which constants, the columns of `values` (one row a setting), decide whether something is `held` (n,).
 
-    None where it holds, or fails, in fewer than `LEAF` settings.
+    None where it holds, or fails, in fewer than `FOLDS` settings.
     """
-    if min(held.sum(), (~held).sum()) < LEAF:
+    if min(held.sum(), (~held).sum()) < FOLDS:
         return None
-    tree = DecisionTreeClassifier(max_depth=DEPTH, min_samples_leaf=LEAF, class_weight="balanced", random_state=seed)
-    folds = StratifiedKFold(10, shuffle=True, random_state=seed)
-    accuracy = balanced_accuracy_score(held, cross_val_predict(tree, values, held, cv=folds))
-    shuffled = {"n_repeats": 10, "random_state": seed, "scoring": "balanced_accuracy"}
-    lost = permutation_importance(tree.fit(values, held), values, held, **shuffled).importances_mean
-    ranked = pd.Series(lost, index=values.columns).sort_values(ascending=False, kind="stable")
-    return Explanation(ranked, float(accuracy))
+    forest = RandomForestClassifier(TREES, min_samples_leaf=LEAF, class_weight="balanced", random_state=seed)
+    accuracy, lost = [], []
+    for fit, test in StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(values, held):
+        forest.fit(values.iloc[fit], held[fit])
+        unseen = forest, values.iloc[test], held[test]
+        accuracy.append(get_scorer(SCORE)(*unseen))
+        lost.append(permutation_importance(*unseen, scoring=SCORE, random_state=seed).importances_mean)
+    found = dict(zip(values.columns, map(estimate, np.transpose(lost))))
+    return Explanation(estimate(accuracy), dict(sorted(found.items(), key=lambda item: -item[1].mean)))
 
 
-STRATA = {
-    "all": ("all settings", style.GREY, "o"),
-    "premise": ("the premise holds", style.SAM, "s"),
-    "to gain": ("and there is something to gain", style.LSAM, "D"),
-}
 OUTCOMES = {
-    "no premise": {"c": style.GREY, "marker": ".", "s": 12, "linewidths": 0},
+    "not among those asked": {"c": style.GREY, "marker": ".", "s": 9, "linewidths": 0},
     "holds": {"c": style.LSAM, "marker": "o", "s": 18, "linewidths": 0},
-    "fails": {"c": style.SGD, "marker": "x", "s": 24, "linewidths": 1.1},
+    "fails": {"c": style.SGD, "marker": "x", "s": 20, "linewidths": 1.1},
 }
 FINE = {"markersize": 4, "linewidth": 1.1}
 
 
-def figure_shares(found: Mapping[str, Shares]) -> Figure:
-    """Shares of settings with their 95 % intervals, by claim as of `shares`; the whole claims are bold."""
-    rows = [(claim, part, by_stratum) for claim, parts in found.items() for part, by_stratum in parts.items()]
-    fig, axes = plt.subplots(figsize=(style.PAGE_WIDTH, 0.8 + 0.33 * len(rows)))
-    for (stratum, (label, colour, marker)), shift in zip(STRATA.items(), (-0.25, 0, 0.25)):
-        places = np.arange(len(rows)) + shift
-        style.whiskers(axes, [one[stratum] for *_, one in rows], places, colour, marker, label=label, **FINE)
-    style.rows(axes, [part for _, part, _ in rows])
-    for label, (claim, part, _) in zip(axes.get_yticklabels(), rows):
-        label.set_fontweight("bold" if part == claim else "normal")
-    axes.set(xlabel="share of settings in which it holds", xlim=(-0.02, 1.02), ylim=(len(rows) - 0.5, -0.5))
-    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    fig.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=len(STRATA))
-    return fig
-
-
 def change(values: Mapping[str, float]) -> str:
     """What sets a point of the one-at-a-time study apart from our choice, in symbols."""
-    changed = [choice for choice in CHOICES if not np.isclose(values[choice.name], choice.ours)]
+    changed = [choice for choice in CHOICES if choice.long and not np.isclose(values[choice.name], choice.ours)]
     words = [f"{one.symbol} = {values[one.name]:g}" + "°" * (one.name == "complexity") for one in changed]
     return ", ".join(words) or "our choice"
 
@@ -392,57 +402,78 @@ def figure_alone(
     parts of each claim hold, of `claims`."""
     size = style.PAGE_WIDTH, 0.9 + 0.25 * len(names)
     fig, (left, right) = plt.subplots(1, 2, figsize=size, sharey=True, width_ratios=[1.7, 1])
-    rows = np.arange(len(names))
     left.axvspan(gains[0].low, gains[0].high, color=style.LSAM, alpha=0.12, linewidth=0)
-    for chosen, colour, marker in ((premise, style.LSAM, "D"), (~premise, style.GREY, "x")):
-        if chosen.any():
-            style.whiskers(left, [gains[row] for row in rows[chosen]], rows[chosen], colour, marker, **FINE)
     left.axvline(0, color="black", linewidth=0.6)
+    for row, (of_row, judged) in enumerate(zip(gains, premise)):
+        style.whiskers(left, [of_row], [row], *((style.LSAM, "D") if judged else (style.GREY, "x")), **FINE)
     for column, parts in enumerate(claims.values()):
         whole, *held = parts.values()
         for row, count in enumerate(np.sum(held, axis=0)):
             colour = style.LSAM if whole[row] else "black" if premise[row] else style.GREY
             look = {"ha": "center", "va": "center", "fontsize": 8, "fontweight": "bold" if whole[row] else "normal"}
             right.text(column, row, f"{count}/{len(held)}", color=colour, **look)
-    style.rows(left, names)
-    for row in rows[::2]:
-        right.axhspan(row - 0.5, row + 0.5, color="black", alpha=0.04, linewidth=0)
+    for panel in (left, right):
+        style.rows(panel, names)
     ticks = {"xlim": (-0.5, len(claims) - 0.5), "xticks": range(len(claims)), "xticklabels": list(claims)}
     right.set(title="parts that hold", **ticks)
     right.tick_params(length=0)
     right.spines[:].set_visible(False)
-    left.set(title="gain of LSAM over SGD", xlabel="fall of the hard probing error", ylim=(len(names) - 0.5, -0.5))
+    left.set(title="gain of LSAM over SGD", xlabel="fall of the hard probing error")
+    return fig
+
+
+def figure_importance(explained: Mapping[str, Explanation]) -> Figure:
+    """One panel a claim: how much of the forest's accuracy is lost when the values of one constant are shuffled, with
+    intervals over folds."""
+    fig, axes = plt.subplots(1, len(explained), figsize=(style.PAGE_WIDTH, 4.2), sharex=True, sharey=True)
+    symbols = {choice.name: choice.symbol for choice in CHOICES if choice.wide}
+    for panel, (claim, found) in zip(axes, explained.items()):
+        style.rows(panel, list(symbols.values()))
+        panel.axvline(0, color="black", linewidth=0.6)
+        style.whiskers(panel, [found.importance[name] for name in symbols], range(len(symbols)), style.SAM, "o", **FINE)
+        panel.set_title(f"{claim}\n({found.accuracy.mean:.2f})", fontsize=9)
+    fig.supxlabel("accuracy lost when the constant is shuffled", fontsize=9)
     return fig
 
 
 def figure_where(
     values: pd.DataFrame,
     held: Mapping[str, np.ndarray],
-    judged: np.ndarray,
-    explained: Mapping[str, Explanation | None],
+    judged: Mapping[str, np.ndarray],
+    explained: Mapping[str, Explanation],
 ) -> Figure:
-    """One panel a claim: at which points it is `held`, against the two constants that decide it most (the
-    first two where nothing explains it); points that are not `judged` (n,) are small dots."""
-    rows = -(-len(held) // 2)
-    fig, axes = plt.subplots(rows, 2, figsize=(style.PAGE_WIDTH, 0.4 + 2.7 * rows), squeeze=False)
-    for panel, (claim, holds) in zip(axes.flat, held.items()):
-        explanation = explained[claim]
-        across, up = values.columns[:2] if explanation is None else explanation.importance.index[:2]
-        for chosen, (label, look) in zip((~judged, judged & holds, judged & ~holds), OUTCOMES.items()):
+    """One panel a claim: at which points it is `held` (n,), against the two constants that decide it most; points that
+    are not `judged` (n,) for it are small dots."""
+    rows = -(-len(explained) // 3)
+    fig, axes = plt.subplots(rows, 3, figsize=(style.PAGE_WIDTH, 0.4 + 2.3 * rows), squeeze=False)
+    for panel, (claim, explanation) in zip(axes.flat, explained.items()):
+        across, up = list(explanation.importance)[:2]
+        among = judged[claim]
+        for chosen, (label, look) in zip((~among, among & held[claim], among & ~held[claim]), OUTCOMES.items()):
             panel.scatter(values[across][chosen], values[up][chosen], label=label, **look)
-        _choice_axis(panel.xaxis, across)
-        _choice_axis(panel.yaxis, up)
-        panel.set_title(claim + ("" if explanation is None else f" (tree: {explanation.accuracy:.2f})"))
-    for panel in axes.flat[len(held) :]:
-        panel.set_visible(False)
+        for axis, name in ((panel.xaxis, across), (panel.yaxis, up)):
+            choice = next(choice for choice in CHOICES if choice.name == name)
+            axis.set_label_text(choice.symbol)
+            if choice.scale in ("log", "whole"):
+                panel.set(**{f"{axis.axis_name}scale": "log"})
+                style.plain(axis, ticks=sorted({*choice.wide, choice.ours}))
+        panel.set_title(claim, fontsize=9)
+    plt.setp(axes.flat[len(explained) :], visible=False)
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return fig
 
 
-def _choice_axis(axis: Axis, name: str) -> None:
-    """Named by the choice's symbol; logarithmic, with the ends and our value, where the design is so."""
-    choice = next(choice for choice in CHOICES if choice.name == name)
-    axis.set_label_text(choice.symbol)
-    if choice.scale != "linear":
-        axis.axes.set(**{f"{axis.axis_name}scale": "log"})
-        style.plain(axis, ticks=sorted({choice.low, choice.ours, choice.high}))
+def figure_frontier(found: pd.DataFrame, among: np.ndarray) -> Figure:
+    """Every point's mean hard rate against the hard training error at the end, of those `among` (n,) in colour, with
+    the highest rate at any error up to there."""
+    fig, axes = plt.subplots(figsize=(style.PAGE_WIDTH, 3.2))
+    for chosen, look in zip((~among, among), (OUTCOMES["not among those asked"], OUTCOMES["holds"])):
+        axes.scatter(100 * found["error"][chosen], found["rate"][chosen], **look)
+    ordered = found[among].sort_values("error")
+    axes.step(100 * ordered["error"], ordered["rate"].cummax(), where="post", color=style.SGD, linewidth=1.2)
+    for line, at in ((axes.axhline, 1), (axes.axvline, 100 * LEARNED), (axes.axvline, 100 * UNLEARNED)):
+        line(at, color=style.GREY, linewidth=0.9, linestyle=":")
+    axes.set(
+        xlabel="hard training error at the end, %", ylabel=r"mean $\tilde w_h / w_h$", ylim=(0, 1.5), xlim=(-1, 60)
+    )
+    return fig

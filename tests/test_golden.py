@@ -162,17 +162,14 @@ def test_judgements_in_the_notebooks_are_the_golden_ones(chapter):
 def shares() -> dict[str, dict[str, str]]:
     """Those of chapter 13's table of key numbers, from the stored results."""
     records = [Store().read(trial.configuration) for trial in open_choices.design()]
-    points = open_choices.read(records)
+    points = open_choices.read(open_choices.sample(len(records)), records)
     strata = open_choices.strata(points)
     at_rho = open_choices.claims(points, open_choices.one_radius(points, 1.4))
-    at_best = open_choices.claims(points, open_choices.best_radius(points))
     found = {
         part if part == claim else f"{claim} {part}": one
         for claim, parts in open_choices.shares(at_rho, strata).items()
         for part, one in parts.items()
     }
-    best = open_choices.shares({claim: at_best[claim] for claim in ("C1", "C2", "C5")}, strata)
-    found |= {f"{claim}, best radius": parts[claim] for claim, parts in best.items()}
     words = {row: {name: open_choices.percent(one) for name, one in of_row.items()} for row, of_row in found.items()}
     return {"settings": {name: str(among.sum()) for name, among in strata.items()}} | words
 

@@ -7,12 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from book import open_choices, rebalancing, toy
+from book import mechanism, open_choices, rebalancing, toy
 from book.claims import Outcome, Verdict, verdict_of
 from book.open_choices import CHOICES, EFFECTS, OURS, RADII, RATIOS, Explanation, Points, explain, share
+from lib.data.toy import ToyConstants
 from lib.stats import FEW, estimate, wilson_interval
 from lib.toy.ensemble import ToySetting, lsam
-from lib.trials.toy import MEANS, ToyTrial
+from lib.trials.toy import MEANS, WEIGHTS, ToyTrial
 from lib.trials.trial import Place
 
 SEEDS = FEW + 1
@@ -28,21 +29,32 @@ def test_our_choice_is_what_the_other_chapters_train():
     assert open_choices.common(OURS) == {name: getattr(ours, name) for name in open_choices.common(OURS)}
 
 
-def test_every_point_is_in_range_and_gives_its_values_back():
-    for trial, values in zip(open_choices.design(30), open_choices.sample(30)):
-        back = open_choices.values_of(trial.settings[0])
-        for choice in CHOICES:
-            assert choice.low <= values[choice.name] <= choice.high
-            assert back[choice.name] == pytest.approx(values[choice.name], abs=2e-4, rel=2e-3)
+@pytest.mark.parametrize("wide", [False, True])
+def test_design_fills_every_range(wide):
+    table = pd.DataFrame(open_choices.sample(128, wide=wide))
+    ranges = {choice: ends for choice in CHOICES if (ends := choice.wide if wide else choice.long)}
+    assert list(table) == [choice.name for choice in ranges]
+    for choice, ends in ranges.items():
+        parts = 2 if choice.scale == "either" else 8
+        edges = ends if parts == 2 else [choice.at(at, ends) for at in np.linspace(0, 1, 9)]
+        counts = np.bincount(table[choice.name]) if parts == 2 else np.histogram(table[choice.name], bins=edges)[0]
+        assert table[choice.name].between(*ends).all()
+        assert counts.min() >= 0.6 * 128 / parts, f"{choice.name}: {counts}"
 
 
-def test_design_fills_every_range():
-    table = pd.DataFrame(open_choices.sample(128))
-    for choice in CHOICES:
-        shares = np.linspace(0, 1, 9)
-        edges = [choice.at(at) for at in shares]
-        counts, _ = np.histogram(table[choice.name], bins=edges)
-        assert counts.min() >= 10, f"{choice.name}: {counts}"  # 16 to be expected
+def test_a_point_of_the_map_trains_what_its_values_say():
+    at = dict(gap=0.2, hard_scale=4.0, noise=0.05, complexity=270.0, learning_rate=0.02, width=24, epochs=7)
+    at |= dict(head_easy=3.0, head_hard=4.0, batch_size=9, gain=0.5, easy_gap=0.5, easy_outer=1.4, radius=0.2)
+    one = open_choices.map_trial(at | {"constant_pitch": 1})
+    assert (one.weighed, one.trace_every, one.seeds, one.first_seed) == (1.0, 1, FEW, 7000)
+    swept, fixed = one.settings[:4], one.settings[4:]
+    assert [setting.rho for setting in swept] == [0, 0.5, 0.75, 1.0]
+    assert [setting.ratio for setting in fixed] == [0.6667, 1.333, 2.667, 5.333] * len(EFFECTS)
+    data = ToyConstants(270.0, 0.15, 0.75, (0.7, 1.4), hard_scale=4.0, uniform_noise=0.15)
+    shared = dict(data=data, learning_rate=0.02, width=24, epochs=7, head=(3, 4), batch_size=9, gain=0.5)
+    assert swept[3] == lsam(1.0, **shared)
+    whole = open_choices.map_trial(at | {"constant_pitch": 0}).settings[0].data
+    assert (whole.outer, whole.inner, whole.uniform_noise) == (1.0, 0.2, 0.2)
 
 
 def test_fewer_points_are_the_first_of_more():
@@ -65,13 +77,13 @@ def test_plan_is_both_studies():
     trials = open_choices.plan(None, seeds=10).trials
     assert len(trials) == open_choices.POINTS + len(open_choices.alone())
     assert {trial.seeds for trial in trials} == {10}
+    of_map = open_choices.map_plan(None).trials
+    assert len({trial.identity for trial in of_map}) == open_choices.MAP_POINTS
 
 
 def test_what_is_no_point_is_refused():
     with pytest.raises(ValueError, match="points must be a whole number of at least 1, not 0"):
         open_choices.sample(0)
-    with pytest.raises(ValueError, match="values must be of gap, outer"):
-        open_choices.common({"gap": 0.1})
 
 
 # Reading
@@ -89,15 +101,28 @@ def small(trial: ToyTrial) -> ToyTrial:
     )
 
 
+PLACE = Place(device="cpu", checkpoints=None)
+
+
+def test_a_point_of_the_map_is_read_in_units_of_its_own():
+    values = open_choices.sample(2, wide=True)
+    records = [small(open_choices.map_trial(one)).run(PLACE) for one in values]
+    points = open_choices.read(values, records)
+    assert (points.rhos, points.ratios) == (open_choices.PARTS_OF_RADIUS, open_choices.TIMES_OWN)
+    assert points.weights.shape == (2, 4, 2, 4) and points.interventions.shape == (2, len(EFFECTS), 4, 2)
+    assert points.unit.tolist() == [one["head_hard"] / one["head_easy"] for one in values]
+    assert open_choices.frontier(points)["error"].tolist() == points.weights[:, -1, :, 3].mean(axis=1).tolist()
+
+
 def test_another_radius_is_read_in_its_place():
     assert open_choices.at_radius(open_choices.design(2), RADII[2]) == []
     trials = open_choices.design(2)
     added = open_choices.at_radius(trials, 0.5)
     expected = [lsam(0.5, **open_choices.common(values)) for values in open_choices.sample(2)]
     assert [trial.settings for trial in added] == [(setting,) for setting in expected]
-    place = Place(device="cpu", checkpoints=None)
-    records, extra = ([small(trial).run(place) for trial in some] for some in (trials, added))
-    without, points = open_choices.read(records), open_choices.read(records, extra)
+    values = open_choices.sample(2)
+    records, extra = ([small(trial).run(PLACE) for trial in some] for some in (trials, added))
+    without, points = open_choices.read(values, records), open_choices.read(values, records, extra)
     assert points.rhos == (0.0, 0.4, 0.5, 0.7, 1.0, 1.4)
     at = points.rhos.index(0.5)
     for name in ("hard", "training", "means"):
@@ -129,12 +154,13 @@ def made(**changes: np.ndarray) -> Points:
     measured = {
         "hard": fall + noise,
         "easy": 0.01 + noise,
-        "validation": fall + noise,
         "training": 0 * noise,
         "means": np.stack([means[name] for name in MEANS], axis=-1),
         "interventions": fixed,
     }
-    return Points(pd.DataFrame([OURS]), RADII, **measured | changes)
+    even = np.array([0.9, 0.5, 0, 0]) + 0 * noise[..., None]  # weights are more even at the phantom
+    plain = {"rhos": RADII, "ratios": RATIOS, "unit": np.ones(1), "weights": even}
+    return Points(pd.DataFrame([OURS]), **plain | measured | changes)
 
 
 def judged(points: Points) -> dict[str, bool]:
@@ -148,10 +174,11 @@ def test_every_part_holds_where_the_paper_is_right_in_everything():
 
 
 def test_points_are_judged_one_by_one_as_their_chapters_judge():
-    both = {
-        name: np.concatenate([getattr(made(), name)] * 2) for name in vars(made()) if name not in ("values", "rhos")
-    }
-    both["hard"][1], both["means"][1] = both["hard"][1, ::-1], both["means"][1, ::-1]
+    kept = ("values", "rhos", "ratios")
+    both = {name: np.concatenate([getattr(made(), name)] * 2) for name in vars(made()) if name not in kept}
+    for name in ("hard", "means"):
+        both[name][1] = both[name][1, ::-1]
+    both["weights"][1] = both["weights"][1][..., [1, 0, 2, 3]]
     points, at = made(**both), RHO
     found = open_choices.claims(points, open_choices.one_radius(points, RADII[at]))
     for n in range(2):
@@ -161,13 +188,15 @@ def test_points_are_judged_one_by_one_as_their_chapters_judge():
         expected = {
             "C1": toy.checks(RADII, at, points.hard[one], points.easy[one], points.training[one])[:3],
             "C2": rebalancing.checks_c2(RADII, at, *ratios),
+            "C3": mechanism.checks_c3(np.moveaxis(points.weights[n, [0, at], :, :2], -1, 0)),
             "C5": rebalancing.checks_c5(RADII, at, *rates),
         }
         for claim, checks in expected.items():
             holds = [verdict_of(checks) is Verdict.REPRODUCED, *(check.outcome is Outcome.HOLDS for check in checks)]
             assert [part[n] for part in found[claim].values()] == holds
             assert n or all(holds)
-    assert not found["C1"]["C1"][1] and not found["C2"]["C2"][1]
+    assert not any(found[claim][claim][1] for claim in ("C1", "C2", "C3"))
+    assert "C3" not in open_choices.claims(made(weights=None), open_choices.one_radius(made(), RADII[at]))
 
 
 def test_a_claim_holds_by_its_main_part_where_no_other_is_contradicted():
@@ -180,8 +209,9 @@ def test_a_claim_holds_by_its_main_part_where_no_other_is_contradicted():
 
 
 def test_fewer_seeds_than_decide_anything_fail_what_needs_an_interval():
-    few = {name: getattr(made(), name)[..., : FEW - 1] for name in ("hard", "easy", "validation", "training")}
-    points = made(**few, means=made().means[:, :, : FEW - 1], interventions=made().interventions[..., : FEW - 1])
+    few = {name: getattr(made(), name)[..., : FEW - 1] for name in ("hard", "easy", "training", "interventions")}
+    few["weights"] = made().weights[:, :, : FEW - 1]
+    points = made(**few, means=made().means[:, :, : FEW - 1])
     assert [part for part, held in judged(points).items() if held] == ["C1 both fit the labels"]
 
 
@@ -197,15 +227,16 @@ def test_gain_is_that_of_chapter_03_and_lsam_raises_the_error_where_it_is_below_
         open_choices.one_radius(points, 0.3)
 
 
-def test_c6_needs_positive_ratios_that_begin_below_the_largest_c():
-    for ratio in (-0.1, RATIOS[-1]):
-        means = made().means.copy()
-        means[..., MEANS.index("phantom_hard")] = ratio
-        points = made(means=means)
-        assert not any(held for part, held in judged(points).items() if part.startswith("C6"))
-        assert open_choices.effects(points, open_choices.one_radius(points, 1.0)).filter(like="gain of ").isna().sum(
-            axis=1
-        ).tolist() == [len(EFFECTS)]
+@pytest.mark.parametrize(
+    ("ratio", "unit", "judged_"), [(-0.1, 1, False), (8, 1, False), (7.9, 1, True), (8, 1.1, True)]
+)
+def test_c6_needs_positive_ratios_that_begin_below_the_largest_c(ratio, unit, judged_):
+    """In units of the point."""
+    means = made().means.copy()
+    means[..., MEANS.index("phantom_hard")] = ratio
+    points = made(means=means, unit=np.full(1, unit))
+    assert RATIOS[-1] == 8 and bool(list(open_choices.comparable(points))) == judged_
+    assert judged_ or not any(held for part, held in judged(points).items() if part.startswith("C6"))
 
 
 def test_diverged_net_fails_what_needs_it_and_costs_c6_a_seed():
@@ -234,22 +265,29 @@ def test_something_to_gain_includes_its_border(monkeypatch):
     assert open_choices.strata(made(hard=np.full((1, 5, SEEDS), 0.0625)))["to gain"][0]
 
 
-def test_best_radius_is_chosen_on_validation_data_among_those_that_fit():
-    validation = np.array([0.0, 0.3, 0.1, 0.2, 0.05])[None, :, None] * np.ones((1, 1, SEEDS))
-    best = open_choices.best_radius(made(validation=validation, hard=made().hard[:, ::-1]))
-    assert np.array_equal(best, np.full((1, SEEDS), 4))
-    training = np.array([0.0, 0.0, 0.0, 0.0, 0.1])[None, :, None] * np.ones((1, 1, SEEDS))
-    assert np.all(open_choices.best_radius(made(validation=validation, training=training)) == 2)
-    training[:, 2], validation[:, 2] = np.nan, np.nan  # diverged
-    assert np.all(open_choices.best_radius(made(validation=validation, training=training)) == 3)
+def test_lsam_gains_where_the_interval_is_above_0_and_the_mean_at_least_what_sgd_leaves():
+    def gains(fall):
+        hard = np.full((1, 4, SEEDS), 0.5)
+        hard[:, -1] -= fall
+        return open_choices.strata(replace(made(), rhos=open_choices.PARTS_OF_RADIUS, hard=hard))["gains"][0]
+
+    assert gains(0.0625) and not gains(0.0499)
+    assert not gains(np.where(np.arange(SEEDS) % 2, 0.6, -0.3)), "its interval reaches below 0"
+    assert "gains" not in open_choices.strata(made(weights=None))
 
 
-def test_radius_of_a_seed_is_chosen_on_the_other_seeds():
-    validation = np.full((1, 5, SEEDS), 0.2)
-    validation[:, 1, 0] = 0.0  # for the first seed alone the first radius is the best
-    assert open_choices.best_radius(made(validation=validation))[0, 1:].tolist() == [1] * (SEEDS - 1)
-    validation[:, 2, 1:] = 0.19
-    assert open_choices.best_radius(made(validation=validation))[0, 0] == 2
+def test_frontier_counts_what_it_should_not_find():
+    table = pd.DataFrame(
+        [(0.019, 1.1, 1.01), (0.019, 1.1, 0.99), (0.02, 1.1, 1.01), (0.1, 1.04, 1.0), (0.099, 1.03, 1.0)],
+        columns=["error", "rate", "low"],
+    )
+    assert open_choices.exceptions(table) == {"learned": 2, "raised": 1, "high": 4, "early": 3}
+    weights = np.zeros((1, len(RADII), SEEDS, len(WEIGHTS)))
+    weights[:, -1, :, WEIGHTS.index("wrong_hard")] = 0.25
+    found = open_choices.frontier(made(weights=weights)).iloc[0]
+    assert found["error"] == 0.25 and found["low"] < found["rate"] == pytest.approx(
+        made().mean("rate_hard")[0, -1].mean()
+    )
 
 
 # Shares and what explains them
@@ -267,36 +305,35 @@ def test_share_counts_among_the_chosen_with_wilsons_interval():
 
 
 def test_explanation_finds_the_constant_that_decides():
-    values = pd.DataFrame(open_choices.sample(128))
+    values = pd.DataFrame(open_choices.sample(128, wide=True))
     found = explain(values, (values["complexity"] > 350).to_numpy())
-    assert found.importance.index[0] == "complexity" and found.accuracy > 0.9
+    first, second = list(found.importance.values())[:2]
+    assert next(iter(found.importance)) == "complexity" and found.accuracy.mean > 0.9
+    assert first.low > 0.1 > second.high and found.importance.keys() == set(values)
     chance = explain(values, np.random.default_rng(0).uniform(size=128) > 0.5)
-    assert chance.accuracy < 0.7
-    assert explain(values, np.arange(128) < 5) is None
+    assert chance.accuracy.mean < 0.7
+    assert explain(values, np.arange(128) < 9) is None and explain(values, np.arange(128) < 10) is not None
 
 
 # Figures
 
 
 def test_figures_are_drawn_where_nothing_and_where_everything_holds():
-    values = pd.DataFrame(open_choices.sample(40))
-    held = (values["width"] > 40).to_numpy()
-    judged = (values["complexity"] > 200).to_numpy()
-    explained = Explanation(pd.Series({"width": 0.4, "gap": 0.0, "noise": 0.0}), 0.9)
-    nothing = np.zeros(40, dtype=bool)
-    found = {"all": share(~nothing, ~nothing), "premise": share(nothing, judged), "to gain": share(held, nothing)}
+    values = pd.DataFrame(open_choices.sample(40, wide=True))
+    everything = np.ones(40, dtype=bool)
     names = [open_choices.change(point) for point in open_choices.alone()]
     assert names[0] == "our choice" and len(set(names)) == len(names)
     gains = [estimate(np.arange(3.0) + row) for row in range(len(names))]
     premise = np.arange(len(names)) % 2 == 0
-    held_alone = {
-        "C1": {"C1": premise, "a part": premise, "another": premise},
-        "C2": {"C2": ~premise, "a part": ~premise},
-    }
+    held_alone = {"C1": {"C1": premise, "part": premise, "other": premise}, "C2": {"C2": ~premise, "part": ~premise}}
+    explained = {claim: Explanation(gains[0], dict.fromkeys(values, gains[0])) for claim in ("C1", "C2")}
+    held, judged = {"C1": everything, "C2": ~everything}, {"C1": everything, "C2": ~everything}
+    found = pd.DataFrame({"error": np.linspace(0, 0.5, 40), "rate": 1.0, "low": 0.9})
     drawn = [
-        open_choices.figure_shares({"C1": {"C1": found, "a part": found}}),
         open_choices.figure_alone(names, gains, premise, held_alone),
-        open_choices.figure_where(values, {"C1": held, "C2": ~held}, judged, {"C1": explained, "C2": None}),
+        open_choices.figure_importance(explained),
+        open_choices.figure_where(values, held, judged, explained),
+        open_choices.figure_frontier(found, everything),
     ]
     for fig in drawn:
         fig.canvas.draw()
