@@ -232,23 +232,35 @@ class StepCost:
 
 
 def step_costs(
-    seconds: float, batch_size: int = 100, threads: int = 1, device: torch.device | str = "cpu"
+    seconds: float,
+    batch_size: int = 100,
+    threads: int = 1,
+    device: torch.device | str = "cpu",
+    methods: Sequence[str] = ("SGD", "LSAM", "SAM"),
+    height: int = 64,
+    period: int = 1,
 ) -> dict[str, StepCost]:
-    """The cost of a step of SGD, LSAM (fused) and SAM on `ConvNet`, measured for about `seconds`.
+    """The cost of a step of each of `methods` (LSAM's is fused) on `ConvNet`, as a ratio to the first's, measured for
+    about `seconds`, in turns of `period` steps.
 
-    Each method has a net of its own from one seed, in channels_last; all see one batch of noise images of
-    64 by 32 pixels. With one thread on the CPU the clock is the process's own, which leaves out what other
-    programs take; elsewhere it is the wall's. Raises ValueError for a number out of range.
+    Each method has a net of its own from one seed, in channels_last; all see one batch of noise images of `height` by
+    32 pixels. With one thread on the CPU the clock is the process's own, which leaves out what other programs take;
+    elsewhere it is the wall's. Raises ValueError for a number out of range.
     """
     check.number("seconds", seconds, 0)
     check.whole("batch_size", batch_size, 1)
     check.whole("threads", threads, 1)
     device = torch.device(device)
-    steps = {method: prepared(method.lower(), batch_size, 64, device)[1] for method in ("SGD", "LSAM", "SAM")}
+
+    def turn(step: Callable[[], object]) -> None:
+        for _ in range(period):
+            step()
+
+    steps = {name: partial(turn, prepared(name.lower(), batch_size, height, device)[1]) for name in methods}
     alone = device.type == "cpu" and threads == 1
     with torch_threads(threads):
         times = interleaved_seconds(steps, seconds, device, time.process_time if alone else time.perf_counter)
-    return {method: median_ratio(own, times["SGD"]) for method, own in times.items()}
+    return {method: median_ratio(own, times[methods[0]]) for method, own in times.items()}
 
 
 def prepared(
@@ -375,21 +387,20 @@ def drift(weights: Mapping[str, np.ndarray], surface: Surface = Surface()) -> Fi
 
 
 def cost(costs: Mapping[str, StepCost]) -> Figure:
-    """Every round's ratio to SGD's step, with the median, its 95 % interval and the goal."""
-    fig, ax = plt.subplots(figsize=(style.PAGE_WIDTH, 1.7))
+    """Every round's ratio to SGD's step, with the median, its 95 % interval and, where there is one, the goal."""
     shown = [method for method in costs if method != "SGD"]
+    fig, ax = plt.subplots(figsize=(style.PAGE_WIDTH, 1.1 + 0.3 * len(shown)))
     for row, method in enumerate(shown):
-        own, colour = costs[method], COLOURS[method]
+        own = costs[method]
         jitter = np.random.default_rng(0).uniform(-0.16, 0.16, len(own.ratios))
-        ax.scatter(own.ratios, row + jitter, s=13, color=colour, alpha=0.45, lw=0)
+        ax.scatter(own.ratios, row + jitter, s=13, color=COLOURS.get(method, style.SAM), alpha=0.45, lw=0)
         ax.plot([own.low, own.high], [row, row], color=INK, lw=2, solid_capstyle="butt")
         ax.plot(own.ratio, row, "o", ms=5, color=INK)
-        ax.plot([GOALS[method]] * 2, [row - 0.36, row + 0.36], color=style.GREY, lw=1.2, ls=(0, (3, 2)))
-    ax.set_yticks(range(len(shown)), shown)
+        ax.plot([GOALS.get(method, np.nan)] * 2, [row - 0.36, row + 0.36], color=style.GREY, lw=1.2, ls=(0, (3, 2)))
+    style.rows(ax, shown)
     ax.axvline(1, color=COLOURS["SGD"], lw=1.2, zorder=0)
     ax.text(0.99, -0.5, "SGD", color=COLOURS["SGD"], ha="right", va="top", fontsize=9)
-    ax.set(ylim=(len(shown) - 0.45, -0.55), xlabel="time of a step, as a multiple of SGD's")
-    ax.tick_params(axis="y", length=0)
+    ax.set_xlabel("time of a step, as a multiple of SGD's")
     return fig
 
 

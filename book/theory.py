@@ -29,7 +29,7 @@ from lib import check
 from lib.data.toy import ToyConstants, sample
 from lib.device import threads
 from lib.importance import gini
-from lib.models import ConvNet, FeatureNet, SingleLogit, ToyNet
+from lib.models import ConvNet, SingleLogit, ToyNet
 from lib.stats import estimate, rank_correlation
 from lib.toy.ensemble import ToyResult, unpack
 
@@ -249,36 +249,24 @@ def worst_fitted(margin: np.ndarray, batch_size: int) -> np.ndarray:
 # The nets, untrained and trained, each with its labelled examples.
 
 
-class LayeredNet(FeatureNet):
-    """The nets of Examples 2 to 4: layers without bias, with ReLU or nothing in between.
+def layered(sizes: Sequence[int], relu: bool = True) -> nn.Sequential:
+    """The nets of Examples 2 to 4: layers without bias, with ReLU or nothing in between, from inputs (n, sizes[0]) to
+    logits (n,); the last of `sizes` is 1."""
+    between = [nn.ReLU()] if relu else []
+    hidden = [layer for pair in zip(sizes[:-2], sizes[1:-1]) for layer in (nn.Linear(*pair, bias=False), *between)]
+    return nn.Sequential(*hidden, SingleLogit(sizes[-2]))
 
-    Takes inputs (n, sizes[0]) to logits (n,). Raises ValueError for less than one layer or several outputs.
-    """
 
-    def __init__(self, sizes: Sequence[int], relu: bool = True) -> None:
-        super().__init__()
-        if len(sizes) < 2 or sizes[-1] != 1 or min(sizes) < 1:
-            raise ValueError(f"sizes must be two positive integers or more, the last 1, not {list(sizes)!r}")
-        self.relu = relu
-        self.body = nn.ModuleList(nn.Linear(*pair, bias=False) for pair in zip(sizes[:-2], sizes[1:-1]))
-        self.head = SingleLogit(sizes[-2])
-
-    def features(self, x: Tensor) -> Tensor:
-        for layer in self.body:
-            x = F.relu(layer(x)) if self.relu else layer(x)
-        return x
-
-    @property
-    def matrices(self) -> list[Tensor]:
-        """W_1 ... W_L, detached."""
-        return [layer.weight.detach() for layer in (*self.body, self.head)]
+def matrices(net: nn.Module) -> list[Tensor]:
+    """W_1 ... W_L of a layered net, detached."""
+    return [weight.detach() for weight in net.parameters()]
 
 
 @dataclass(frozen=True)
 class Subject:
     """A net with labelled examples: inputs x (n, ...), labels y (n,) in {-1, +1}."""
 
-    net: FeatureNet
+    net: nn.Module
     x: Tensor
     y: Tensor
 
@@ -308,7 +296,7 @@ def toy_subjects(result: ToyResult, checkpoint: int) -> list[Subject]:
 def relu_subject(seed: int) -> Subject:
     """An untrained ReLU net of Example 4 that sees both features of the toy at once."""
     points = sample(ToyConstants(), seed)
-    return Subject(_drawn(seed, LayeredNet, RELU_SIZES), torch.from_numpy(points.x), torch.from_numpy(points.y))
+    return Subject(_drawn(seed, layered, RELU_SIZES), torch.from_numpy(points.x), torch.from_numpy(points.y))
 
 
 def conv_subject(seed: int, images: int = 200) -> Subject:
@@ -326,7 +314,7 @@ def conv_subject(seed: int, images: int = 200) -> Subject:
     return Subject(_drawn(seed, ConvNet, 2), x, y)
 
 
-def _drawn(seed: int, kind: type[FeatureNet], *given: Any) -> FeatureNet:
+def _drawn(seed: int, kind: Callable[..., nn.Module], *given: Any) -> nn.Module:
     """A net whose weights `seed` draws; torch's own generator stays as it is."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -378,14 +366,14 @@ def example_differences(draws: int, seed: int = 0) -> dict[str, float]:
             net, x = ConvNet(2, height=8, width=8).double(), torch.randn(10, 3, 8, 8, **options)
             norms = last_layer_norms(net.features(x).detach(), outputs=2, bias=True)
             compare("1, conv net", norms, expand(net, x, y, [1.0], "head").norm)
-            net, x = LayeredNet((size, hidden, 1), relu=False).double(), torch.randn(10, size, **options)
-            first, last = net.matrices
+            net, x = layered((size, hidden, 1), relu=False).double(), torch.randn(10, size, **options)
+            first, last = matrices(net)
             e = expand(net, x, y, [1.0])
             compare("2", two_layer_norms(first, last[0], x), e.norm)
             compare("2, second order", two_layer_curvatures(first, last[0], x), e.curvature)
             for name, relu in (("3", False), ("4", True)):
-                net = LayeredNet((size, *draw.integers(4, 17, depth).tolist(), 1), relu).double()
-                compare(name, layer_terms(net.matrices, x, relu).sum(1).sqrt(), expand(net, x, y, [1.0]).norm)
+                net = layered((size, *draw.integers(4, 17, depth).tolist(), 1), relu).double()
+                compare(name, layer_terms(matrices(net), x, relu).sum(1).sqrt(), expand(net, x, y, [1.0]).norm)
     return found
 
 

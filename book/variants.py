@@ -1,8 +1,7 @@
 """Chapter 12: SAM's variants and two explicit re-weightings in the toy, and the variants on images: the trials, what is
 read of them, what a step costs, and the figures."""
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import cycle, product
@@ -10,14 +9,13 @@ from itertools import cycle, product
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
 
 from book import protocols, style
 from book.plan import Plan
-from book.sam import StepCost, interleaved_seconds, median_ratio, prepared
+from book.sam import prepared
 from book.selection import at_choice, choose
 from lib.data.toy import ToyConstants
 from lib.device import threads
@@ -325,27 +323,14 @@ def passes(method: str) -> dict[str, float]:
 
     model.body[0].register_forward_hook(passed)
     with threads(1):
-        _period(step)
+        for _ in range(PERIOD):
+            step()
     return {way: round(number, 9) for way, number in counted.items()}
 
 
 def over_sgd(counted: Mapping[str, float]) -> float:
     """Passes in units of SGD's step, a backward pass counted as two forward ones."""
     return (counted["forward"] + 2 * counted["backward"]) / 3
-
-
-def time_ratios(methods: Sequence[str], seconds: float) -> dict[str, StepCost]:
-    """What a step costs over SGD's of the same round, all methods on one thread by the process's clock, in turns, for
-    about `seconds`; at least eight rounds."""
-    steps = {name: partial(_period, prepared(name, BATCH, SIDE)[1]) for name in dict.fromkeys(("sgd", *methods))}
-    with threads(1):
-        times = interleaved_seconds(steps, seconds, torch.device("cpu"), time.process_time)
-    return {name: median_ratio(times[name], times["sgd"]) for name in methods}
-
-
-def _period(step: Callable[[], object]) -> None:
-    for _ in range(PERIOD):
-        step()
 
 
 # Figures.
@@ -437,21 +422,4 @@ def where_the_ascent_goes(methods: Mapping[str, pd.DataFrame], sgd: float) -> Fi
     right.set(xlabel=r"$\tilde w_h / \tilde w_e$", title="the phantom's head", xlim=(0, None))
     right.axvline(1, color="black", linewidth=0.6)
     fig.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=5, fontsize=8.5)
-    return fig
-
-
-def cost(counted: Mapping[str, Mapping[str, float]], timed: Mapping[str, StepCost]) -> Figure:
-    """One row a method, in units of SGD's step: passes as bars, and the measured time with its interval as dots."""
-    fig, axes = plt.subplots(figsize=(style.PAGE_WIDTH, 0.9 + 0.26 * len(counted)))
-    names, places = [TITLES[name] for name in counted], range(len(counted))
-    bars = list(map(over_sgd, counted.values()))
-    axes.barh(places, bars, height=0.62, color=[KINDS[kind(name)][0] for name in names], alpha=0.35)
-    middle, low, high = np.array([(timed[name].ratio, timed[name].low, timed[name].high) for name in counted]).T
-    look = {"fmt": "o", "color": "black", "markersize": 3.5, "linewidth": 1, "label": "measured time"}
-    axes.errorbar(middle, places, xerr=[middle - low, high - middle], **look)
-    axes.axvline(1, color="black", linewidth=0.6)
-    axes.set(yticks=places, yticklabels=names, ylim=(len(names) - 0.4, -0.6), xlim=(0, None))
-    axes.set_xlabel("one step, over SGD's")
-    axes.tick_params(axis="y", length=0)
-    fig.legend(*axes.get_legend_handles_labels(), loc="outside upper center", fontsize=8.5)
     return fig

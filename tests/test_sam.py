@@ -103,6 +103,12 @@ def test_ratios_are_to_sgd_in_the_same_round():
         assert cost.low <= cost.ratio <= cost.high and len(cost.ratios) == LEAST_ROUNDS
 
 
+def test_other_methods_are_timed_over_the_first_in_turns_of_a_period():
+    costs = sam.step_costs(0, 2, methods=["adam", "looksam"], height=32, period=2)
+    assert list(costs) == ["adam", "looksam"] and np.all(costs["adam"].ratios == 1)
+    plt.close(sam.cost({"SGD": costs["adam"], "LookSAM": costs["looksam"]}))
+
+
 def test_interval_of_the_median_ratio_is_that_of_ordered_rounds():
     """About the binomial one: of 101 rounds the 41st and the 61st ratio, whatever the reference's own time."""
     ratios = np.random.default_rng(0).permutation(np.linspace(1, 2, 101))

@@ -11,7 +11,7 @@ from records import whole
 
 from book import protocols, variants
 from book.plan import Plan
-from book.variants import Best, passes, time_ratios
+from book.variants import Best, passes
 from lib import training
 from lib.data.toy import ToyConstants
 from lib.optim import VARIANTS
@@ -276,9 +276,3 @@ def test_passes_of_a_step_are_counted(method, forward, backward) -> None:
 
 def test_a_backward_pass_counts_as_two_forward_ones() -> None:
     assert variants.over_sgd({"forward": 2.5, "backward": 1.5}) == pytest.approx(5.5 / 3)
-
-
-def test_time_of_a_step_is_relative_to_sgds() -> None:
-    costs = time_ratios(["sgd", "lsam"], 0.0)
-    assert (costs["sgd"].low, costs["sgd"].ratio, costs["sgd"].high) == (1.0, 1.0, 1.0)
-    assert 0 < costs["lsam"].low <= costs["lsam"].ratio <= costs["lsam"].high
