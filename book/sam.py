@@ -1,6 +1,7 @@
 """SGD, SAM and LSAM side by side (chapter 01): walks on a surface, what holds in every step, what a step costs."""
 
 import copy
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -91,19 +92,12 @@ class Surface:
         return found.reshape(weights.shape[:-1] + found.shape[1:])
 
 
-@dataclass(frozen=True)
-class Walk:
-    """One run as (theta, w): `weights`, (steps + 1, 2), and each step's phantom in `phantoms`, (steps, 2)."""
-
-    weights: np.ndarray
-    phantoms: np.ndarray
+Walk = tuple[np.ndarray, np.ndarray]  # (theta, w) before each step and at the end, (steps + 1, 2); phantoms, (steps, 2)
 
 
 def walk(method: str, rho: float, steps: int, seed: int, surface: Surface = Surface()) -> Walk:
-    """`steps` steps of one of `METHODS` from the surface's start; `seed` draws the batches, for all methods the same.
-
-    Raises ValueError for an unknown method.
-    """
+    """`steps` steps of one of `METHODS` from the surface's start, with each step's phantom; `seed` draws the batches,
+    for all methods the same. Raises ValueError for an unknown method."""
     check.choice("method", method, METHODS)
     model, (x, y) = ProductNet(*surface.start), surface.sample
     optimizer = VARIANTS[method.lower()](model, rho, {"lr": surface.learning_rate})
@@ -121,12 +115,12 @@ def walk(method: str, rho: float, steps: int, seed: int, surface: Surface = Surf
         visited.append([])
         optimizer.step(partial(closure, torch.randint(surface.points, (surface.batch_size,), generator=draw)))
     last = [p.item() for p in model.parameters()]
-    return Walk(np.array([*(points[0] for points in visited), last]), np.array([points[-1] for points in visited]))
+    return np.array([*(points[0] for points in visited), last]), np.array([points[-1] for points in visited])
 
 
-def walks(method: str, rho: float, steps: int, seeds: int, surface: Surface = Surface()) -> np.ndarray:
+def walks(method: str, rho: float, steps: int, seeds: int) -> np.ndarray:
     """The weights of walks with seeds 0, 1, ...: shape (seeds, steps + 1, 2)."""
-    return np.stack([walk(method, rho, steps, seed, surface).weights for seed in range(seeds)])
+    return np.stack([walk(method, rho, steps, seed)[0] for seed in range(seeds)])
 
 
 # What holds in every step, measured on a small conv net with batch norm.
@@ -135,23 +129,6 @@ STEPS, IMAGES, CLASSES = 10, 16, 3
 BASE = {"lr": 0.05, "momentum": 0.9, "weight_decay": 1e-3}
 
 Run = tuple[nn.Module, Optimizer]
-
-
-@dataclass(frozen=True)
-class Invariants:
-    """Largest absolute deviations over ten steps of one method; a deviation of nothing at all is 0."""
-
-    distance: float  # of ||w~ - w|| from rho, as a fraction of rho
-    restoration: float  # of the weights after a step of learning rate 0 from those before
-    rho_zero: float  # of weights, batch-norm buffers and momentum at rho = 0 from those of torch.optim.SGD
-    resumed: float  # of the same in a run that was saved, loaded and went on, from a run without a break
-    batch_norm_steps: int  # steps that batch norm has counted, of ten
-    fused: float | None  # of LSAM's fused steps from steps that evaluate twice; None for SAM
-
-    @property
-    def hold(self) -> bool:
-        """Whether each is exact, but for the distance, which single precision rounds."""
-        return self.distance < 1e-5 and self.restoration == self.rho_zero == self.resumed == 0
 
 
 class BatchNormNet(FeatureNet):
@@ -167,8 +144,15 @@ class BatchNormNet(FeatureNet):
 
 
 @torch_threads(1)  # on so small a net more would only wait for each other
-def measure(method: str, rho: float, seed: int = 0) -> Invariants:
-    """The invariants of ``"SAM"`` or ``"LSAM"`` (fused), radius `rho`, on noise images drawn by `seed`."""
+def measure(method: str, rho: float, seed: int = 0) -> dict[str, float]:
+    """What holds in every step of ``"SAM"`` or ``"LSAM"`` (fused), radius `rho`, on noise images drawn by `seed`:
+    largest absolute deviations over ten steps; a deviation of nothing at all is 0.
+
+    distance: of ||w~ - w|| from rho, as a fraction of rho. restoration: of the weights after a step of learning rate 0
+    from those before. rho_zero: of weights, batch-norm buffers and momentum at rho = 0 from those of torch.optim.SGD.
+    resumed: of the same in a run that was saved, loaded and went on, from one without a break. fused: of LSAM's fused
+    steps from steps that evaluate twice; NaN for SAM. batch_norm_steps: how many batch norm has counted, of ten.
+    """
     torch.manual_seed(seed)
     start = BatchNormNet()
     data = [(torch.randn(IMAGES, 1, 16, 16), torch.randint(CLASSES, (IMAGES,))) for _ in range(STEPS)]
@@ -177,14 +161,19 @@ def measure(method: str, rho: float, seed: int = 0) -> Invariants:
     norms = [run(rho, data[: number + 1])[1].phantom_norm for number in range(STEPS)]
     resumed = _run(BatchNormNet(), method, rho, data[half:], saved=run(rho, data[:half]))
     twice = _difference(whole[0].parameters(), run(rho, data, fused=False)[0].parameters())
-    return Invariants(
-        distance=max(abs(norm - rho) for norm in norms) / (rho or 1),
-        restoration=_difference(run(rho, data, lr=0.0)[0].parameters(), start.parameters()),
-        rho_zero=_difference(_everything(run(0.0, data)), _everything(plain)),
-        resumed=_difference(_everything(resumed), _everything(whole)),
-        batch_norm_steps=int(whole[0].body[1].num_batches_tracked),
-        fused=twice if method == "LSAM" else None,
-    )
+    return {
+        "distance": max(abs(norm - rho) for norm in norms) / (rho or 1),
+        "restoration": _difference(run(rho, data, lr=0.0)[0].parameters(), start.parameters()),
+        "rho_zero": _difference(_everything(run(0.0, data)), _everything(plain)),
+        "resumed": _difference(_everything(resumed), _everything(whole)),
+        "fused": twice if method == "LSAM" else math.nan,
+        "batch_norm_steps": int(whole[0].body[1].num_batches_tracked),
+    }
+
+
+def hold(found: Mapping[str, float]) -> bool:
+    """Whether each of what was measured is exact, but for the distance, which single precision rounds."""
+    return found["distance"] < 1e-5 and found["restoration"] == found["rho_zero"] == found["resumed"] == 0
 
 
 def _run(start: nn.Module, method: str, rho: float, data: list, saved=None, fused: bool = True, **settings) -> Run:
@@ -354,17 +343,16 @@ def anatomy(weights: tuple[float, float], rho: float, rate: float = 2.0, surface
 def trajectories(walks: Mapping[str, Walk], every: int = 10, surface: Surface = Surface()) -> Figure:
     """One walk of each method over the loss surface, with the phantom of every `every`-th step."""
     fig, axes = _panels()
-    for ax, (method, walk) in zip(axes, walks.items()):
-        colour = COLOURS[method]
+    for ax, (method, (weights, phantoms)) in zip(axes, walks.items()):
+        colour, phantoms = COLOURS[method], phantoms[::every]
         _draw(ax, method, np.array([[0, 3.6]] * 2), surface)
         ax.plot([0, 3.6], [0, 3.6], color="white", lw=0.8, alpha=0.8)
-        for weights, phantom in zip(walk.weights[:-1:every], walk.phantoms[::every]):
-            ax.plot(*zip(weights, phantom), color=colour, lw=0.6, alpha=0.55)
-        ax.plot(*walk.phantoms[::every].T, "o", ms=2.6, mfc="white", mec=colour, mew=0.7, ls="")
-        ax.plot(*walk.weights.T, color="white", lw=2.6)
-        ax.plot(*walk.weights.T, color=colour, lw=1.4)
-        ax.plot(*walk.weights[0], "s", ms=5, color=INK)
-        ax.plot(*walk.weights[-1], "o", ms=6.5, color=colour, mec="white", mew=1.2)
+        ax.plot(*np.stack([weights[:-1:every], phantoms]).T.swapaxes(1, 2), color=colour, lw=0.6, alpha=0.55)
+        ax.plot(*phantoms.T, "o", ms=2.6, mfc="white", mec=colour, mew=0.7, ls="")
+        ax.plot(*weights.T, color="white", lw=2.6)
+        ax.plot(*weights.T, color=colour, lw=1.4)
+        ax.plot(*weights[0], "s", ms=5, color=INK)
+        ax.plot(*weights[-1], "o", ms=6.5, color=colour, mec="white", mew=1.2)
         ax.set(xticks=range(4), yticks=range(4))
     return fig
 
