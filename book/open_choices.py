@@ -1,5 +1,5 @@
-"""Chapter 13: every constant of the toy that the text lost, one at a time and all at once: the design, at which of its
-points C1, C2, C5 and C6 hold by the rules of chapters 03, 04 and 06, in what share of them, and figures."""
+"""Chapter 13: every constant of the toy that the text lost, one at a time and all at once: the designs, at which of
+their points C1, C2, C3, C5 and C6 hold by the rules of chapters 03 to 06, what decides it, and figures."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +17,6 @@ from sklearn.model_selection import StratifiedKFold
 from book import interventions, mechanism, rebalancing, style, toy
 from book.claims import Outcome, Verdict, verdict_of
 from book.plan import Plan
-from book.selection import at_choice
 from lib import check
 from lib.data.toy import ToyConstants
 from lib.stats import FEW, Estimate, estimate, mean_interval, spread, wilson_interval
@@ -47,9 +46,6 @@ LEARNED, HIGH, UNLEARNED = 0.02, 1.03, 0.1  # of the frontier: a hard training e
 TREES, LEAF, FOLDS, SCORE = 100, 5, 10, "roc_auc"  # of the forest that explains
 
 
-Range = tuple[float, float] | None
-
-
 @dataclass(frozen=True)
 class Choice:
     """One lost constant: what is chosen elsewhere in the book, the values that it takes alone, and its range in the
@@ -59,8 +55,8 @@ class Choice:
     symbol: str
     ours: float
     alone: tuple[float, ...] = ()
-    long: Range = None
-    wide: Range = None
+    long: tuple[float, float] | None = None
+    wide: tuple[float, float] | None = None
     scale: str = "linear"  # or "log", or "whole" (a whole number, evenly spread on a logarithmic axis), or "either"
 
     def at(self, share: float, ends: tuple[float, float]) -> float:
@@ -210,10 +206,6 @@ class Points:
         """The hard over the easy mean weight, of the kind "w", real, or "phantom", (n, rho, seed)."""
         return self.mean(f"{kind}_hard") / self.mean(f"{kind}_easy")
 
-    def change(self, kind: str, compared: np.ndarray) -> np.ndarray:
-        """Of a `ratio`, from SGD to LSAM at the radii of index `compared`: both (n, seed)."""
-        return at_choice(self.ratio(kind), compared) - self.ratio(kind)[:, 0]
-
 
 def read(values: Sequence[Mapping[str, float]], records: Sequence[dict], extra: Sequence[dict] = ()) -> Points:
     """The points with these values, from the records of `trial`, or of `map_trial`; records of `at_radius`, in the same
@@ -247,45 +239,34 @@ def strata(points: Points) -> dict[str, np.ndarray]:
     to_gain = premise & (points.hard[:, 0].mean(axis=-1) >= TO_GAIN)
     found = {"all": np.full(len(premise), True), "premise": premise, "to gain": to_gain}
     if points.weights is not None:
-        mean, low, _ = mean_interval(gain(points, one_radius(points, 1.0)))
+        mean, low, _ = mean_interval(gain(points, -1))
         found["gains"] = to_gain & (mean >= TO_GAIN) & (low > 0)
     return found
 
 
-def one_radius(points: Points, rho: float) -> np.ndarray:
-    """The index of `rho` for every point and seed, (n, seed). Raises ValueError where it was not trained."""
-    return np.full(points.hard[:, 0].shape, points.rhos.index(check.choice("rho", rho, points.rhos)))
+def gain(points: Points, at: int) -> np.ndarray:
+    """Hard probing error of SGD minus that of LSAM at the radius of index `at`, (n, seed)."""
+    return points.hard[:, 0] - points.hard[:, at]
 
 
-def gain(points: Points, compared: np.ndarray) -> np.ndarray:
-    """Hard probing error of SGD minus that of LSAM at the radii of index `compared`: both (n, seed)."""
-    return points.hard[:, 0] - at_choice(points.hard, compared)
-
-
-def raises(points: Points, compared: np.ndarray) -> np.ndarray:
-    """Where LSAM raises the hard probing error, beyond the interval, (n,)."""
-    return mean_interval(gain(points, compared))[2] < 0
-
-
-def claims(points: Points, compared: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
+def claims(points: Points, at: int) -> dict[str, dict[str, np.ndarray]]:
     """For each claim of `PARTS` at which points it is reproduced, under its own name, and at which each of its parts
-    holds, all (n,), by the rules of chapters 03 to 06; LSAM is compared at the radii of index `compared` (n, seed). A
-    net that diverged makes the parts that need it fail. C3 is judged where importance was weighed."""
+    holds, all (n,), by the rules of chapters 03 to 06; LSAM is compared at the radius of index `at`. A net that
+    diverged makes the parts that need it fail. C3 is judged where importance was weighed."""
     matched = {n: interventions.checks(points.ratios, curves, *of_lsam) for n, curves, *of_lsam in comparable(points)}
     ratios = points.ratio("phantom"), points.ratio("w")
     rates = points.mean("rate_easy"), points.mean("rate_hard")
     found: dict[str, list[list[bool]]] = {claim: [] for claim in PARTS if claim != "C3" or points.weights is not None}
     for n in range(len(points.hard)):
-        only = slice(n, n + 1)
-        at = points.rhos, compared[only]
+        only, to = slice(n, n + 1), (points.rhos, at % len(points.rhos))
         judged = {
-            "C1": toy.checks(*at, points.hard[only], points.easy[only], points.training[only])[:3],  # then a premise
-            "C2": rebalancing.checks_c2(*at, *(ratio[only] for ratio in ratios)),
-            "C5": rebalancing.checks_c5(*at, *(rate[only] for rate in rates)),
+            "C1": toy.checks(*to, points.hard[only], points.easy[only], points.training[only])[:3],  # then a premise
+            "C2": rebalancing.checks_c2(*to, *(ratio[only] for ratio in ratios)),
+            "C5": rebalancing.checks_c5(*to, *(rate[only] for rate in rates)),
             "C6": matched.get(n, []),
         }
         if points.weights is not None:
-            judged["C3"] = mechanism.checks_c3(np.moveaxis(points.weights[n, [0, compared[n, 0]], :, :2], -1, 0))
+            judged["C3"] = mechanism.checks_c3(np.moveaxis(points.weights[n, [0, at], :, :2], -1, 0))
         for claim, rows in found.items():
             held = [one.outcome is Outcome.HOLDS for one in judged[claim]] or [False] * len(PARTS[claim])
             rows.append([verdict_of(judged[claim]) is Verdict.REPRODUCED, *held])
@@ -381,7 +362,7 @@ def explain(values: pd.DataFrame, held: np.ndarray, seed: int = 0) -> Explanatio
 
 
 OUTCOMES = {
-    "not among those asked": {"c": style.GREY, "marker": ".", "s": 9, "linewidths": 0},
+    "not asked": {"c": style.GREY, "marker": ".", "s": 9, "linewidths": 0},
     "holds": {"c": style.LSAM, "marker": "o", "s": 18, "linewidths": 0},
     "fails": {"c": style.SGD, "marker": "x", "s": 20, "linewidths": 1.1},
 }
@@ -431,7 +412,7 @@ def figure_importance(explained: Mapping[str, Explanation]) -> Figure:
         style.rows(panel, list(symbols.values()))
         panel.axvline(0, color="black", linewidth=0.6)
         style.whiskers(panel, [found.importance[name] for name in symbols], range(len(symbols)), style.SAM, "o", **FINE)
-        panel.set_title(f"{claim}\n({found.accuracy.mean:.2f})", fontsize=9)
+        panel.set_title(f"{claim}\n({found.accuracy.mean:.2f})", fontsize=8.5)
     fig.supxlabel("accuracy lost when the constant is shuffled", fontsize=9)
     return fig
 
@@ -467,7 +448,7 @@ def figure_frontier(found: pd.DataFrame, among: np.ndarray) -> Figure:
     """Every point's mean hard rate against the hard training error at the end, of those `among` (n,) in colour, with
     the highest rate at any error up to there."""
     fig, axes = plt.subplots(figsize=(style.PAGE_WIDTH, 3.2))
-    for chosen, look in zip((~among, among), (OUTCOMES["not among those asked"], OUTCOMES["holds"])):
+    for chosen, look in zip((~among, among), (OUTCOMES["not asked"], OUTCOMES["holds"])):
         axes.scatter(100 * found["error"][chosen], found["rate"][chosen], **look)
     ordered = found[among].sort_values("error")
     axes.step(100 * ordered["error"], ordered["rate"].cummax(), where="post", color=style.SGD, linewidth=1.2)

@@ -164,7 +164,7 @@ def shares() -> dict[str, dict[str, str]]:
     records = [Store().read(trial.configuration) for trial in open_choices.design()]
     points = open_choices.read(open_choices.sample(len(records)), records)
     strata = open_choices.strata(points)
-    at_rho = open_choices.claims(points, open_choices.one_radius(points, 1.4))
+    at_rho = open_choices.claims(points, open_choices.RADII.index(1.4))
     found = {
         part if part == claim else f"{claim} {part}": one
         for claim, parts in open_choices.shares(at_rho, strata).items()
