@@ -19,10 +19,13 @@ from book.claims import Outcome, Verdict, verdict_of
 from book.plan import Plan
 from lib import check
 from lib.data.toy import ToyConstants
+from lib.device import threads
+from lib.importance import gini
 from lib.stats import FEW, Estimate, estimate, mean_interval, spread, wilson_interval
-from lib.toy.ensemble import ToySetting, intervention, lsam
+from lib.toy.ensemble import ToySetting, intervention, lsam, train
 from lib.trials.store import Store
-from lib.trials.toy import MEANS, WEIGHTS, ToyTrial, errors, means, weights
+from lib.trials.toy import MEANS, ToyTrial, errors, means
+from lib.trials.trial import Place
 
 RADII = (0.0, 0.4, 0.7, 1.0, 1.4)  # of LSAM; 0 is SGD
 RATIOS = (0.5, 2.0, 8.0)  # c of the interventions
@@ -33,6 +36,7 @@ NAME, MAP_NAME = "open-choices", "open-choices-map"
 MAP_POINTS, MAP_SEEDS, MAP_FIRST_SEED = 512, FEW, 7000  # of seeds that no chapter and no trial had used
 PARTS_OF_RADIUS = (0.0, 0.5, 0.75, 1.0)  # of a point's own radius; 0 is SGD
 TIMES_OWN = (0.5, 1.0, 2.0, 4.0)  # c of the interventions over the head's own ratio at the start
+WEIGHTS = ("gini", "phantom_gini", "wrong_easy", "wrong_hard")
 PITCH = 360.0  # degrees a unit of |z_h|, where the spiral's pitch is constant
 PARTS = {  # of each claim, in the order of its checks; the first is the main one
     "C1": ("LSAM lowers the hard error", "it falls as ρ grows", "both fit the labels"),
@@ -124,14 +128,61 @@ def trial(values: Mapping[str, float], seeds: int = SEEDS, first_seed: int = FIR
     return ToyTrial(_settings(common(values), RADII, RATIOS), seeds, first_seed, NAME, TRACE_EVERY)
 
 
-def map_trial(values: Mapping[str, float], seeds: int = MAP_SEEDS, first_seed: int = MAP_FIRST_SEED) -> ToyTrial:
+@dataclass(frozen=True)
+class MapTrial(ToyTrial):
+    """One point of the map, which also keeps the `weights` of SGD's and LSAM's trained nets, perturbed by `weighed`."""
+
+    weighed: float = 0.0
+
+    @property
+    def configuration(self) -> dict:
+        """As that of a `ToyTrial`."""
+        return super().configuration | {"weighed": self.weighed}
+
+    def run(self, place: Place) -> dict:
+        """The record, for which these nets are trained once more."""
+        record, swept = super().run(place), self.settings[: len(PARTS_OF_RADIUS)]
+        if record["metrics"] is not None:
+            with threads(place.threads or 1):
+                nets = train(
+                    swept, range(self.first_seed, self.first_seed + self.seeds), keep_nets=True, progress=False
+                )
+            found = np.stack([_weighed(mechanism.decompose(nets, k, -1, self.weighed)) for k in range(len(swept))])
+            found[nets.diverged] = np.nan
+            plain = np.vectorize(lambda value: float(f"{value:.4g}") if np.isfinite(value) else None, otypes=[object])
+            record["metrics"]["weights"] = plain(found).tolist()
+        return record
+
+
+def _weighed(parts: mechanism.Decomposition) -> np.ndarray:
+    """`WEIGHTS` of the nets of a setting: (seed, 4)."""
+    both = np.stack([parts.real, parts.phantom])
+    kept = (np.isfinite(both).all(axis=-1) & (both.sum(axis=-1) > 0)).all(axis=0)
+    wrong = [(margin <= 0).mean(axis=-1) for margin in (parts.easy, parts.hard)]
+    out = np.stack([*np.full((2, len(kept)), np.nan), *wrong], axis=-1)
+    out[kept, :2] = gini(both[:, kept]).T
+    return out
+
+
+def weights(record: dict) -> np.ndarray:
+    """Of SGD's and LSAM's training points at the end of training, (rho, seed, 4), as named by `WEIGHTS`: Gini
+    coefficients of real and of phantom importance weights, and what share each feature alone gets wrong. NaN where the
+    net diverged."""
+    none = [None] * len(WEIGHTS)
+    rows = (record["metrics"] or {}).get("weights") or [[none] * record["configuration"]["seeds"]] * len(
+        PARTS_OF_RADIUS
+    )
+    return np.array([[row or none for row in seeds] for seeds in rows[: len(PARTS_OF_RADIUS)]], dtype=float)
+
+
+def map_trial(values: Mapping[str, float], seeds: int = MAP_SEEDS, first_seed: int = MAP_FIRST_SEED) -> MapTrial:
     """One point of the map: `PARTS_OF_RADIUS` of its own radius, `TIMES_OWN` times the head's ratio at the start; every
     step of the head is recorded, and importance is weighed at the whole radius."""
     shared = common(values)
     easy, hard = shared["head"]
     rho = _digits(values["radius"] * np.hypot(easy, hard))
     radii, ratios = rho * np.array(PARTS_OF_RADIUS), hard / easy * np.array(TIMES_OWN)
-    return ToyTrial(_settings(shared, radii, ratios), seeds, first_seed, MAP_NAME, 1, rho)
+    return MapTrial(_settings(shared, radii, ratios), seeds, first_seed, MAP_NAME, 1, rho)
 
 
 def sample(points: int, seed: int = 0, wide: bool = False) -> list[dict[str, float]]:
@@ -184,7 +235,7 @@ class Points:
     values: one row a point, one column a choice. rhos, and ratios (c of the interventions over a point's `unit`, (n,)):
     as they were trained, or of the map `PARTS_OF_RADIUS` and `TIMES_OWN`. hard, easy: probing errors, training: the
     model's error, each (n, rho, seed). means: (n, rho, seed, 6), see `lib.trials.toy.means`. weights: (n, rho, seed,
-    4), see `lib.trials.toy.weights`, or None. interventions: hard probing errors, (n, effect, ratio, seed).
+    4), see `weights`, or None. interventions: hard probing errors, (n, effect, ratio, seed).
     """
 
     values: pd.DataFrame

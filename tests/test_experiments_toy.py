@@ -8,13 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from book.open_choices import MapTrial
 from lib.data.toy import ToyConstants
-from lib.importance import gini
-from lib.toy.decomposition import decompose
 from lib.toy.ensemble import intervention, lsam, sgd, train
 from lib.toy.variants import VariantSetting
 from lib.trials.store import RESULTS, Store, identity
-from lib.trials.toy import KINDS, MEANS, WEIGHTS, ToyTrial, ascents, errors, means, weights
+from lib.trials.toy import KINDS, MEANS, ToyTrial, ascents, errors, means
 from lib.trials.trial import Place
 
 DATA = ToyConstants(training_points=40, test_points=60, complexity=200.0)
@@ -61,7 +60,7 @@ STORED = [
 def test_every_stored_result_gives_its_trial_back():
     assert {configuration["experiment"] for _, configuration in STORED} == KINDS.keys()
     for stem, configuration in STORED:
-        trial = ToyTrial.from_configuration(configuration)
+        trial = (MapTrial if "weighed" in configuration else ToyTrial).from_configuration(configuration)
         assert trial.identity == identity(configuration) and trial.identity.startswith(stem.split(".")[-1])
 
 
@@ -80,7 +79,6 @@ def test_identity_is_what_is_computed_and_not_what_it_is_called():
         {"seeds": 4},
         {"first_seed": 6},
         {"trace_every": 0},
-        {"weighed": 0.5},
         {"settings": SETTINGS[:2]},
         {"settings": SETTINGS[::-1]},
         {"settings": (replace(SETTINGS[0], data=replace(DATA, dropout=0.1)), *SETTINGS[1:])},
@@ -100,8 +98,6 @@ def test_identity_is_what_is_computed_and_not_what_it_is_called():
         {"seeds": 0},
         {"first_seed": -1},
         {"trace_every": -1},
-        {"weighed": -0.1},
-        {"weighed": 0.1, "settings": VARIANTS},
     ],
 )
 def test_what_is_not_allowed_is_named_in_one_line(change):
@@ -125,17 +121,6 @@ def test_sgd_has_its_real_head_for_a_phantom_and_an_intervention_has_none(record
     found = dict(zip(MEANS, np.moveaxis(means(record), -1, 0)))
     assert np.array_equal(found["w_hard"][0], found["phantom_hard"][0]) and np.all(found["rate_easy"][0] == 1)
     assert np.isnan(means(record)[2]).all() and not np.isnan(means(record)[:2]).any()
-
-
-def test_importance_is_weighed_where_it_is_asked_for(record):
-    weighed = replace(TRIAL, weighed=0.7, settings=(*SETTINGS, EXPLODES)).run(PLACE)
-    json.dumps(weighed, allow_nan=False)
-    parts = decompose(train(SETTINGS, range(5, 8), keep_nets=True, progress=False), 1, -1, 0.7)
-    expected = gini(parts.real), gini(parts.phantom), (parts.easy <= 0).mean(axis=1), (parts.hard <= 0).mean(axis=1)
-    found = weights(weighed)
-    assert np.allclose(np.moveaxis(found[1], -1, 0), expected, rtol=1e-3) and not np.isnan(found[0]).any()
-    assert np.isnan(found[2:]).all() and len(WEIGHTS) == found.shape[-1]
-    assert "weights" not in record["metrics"]
 
 
 def test_means_need_a_trace():

@@ -1,5 +1,6 @@
 """The study of the lost constants: its design, the chapters' rules for many points at once, the shares."""
 
+import json
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
@@ -9,11 +10,25 @@ import pytest
 
 from book import mechanism, open_choices, rebalancing, toy
 from book.claims import Outcome, Verdict, verdict_of
-from book.open_choices import CHOICES, EFFECTS, OURS, RADII, RATIOS, Explanation, Points, explain, share
+from book.open_choices import (
+    CHOICES,
+    EFFECTS,
+    OURS,
+    RADII,
+    RATIOS,
+    WEIGHTS,
+    Explanation,
+    MapTrial,
+    Points,
+    explain,
+    share,
+    weights,
+)
 from lib.data.toy import ToyConstants
+from lib.importance import gini
 from lib.stats import FEW, estimate, wilson_interval
-from lib.toy.ensemble import ToySetting, lsam
-from lib.trials.toy import MEANS, WEIGHTS, ToyTrial
+from lib.toy.ensemble import ToySetting, lsam, train
+from lib.trials.toy import MEANS, ToyTrial
 from lib.trials.trial import Place
 
 SEEDS = FEW + 1
@@ -112,6 +127,21 @@ def test_a_point_of_the_map_is_read_in_units_of_its_own():
     assert points.weights.shape == (2, 4, 2, 4) and points.interventions.shape == (2, len(EFFECTS), 4, 2)
     assert points.unit.tolist() == [one["head_hard"] / one["head_easy"] for one in values]
     assert open_choices.frontier(points)["error"].tolist() == points.weights[:, -1, :, 3].mean(axis=1).tolist()
+
+
+def test_importance_is_weighed_at_the_end_of_training():
+    one = small(open_choices.map_trial(open_choices.sample(1, wide=True)[0]))
+    wild = replace(one.settings[1], learning_rate=1e6)
+    trial = replace(one, settings=(one.settings[0], wild, *one.settings[2:]))
+    assert MapTrial.from_configuration(json.loads(json.dumps(trial.configuration))) == trial
+    record = trial.run(PLACE)
+    nets = train(one.settings[3:4], range(7000, 7002), keep_nets=True, progress=False)
+    parts = mechanism.decompose(nets, 0, -1, trial.weighed)
+    expected = gini(parts.real), gini(parts.phantom), (parts.easy <= 0).mean(axis=1), (parts.hard <= 0).mean(axis=1)
+    found = weights(record)
+    assert found.shape == (4, 2, len(WEIGHTS)) and np.isnan(found[1]).all() and not np.isnan(found[0]).any()
+    assert np.allclose(np.moveaxis(found[3], -1, 0), expected, rtol=1e-3)
+    assert np.isnan(weights(record | {"metrics": None})).all()
 
 
 def test_another_radius_is_read_in_its_place():

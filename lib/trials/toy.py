@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -14,9 +13,7 @@ import numpy as np
 from lib import check
 from lib import device as devices
 from lib.data.toy import SPLITS, ToyConstants
-from lib.importance import gini
 from lib.optim.variants import CONSTANTS
-from lib.toy.decomposition import Decomposition, decompose
 from lib.toy.ensemble import FEATURES, ToyResult, ToySetting, train
 from lib.toy.setting import check_settings
 from lib.toy.variants import ASCENTS, VariantSetting
@@ -32,7 +29,6 @@ MEASURED: dict[str, Mapping[str, Sequence[str]]] = {  # errors that are kept of 
     "toy_variants": dict.fromkeys(SPLITS, FEATURES),
 }
 MEANS = ("w_easy", "w_hard", "phantom_easy", "phantom_hard", "rate_easy", "rate_hard")
-WEIGHTS = ("gini", "phantom_gini", "wrong_easy", "wrong_hard")
 WATCHED = 60  # steps from one record of a variant's phantom to the next
 LATER = {"average", "displaced", "rates", "phantom_points", "phantom_shift", "ascent", "smoothing", "decoupling"}
 LATER |= {"gain", "bias", "easy_interval"}  # values that the first trials did not have
@@ -44,8 +40,8 @@ class ToyTrial(Trial):
     `VariantSetting`.
 
     With `trace_every` above 0 the head is followed through training, see `means`; a variant's ascents always are, see
-    `ascents`. With `weighed` above 0 the importance weights of the trained nets are measured, see `weights`. `name` is
-    for labels only: the trial's identity is that of what is computed. Raises ValueError for a value not allowed.
+    `ascents`. `name` is for labels only: the trial's identity is that of what is computed. Raises ValueError for a
+    value that is not allowed.
     """
 
     settings: tuple[Any, ...]
@@ -53,14 +49,12 @@ class ToyTrial(Trial):
     first_seed: int = FIRST_SEED
     name: str = field(default="toy", compare=False)
     trace_every: int = 0  # steps between two records of the head; 0: none
-    weighed: float = 0.0  # radius of the phantom at which importance is measured; 0: it is not
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "settings", tuple(self.settings))
         check_settings(self.settings, tuple(KINDS.values()))
         for name, least in {"seeds": 1, "first_seed": 0, "trace_every": 0}.items():
             check.whole(name, getattr(self, name), least)
-        check.number("weighed", self.weighed, 0, math.inf if self.experiment == "toy" else 0)
 
     @property
     def experiment(self) -> str:
@@ -72,7 +66,6 @@ class ToyTrial(Trial):
         """The trial as plain values, as stored: what all settings share, and what each has of its own."""
         rows = [_plain(setting) for setting in self.settings]
         of_kind: dict[str, Any] = {"protocol": TOY_PROTOCOL, "trace_every": self.trace_every}
-        of_kind |= {"weighed": float(self.weighed)} if self.weighed else {}
         if self.experiment == "toy":
             rows = [row | row.pop("data") for row in rows]
         else:
@@ -122,7 +115,7 @@ class ToyTrial(Trial):
         started, threads = time.perf_counter(), place.threads or 1
         variants = self.experiment != "toy"
         device = "cpu" if variants or place.device == "auto" else place.device
-        how: dict[str, Any] = {"device": device, "threads": threads, "keep_nets": self.weighed > 0, "progress": False}
+        how: dict[str, Any] = {"device": device, "threads": threads, "progress": False}
         seeds = range(self.first_seed, self.first_seed + self.seeds)
         with devices.threads(threads):
             found = train(self.settings, seeds, trace_every=WATCHED if variants else self.trace_every, **how)
@@ -151,11 +144,7 @@ class ToyTrial(Trial):
             traces = np.stack(found.traces).astype(float)  # (setting, seed, record, 4)
             with np.errstate(all="ignore"):
                 rows["means"] = np.concatenate([traces, traces[..., 2:] / traces[..., :2]], axis=-1).mean(axis=2)
-        if self.weighed:
-            every = range(len(self.settings))
-            rows["weights"] = np.stack([_weights(decompose(found, k, -1, self.weighed)) for k in every])
-        for name in rows.keys() & {"means", "weights"}:  # an intervention has no phantom
-            rows[name][[not {s.importance, s.effective} <= {"real", "phantom"} for s in self.settings]] = np.nan
+            rows["means"][[not {s.importance, s.effective} <= {"real", "phantom"} for s in self.settings]] = np.nan
         return {"wrong": wrong} | {name: _rows(values, found.diverged) for name, values in rows.items()}
 
 
@@ -189,13 +178,6 @@ def means(record: dict) -> np.ndarray:
     return _array(record, "means", len(MEANS))
 
 
-def weights(record: dict) -> np.ndarray:
-    """Of the trained nets' training points, (setting, seed, 4), as named by `WEIGHTS`: Gini coefficients of their real
-    and of their phantom importance weights, and what share of them each feature alone gets wrong. NaN where the net
-    diverged, and for interventions."""
-    return _array(record, "weights", len(WEIGHTS))
-
-
 def ascents(record: dict) -> np.ndarray:
     """A variant's means through training, (setting, seed, 6), as named by `lib.toy.variants.ASCENTS`; NaN where there
     are none."""
@@ -223,16 +205,6 @@ def _rows(values: np.ndarray, diverged: np.ndarray) -> list:
 def _counts(values: np.ndarray) -> list:
     """Whole numbers (setting, seed) as nested lists; None for NaN."""
     return [[None if np.isnan(value) else round(value) for value in row] for row in values]
-
-
-def _weights(parts: Decomposition) -> np.ndarray:
-    """`WEIGHTS` of the nets of a setting: (seed, 4)."""
-    weights = np.stack([parts.real, parts.phantom])
-    kept = (np.isfinite(weights).all(axis=-1) & (weights.sum(axis=-1) > 0)).all(axis=0)
-    wrong = [(margin <= 0).mean(axis=-1) for margin in (parts.easy, parts.hard)]
-    out = np.stack([*np.full((2, len(kept)), np.nan), *wrong], axis=-1)
-    out[kept, :2] = gini(weights[:, kept]).T
-    return out
 
 
 def _points(setting: dict, split: str) -> int:
