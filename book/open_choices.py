@@ -420,38 +420,18 @@ OUTCOMES = {
 FINE = {"markersize": 4, "linewidth": 1.1}
 
 
-def change(values: Mapping[str, float]) -> str:
-    """What sets a point of the one-at-a-time study apart from our choice, in symbols."""
-    changed = [choice for choice in CHOICES if choice.long and not np.isclose(values[choice.name], choice.ours)]
-    words = [f"{one.symbol} = {values[one.name]:g}" + "°" * (one.name == "complexity") for one in changed]
-    return ", ".join(words) or "our choice"
-
-
-def figure_alone(
-    names: Sequence[str], gains: Sequence[Estimate], premise: np.ndarray, claims: Mapping[str, Mapping[str, np.ndarray]]
-) -> Figure:
-    """One row a point, the first our choice: LSAM's gain over SGD, grey where the premise (n,) fails, and how many
-    parts of each claim hold, of `claims`."""
-    size = style.PAGE_WIDTH, 0.9 + 0.25 * len(names)
-    fig, (left, right) = plt.subplots(1, 2, figsize=size, sharey=True, width_ratios=[1.7, 1])
-    left.axvspan(gains[0].low, gains[0].high, color=style.LSAM, alpha=0.12, linewidth=0)
-    left.axvline(0, color="black", linewidth=0.6)
-    for row, (of_row, judged) in enumerate(zip(gains, premise)):
-        style.whiskers(left, [of_row], [row], *((style.LSAM, "D") if judged else (style.GREY, "x")), **FINE)
-    for column, parts in enumerate(claims.values()):
-        whole, *held = parts.values()
-        for row, count in enumerate(np.sum(held, axis=0)):
-            colour = style.LSAM if whole[row] else "black" if premise[row] else style.GREY
-            look = {"ha": "center", "va": "center", "fontsize": 8, "fontweight": "bold" if whole[row] else "normal"}
-            right.text(column, row, f"{count}/{len(held)}", color=colour, **look)
-    for panel in (left, right):
-        style.rows(panel, names)
-    ticks = {"xlim": (-0.5, len(claims) - 0.5), "xticks": range(len(claims)), "xticklabels": list(claims)}
-    right.set(title="parts that hold", **ticks)
-    right.tick_params(length=0)
-    right.spines[:].set_visible(False)
-    left.set(title="gain of LSAM over SGD", xlabel="fall of the hard probing error")
-    return fig
+def rows_alone(points: Points, at: int) -> dict[str, dict[str, str]]:
+    """A line a point of the one-at-a-time study, by what sets it apart from our choice: LSAM's gain at the radius of
+    index `at`, how many parts of each claim hold, and whether the claim would be called reproduced."""
+    found, held, premise, rows = mean_interval(gain(points, at)), claims(points, at), strata(points)["premise"], {}
+    for n, values in enumerate(points.values.to_dict("records")):
+        changed = [f"{name.replace('_', ' ')} {values[name]:g}" for name in OURS if values[name] != OURS[name]]
+        row = {"gain": "{:.3f} [{:.3f}, {:.3f}]".format(*(one[n] for one in found))}
+        row["premise"] = "yes" if premise[n] else "no"
+        for claim, (whole, *parts) in ((claim, parts.values()) for claim, parts in held.items()):
+            row[claim] = f"{sum(part[n] for part in parts)} of {len(parts)}" + (", holds" if whole[n] else "")
+        rows[", ".join(changed) or "our choice"] = row
+    return rows
 
 
 def figure_importance(explained: Mapping[str, Explanation]) -> Figure:

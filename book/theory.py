@@ -240,10 +240,8 @@ def batch_effect(alone: Expansion, together: Expansion, batch_size: int) -> dict
 
 def worst_fitted(margin: np.ndarray, batch_size: int) -> np.ndarray:
     """Which examples have the smallest margin of their batch, booleans (nets, n), of margins (nets, n)."""
-    worst = np.zeros(margin.shape, dtype=bool)
-    for start in range(0, margin.shape[1], batch_size):
-        worst[np.arange(len(margin)), start + margin[:, start : start + batch_size].argmin(axis=1)] = True
-    return worst
+    starts, batch = np.arange(0, margin.shape[1], batch_size), np.arange(margin.shape[1]) // batch_size
+    return margin == np.minimum.reduceat(margin, starts, axis=1)[:, batch]
 
 
 # The nets, untrained and trained, each with its labelled examples.

@@ -26,12 +26,13 @@ from book.open_choices import (
 )
 from lib.data.toy import ToyConstants
 from lib.importance import gini
-from lib.stats import FEW, estimate, wilson_interval
+from lib.stats import FEW, estimate, mean_interval, wilson_interval
 from lib.toy.ensemble import ToySetting, lsam, train
 from lib.trials.toy import MEANS, ToyTrial
 from lib.trials.trial import Place
 
 SEEDS = FEW + 1
+KEPT = ("values", "rhos", "ratios")
 RHO = RADII.index(1.0)
 
 
@@ -204,8 +205,7 @@ def test_every_part_holds_where_the_paper_is_right_in_everything():
 
 
 def test_points_are_judged_one_by_one_as_their_chapters_judge():
-    kept = ("values", "rhos", "ratios")
-    both = {name: np.concatenate([getattr(made(), name)] * 2) for name in vars(made()) if name not in kept}
+    both = {name: np.concatenate([getattr(made(), name)] * 2) for name in vars(made()) if name not in KEPT}
     for name in ("hard", "means"):
         both[name][1] = both[name][1, ::-1]
     both["weights"][1] = both["weights"][1][..., [1, 0, 2, 3]]
@@ -307,6 +307,22 @@ def test_frontier_counts_what_it_should_not_find():
     )
 
 
+def test_a_row_says_what_was_changed_and_what_holds():
+    points = made()
+    twice = {name: np.concatenate([getattr(points, name)] * 2) for name in vars(points) if name not in KEPT}
+    twice["training"][1] = 0.01
+    two = replace(points, values=pd.DataFrame([OURS, OURS | {"head_easy": 2.0, "width": 16}]), **twice)
+    ours, other = open_choices.rows_alone(two, RHO).values()
+    assert list(open_choices.rows_alone(two, RHO)) == ["our choice", "width 16, head easy 2"]
+    assert ours | {"gain": ""} == {
+        "gain": "", "premise": "yes", "C1": "3 of 3, holds", "C2": "3 of 3, holds", "C3": "2 of 2, holds",
+        "C5": "2 of 2, holds", "C6": "4 of 4, holds",
+    }  # fmt: skip
+    assert other["premise"] == "no" and other["C1"] == "2 of 3"
+    mean, low, high = mean_interval(open_choices.gain(points, RHO)[0])
+    assert ours["gain"] == f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+
+
 # Shares and what explains them
 
 
@@ -338,16 +354,11 @@ def test_explanation_finds_the_constant_that_decides():
 def test_figures_are_drawn_where_nothing_and_where_everything_holds():
     values = pd.DataFrame(open_choices.sample(40, wide=True))
     everything = np.ones(40, dtype=bool)
-    names = [open_choices.change(point) for point in open_choices.alone()]
-    assert names[0] == "our choice" and len(set(names)) == len(names)
-    gains = [estimate(np.arange(3.0) + row) for row in range(len(names))]
-    premise = np.arange(len(names)) % 2 == 0
-    held_alone = {"C1": {"C1": premise, "part": premise, "other": premise}, "C2": {"C2": ~premise, "part": ~premise}}
-    explained = {claim: Explanation(gains[0], dict.fromkeys(values, gains[0])) for claim in ("C1", "C2")}
+    some = estimate(np.arange(3.0))
+    explained = {claim: Explanation(some, dict.fromkeys(values, some)) for claim in ("C1", "C2")}
     held, judged = {"C1": everything, "C2": ~everything}, {"C1": everything, "C2": ~everything}
     found = pd.DataFrame({"error": np.linspace(0, 0.5, 40), "rate": 1.0, "low": 0.9})
     drawn = [
-        open_choices.figure_alone(names, gains, premise, held_alone),
         open_choices.figure_importance(explained),
         open_choices.figure_where(values, held, judged, explained),
         open_choices.figure_frontier(found, everything),
