@@ -102,8 +102,11 @@ def test_ratios_are_to_sgd_in_the_same_round():
         assert cost.low <= cost.ratio <= cost.high and len(cost.ratios) == LEAST_ROUNDS
 
 
-def test_other_methods_are_timed_over_the_first_in_turns_of_a_period():
-    costs = sam.step_costs(0, 2, methods=["adam", "looksam"], height=32, period=2)
+def test_other_methods_are_timed_over_the_first_in_turns_of_a_period(monkeypatch):
+    taken: list[str] = []
+    monkeypatch.setattr(sam, "prepared", lambda name, *_: (None, partial(taken.append, name)))
+    costs = sam.step_costs(0, methods=["adam", "looksam"], period=2)
+    assert taken[:4] == ["adam", "adam", "looksam", "looksam"]
     assert list(costs) == ["adam", "looksam"] and np.all(costs["adam"].ratios == 1)
     plt.close(sam.cost({"SGD": costs["adam"], "LookSAM": costs["looksam"]}))
 
