@@ -234,9 +234,13 @@ def pooled_maps(parts: Decomposition, bins: int) -> list[WeightMap]:
 def weight_maps(columns: Mapping[str, Decomposition], bins: int = 12, floor: float = 1e-10) -> Figure:
     """Figures 5 and 8: median real and phantom weights and their ratio by both contributions, a column for each title
     -> net (seed, n). Weights below `floor` share a colour; a map of ratios has a scale of its own, written below."""
+    return draw_maps({title: pooled_maps(parts, bins) for title, parts in columns.items()}, floor, EASY, HARD)
+
+
+def draw_maps(columns: Mapping[str, Sequence[WeightMap]], floor: float, easy: str, hard: str) -> Figure:
+    """What `weight_maps` shows, of maps of real and phantom weights and of their ratio; `easy`, `hard`: the axes."""
     fig, axes = style.panels(style.WEIGHTS, list(columns), 1.2)
-    for column, parts in zip(axes.T, columns.values()):
-        maps = pooled_maps(parts, bins)
+    for column, maps in zip(axes.T, columns.values()):
         bound = style.decades(maps[2])[1]
         weights, ratios = style.weight_maps(column, maps, LogNorm(floor, 1), 1, bound)
         factor = f"{10**bound:.2g}" if bound < 2 else f"10^{{{bound:.1f}}}"
@@ -249,8 +253,8 @@ def weight_maps(columns: Mapping[str, Decomposition], bins: int = 12, floor: flo
     above = fig.colorbar(weights, ax=axes[:2], extend="min", aspect=30, **bar)
     below = fig.colorbar(ratios, ax=axes[2], extend="both", aspect=15, ticks=[], **bar)
     style.small_bars({"median weight": above, "less   more": below})
-    fig.supxlabel(EASY, fontsize=9)
-    fig.supylabel(HARD, fontsize=9)
+    fig.supxlabel(easy, fontsize=9)
+    fig.supylabel(hard, fontsize=9)
     return fig
 
 

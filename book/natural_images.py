@@ -89,25 +89,14 @@ def weight_maps(result: Result, seed: int = 0) -> Figure:
     """Figures 5 and 8 on one data set: the median real and phantom weight and their ratio, over its median, by the
     contributions of both features, signed by the label; a column for each moment of SGD's and of SAM's net of one seed
     (its place among the seeds that both finished)."""
-    moments = [*product(("sgd", "sam"), result.protocol.moments)]
-    columns = [_maps(result.measured(epoch)[method][seed], result.features) for method, epoch in moments]
-    fig, grid = plt.subplots(3, len(columns), figsize=(style.PAGE_WIDTH, 5.6), squeeze=False)
-    weight = style.weight_scale([one for maps in columns for one in maps[:2]])
-    bound = max(style.decades(maps[2])[1] for maps in columns)
-    for (method, epoch), maps, column in zip(moments, columns, grid.T):
-        weights, ratios = style.weight_maps(column, maps, weight, bound)
-        column[0].set_title(f"{METHODS[method]} net,\nepoch {epoch}", loc="center", fontsize=8.5)
-        for ax in column:
-            ax.axvline(0, color="black", lw=0.7, ls=(0, (1, 2)))
-            ax.tick_params(labelsize=7, length=2, pad=1, labelbottom=ax is column[2])
-    for ax, symbol in zip(grid[:, 0], style.WEIGHTS):
-        ax.set_ylabel(symbol)
-    fig.supxlabel(f"signed contribution of the easy feature, {result.features[0]}", fontsize=9)
-    fig.supylabel(f"signed contribution of the hard feature, {result.features[1]}", fontsize=9)
-    above = fig.colorbar(weights, ax=grid[:2], aspect=30, pad=0.015, fraction=0.05)
-    below = fig.colorbar(ratios, ax=grid[2], extend="both", aspect=15, pad=0.015, fraction=0.05)
-    below.set_ticks([-bound, 0, bound], labels=[f"÷ {10**bound:.2g}", "1", f"× {10**bound:.2g}"])
-    style.small_bars({"median weight": above, "over the typical\nimage's": below})
+    columns = {
+        f"{METHODS[method]} net,\nepoch {epoch}": _maps(result.measured(epoch)[method][seed], result.features)
+        for method, epoch in product(("sgd", "sam"), result.protocol.moments)
+    }
+    axes = (f"signed contribution of the {kind} feature, {of}" for kind, of in zip(("easy", "hard"), result.features))
+    fig = mechanism.draw_maps(columns, 1e-8, *axes)
+    for ax in fig.axes[: 3 * len(columns)]:
+        ax.axvline(0, color="black", lw=0.7, ls=(0, (1, 2)))
     return fig
 
 

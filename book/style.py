@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.collections import QuadMesh
 from matplotlib.colorbar import Colorbar
-from matplotlib.colors import LogNorm, Normalize
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
@@ -146,11 +146,6 @@ def decades(ratio: WeightMap) -> tuple[np.ndarray, float]:
     """Decimal logarithm of a map of ratios, and the size that 95 % of its bins stay within."""
     values = np.log10(shown(ratio))
     return values, float(np.nanquantile(np.abs(values), 0.95))
-
-
-def weight_scale(tables: Sequence[WeightMap]) -> LogNorm:
-    """Colours of median weights: from the decade of the lightest bin shown up to 1."""
-    return LogNorm(10 ** np.floor(np.log10(min(np.nanmin(shown(table)) for table in tables))), 1)
 
 
 def weight_maps(
