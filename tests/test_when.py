@@ -58,8 +58,8 @@ def test_seeds_that_lack_a_training_are_left_out():
         ((0.502, 0.502, 0.3), 0.1, FEW, "hhhch"),
         ((0.498, 0.1, 0.502), 0.1, FEW, "hcchc"),
         ((0.5, 0.1, 0.3), 0.1, FEW, "hucch"),
-        ((0.8, 0.1, 0.3), 0.004, FEW, "cnnnn"),  # too small a gain
-        ((0.8, 0.1, 0.3), 0.006, FEW, "hhccc"),
+        ((0.8, 0.1, 0.3), 0.0049, FEW, "cnnnn"),  # too small a gain
+        ((0.8, 0.1, 0.3), 0.0051, FEW, "hhccc"),
         ((0.8, 0.1, 0.3), -0.1, FEW, "cnnnn"),
         ((0.8, 0.1, 0.3), 0.1, FEW - 1, "uuuuu"),
     ],
