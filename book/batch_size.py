@@ -11,11 +11,11 @@ from book.curves import of_means
 from book.notebook import ParameterError
 from book.selection import at_choice, choose
 from book.toy import tuned
+from book.toy_trial import ToyTrial
 from lib import check
 from lib.data.toy import ToyConstants
 from lib.stats import LEVEL, Estimate, bootstrap_means, estimate, mean_interval
 from lib.toy.ensemble import lsam
-from lib.trials.toy import ToyTrial
 
 SIZES = (1, 2, 5, 10, 20, 50, 100, 300)  # 300 is the whole training set: gradient descent
 PAPER = 5  # the paper's size of a batch

@@ -8,10 +8,10 @@ from matplotlib.figure import Figure
 
 from book import style, toy
 from book.claims import MARGIN, Check, weakest
+from book.toy_trial import ToyTrial
 from lib import check
 from lib.data.toy import NOISY, ToyConstants
 from lib.toy.ensemble import lsam
-from lib.trials.toy import ToyTrial
 
 LEVELS = {  # of each kind of noise, above 0 (the ranges are the paper's)
     "label_noise": (0.025, 0.05, 0.075, 0.1),

@@ -17,6 +17,7 @@ from sklearn.model_selection import StratifiedKFold
 from book import interventions, mechanism, rebalancing, style, toy
 from book.claims import Outcome, Verdict, verdict_of
 from book.plan import Plan
+from book.toy_trial import MEANS, ToyTrial, errors, means
 from lib import check
 from lib.data.toy import ToyConstants
 from lib.device import threads
@@ -24,7 +25,6 @@ from lib.importance import gini
 from lib.stats import FEW, Estimate, estimate, mean_interval, spread, wilson_interval
 from lib.toy.ensemble import ToySetting, intervention, lsam, train
 from lib.trials.store import Store
-from lib.trials.toy import MEANS, ToyTrial, errors, means
 from lib.trials.trial import Place
 
 RADII = (0.0, 0.4, 0.7, 1.0, 1.4)  # of LSAM; 0 is SGD
@@ -234,7 +234,7 @@ class Points:
 
     values: one row a point, one column a choice. rhos, and ratios (c of the interventions over a point's `unit`, (n,)):
     as they were trained, or of the map `PARTS_OF_RADIUS` and `TIMES_OWN`. hard, easy: probing errors, training: the
-    model's error, each (n, rho, seed). means: (n, rho, seed, 6), see `lib.trials.toy.means`. weights: (n, rho, seed,
+    model's error, each (n, rho, seed). means: (n, rho, seed, 6), see `book.toy_trial.means`. weights: (n, rho, seed,
     4), see `weights`, or None. interventions: hard probing errors, (n, effect, ratio, seed).
     """
 

@@ -14,6 +14,7 @@ import pandas as pd
 from book import compute
 from book.plan import Plan
 from book.selection import best_record
+from book.weight_trial import WeightTrial
 from lib import stats
 from lib.data import domains, groups
 from lib.data.groups import Groups
@@ -21,7 +22,6 @@ from lib.trials import run
 from lib.trials.images import ImageTrial, grouped, paired
 from lib.trials.store import Store
 from lib.trials.trial import MissingTrials, Place, Trial
-from lib.trials.weights import WeightTrial
 
 METHODS = {"untrained": "before training", "sgd": "SGD", "sam": "SAM", "lsam": "LSAM"}
 TITLES = {

@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from book import style
 from book.claims import MARGIN, Check, exact, weakest
 from book.selection import at_choice, choose, whole_seeds
+from book.toy_trial import errors
 from lib.data.toy import ToyConstants, ToySample
 from lib.stats import estimate, rank_correlation
 from lib.toy.ensemble import ToyResult, lsam, train
-from lib.trials.toy import errors
 
 FIT = 0.005  # largest mean training error of a net that fits the labels
 LABELS = ((-1, style.NEGATIVE, "o"), (1, style.POSITIVE, "^"))

@@ -17,6 +17,7 @@ from book import protocols, style
 from book.plan import Plan
 from book.sam import prepared
 from book.selection import at_choice, choose
+from book.toy_trial import FIRST_SEED, SEEDS, ToyTrial, ascents, errors
 from lib.data.toy import ToyConstants
 from lib.device import threads
 from lib.optim.variants import CONSTANTS, TITLES
@@ -24,7 +25,6 @@ from lib.stats import Estimate, estimate, paired_difference
 from lib.toy.variants import WITHOUT_RADIUS, VariantSetting
 from lib.trials.images import ImageTrial
 from lib.trials.store import Store
-from lib.trials.toy import FIRST_SEED, SEEDS, ToyTrial, ascents, errors
 
 STEP_SIZES = (0.01, 0.1, 1.0, 10.0, 100.0)  # of GroupDRO (its paper's: 0.01)
 DECAY = 5e-4  # weight decay, where there is any (ours: the usual one)

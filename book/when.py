@@ -18,6 +18,7 @@ from book.claims import Check, Outcome, compared, exact, weakest
 from book.plan import Plan
 from book.protocols import PAIRED, selected
 from book.selection import at_choice, choose
+from book.toy_trial import ToyTrial, errors
 from lib.data.toy import ToyConstants
 from lib.device import threads
 from lib.stats import Estimate, estimate, mean_interval
@@ -28,7 +29,6 @@ from lib.toy.stack import errors as stack_errors
 from lib.toy.stack import evaluate, initial, unit
 from lib.trials.images import ImageTrial
 from lib.trials.store import Store
-from lib.trials.toy import ToyTrial, errors
 
 Window = tuple[float, float]  # epochs, from the first to before the second, in which the radius holds
 HALF = 0.5  # of the gain: what has to be kept

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from book.open_choices import MapTrial
+from book.toy_trial import KINDS, MEANS, ToyTrial, ascents, errors, means
 from lib.data.toy import ToyConstants
 from lib.toy.ensemble import intervention, lsam, sgd, train
 from lib.toy.variants import VariantSetting
 from lib.trials.store import RESULTS, Store, identity
-from lib.trials.toy import KINDS, MEANS, ToyTrial, ascents, errors, means
 from lib.trials.trial import Place
 
 DATA = ToyConstants(training_points=40, test_points=60, complexity=200.0)

@@ -12,6 +12,7 @@ from image_trees import COUNTS, write_birds, write_domains
 from images import write_cifar_folder, write_mnist
 
 from book import real_data
+from book.weight_trial import WeightTrial
 from lib import measure, training
 from lib.checkpoint import CheckpointWarning
 from lib.data.domains import Domains
@@ -24,7 +25,6 @@ from lib.trials import run
 from lib.trials.images import ImageTrial, domain, grouped, paired
 from lib.trials.store import ResultWarning, Store
 from lib.trials.trial import MissingTrials, Place
-from lib.trials.weights import WeightTrial
 
 SETTINGS = {"epochs": 1, "batch_size": 12, "size": 32, "weights": "none", "lr": 0.01}
 PAIR = paired("cifar-mnist", "sgd", epochs=1, batch_size=10)

@@ -17,6 +17,7 @@ from image_trees import COUNTS, write_birds, write_domains
 from images import write_cifar_folder, write_mnist
 from torchvision.models import resnet18
 
+from book.weight_trial import WeightTrial
 from lib import measure, probes, training
 from lib.data.dataset import Dataset, Split
 from lib.data.transforms import normalise
@@ -26,7 +27,6 @@ from lib.models import ConvNet
 from lib.optim import SAM
 from lib.trials.images import ImageTrial, domain, grouped, paired
 from lib.trials.trial import Place
-from lib.trials.weights import WeightTrial
 
 CPU = torch.device("cpu")
 SETTINGS = {"epochs": 1, "batch_size": 12, "size": 32, "weights": "none", "lr": 0.01}

@@ -24,11 +24,11 @@ from book.open_choices import (
     share,
     weights,
 )
+from book.toy_trial import MEANS, ToyTrial
 from lib.data.toy import ToyConstants
 from lib.importance import gini
 from lib.stats import FEW, estimate, mean_interval, wilson_interval
 from lib.toy.ensemble import ToySetting, lsam, train
-from lib.trials.toy import MEANS, ToyTrial
 from lib.trials.trial import Place
 
 SEEDS = FEW + 1

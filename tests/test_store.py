@@ -8,11 +8,11 @@ from image_trees import snapshot as everything
 from records import whole
 
 from book.compute import efforts
+from book.toy_trial import ToyTrial
 from lib.data.toy import ToyConstants
 from lib.toy.setting import intervention, lsam, sgd
 from lib.trials import naming
 from lib.trials.store import ResultWarning, Store, identity
-from lib.trials.toy import ToyTrial
 
 CONFIGURATION = {"experiment": "chain", "protocol": 1, "dataset": "cifar-mnist", "lr": 0.05, "seed": 3, "limit": None}
 RECORD = whole({"configuration": CONFIGURATION, "metrics": {"test_error": 1 / 3}, "curve": {"train_loss": [0.5, 0.25]}})

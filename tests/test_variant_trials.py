@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from records import whole
 
-from book import protocols, variants
+from book import protocols, toy_trial, variants
 from book.plan import Plan
+from book.toy_trial import ToyTrial, ascents, errors
 from book.variants import Best, passes
 from lib import training
 from lib.data.toy import ToyConstants
@@ -19,10 +20,8 @@ from lib.optim.variants import CONSTANTS, TITLES
 from lib.stats import Estimate
 from lib.toy.ensemble import train
 from lib.toy.variants import METHODS, VariantSetting
-from lib.trials import toy as toy_trial
 from lib.trials.images import paired
 from lib.trials.store import Store
-from lib.trials.toy import ToyTrial, ascents, errors
 from lib.trials.trial import Place
 
 SHORT = {"data": ToyConstants(training_points=60, test_points=100), "epochs": 3, "width": 8}

@@ -17,6 +17,7 @@ from test_own import write_folder, write_npz, write_table
 from book import your_data
 from book.notebook import ParameterError
 from book.templates import render
+from book.weight_trial import WeightTrial
 from lib.data.own import Table
 from lib.measure import feature_quality
 from lib.optim import SAM
@@ -25,7 +26,6 @@ from lib.trials import run
 from lib.trials.images import ImageTrial
 from lib.trials.store import Store
 from lib.trials.trial import Place
-from lib.trials.weights import WeightTrial
 
 NOTHING = dict.fromkeys(("first", "second", "classes", "table", "label", "attribute"), "") | {"size": 0}
 pytestmark = pytest.mark.usefixtures("own_cache")

@@ -44,11 +44,7 @@ IDLE_SECONDS = 300.0  # after which a worker without a trial ends
 NO_WORKERS = "waiting for workers: the cluster has none"
 NAMED = 3  # trials that failed for one reason, in its line
 STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # no later trial could be stored either
-HELD, DIED, ENDED = (
-    "held",
-    "died",
-    "ended",
-)  # of a trial: another sweep has it; its worker died, or was killed from here
+HELD, DIED, ENDED = "held", "died", "ended"  # of a trial: by another sweep; its worker, by itself or by this sweep
 
 
 class SweepError(RuntimeError):
@@ -69,7 +65,7 @@ def run(
 
     jobs: trials computed at once on this machine, each in a process of its own; 1: in this process, where nothing
     guards it. scheduler: the address of a Dask cluster, as in ``tcp://host:8786``, on whose workers (of one thread
-    each) they are computed instead; the store's folder, the images and this library must be there on each.
+    each) they are computed instead; the store's folder, the images, this library and the trials' code must be there.
     time_limit: seconds, from when a trial is given to a process of its own (with jobs 1 too), until it has failed and
     that process is killed, whatever it sits in; not on a cluster.
 
@@ -88,8 +84,9 @@ def run(
     for reason, count in lacking.items():
         raise MissingTrials(f"{count} of {len(trials)} trials are not stored, and {reason}")
     if missing:
+        packages = sorted({"lib", *(type(trial).__module__.partition(".")[0] for trial in missing)})
         bar = tqdm(total=len(missing), unit="trial", disable=None if progress else True)
-        with _workers(0 if jobs == 1 and time_limit is None else jobs, scheduler) as workers, bar:
+        with _workers(0 if jobs == 1 and time_limit is None else jobs, scheduler, packages) as workers, bar:
             failures = _compute(missing, records, worker, *workers, time_limit or math.inf, bar)
         if failures:
             raise SweepError("\n".join(map(_line, failures, failures.values())))
@@ -244,10 +241,12 @@ def _read_back(trial: Trial, store: Store) -> dict:
 
 
 @contextmanager
-def _workers(jobs: int, scheduler: str | None) -> Iterator[tuple[Callable[[], Executor], Callable[[], int]]]:
+def _workers(
+    jobs: int, scheduler: str | None, packages: Sequence[str]
+) -> Iterator[tuple[Callable[[], Executor], Callable[[], int]]]:
     """The executor as it is now, of `jobs` processes (0: this one), and how many trials it can compute at once now."""
     if scheduler is not None:
-        with _cluster(scheduler) as cluster:
+        with _cluster(scheduler, packages) as cluster:
             yield cluster
     elif not jobs:
         yield _Here, lambda: 1
@@ -287,7 +286,7 @@ def _end_with(parent: int) -> None:
 
 
 @contextmanager
-def _cluster(scheduler: str) -> Iterator[tuple[Callable[[], Executor], Callable[[], int]]]:
+def _cluster(scheduler: str, packages: Sequence[str]) -> Iterator[tuple[Callable[[], Executor], Callable[[], int]]]:
     """As `_workers`, of a Dask cluster. SweepError where there is none, or where a worker has another library."""
     for name in ("distributed", "tornado", "asyncio"):  # what they have to say is said here in one line
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -303,8 +302,8 @@ def _cluster(scheduler: str) -> Iterator[tuple[Callable[[], Executor], Callable[
     def size() -> int:
         there = set(client.scheduler_info(n_workers=-1)["workers"])
         if new := list(there - checked):
-            for address, version in client.run(library_version, workers=new, on_error="return").items():
-                if version != library_version() and not isinstance(version, OSError):
+            for address, version in client.run(code_version, packages, workers=new, on_error="return").items():
+                if version != code_version(packages) and not isinstance(version, OSError):
                     raise SweepError(f"the worker {address} lacks this version of the library; install it there")
             checked.update(new)
         return len(there)
@@ -314,7 +313,7 @@ def _cluster(scheduler: str) -> Iterator[tuple[Callable[[], Executor], Callable[
         yield lambda: executor, size
 
 
-def library_version() -> str:
-    """A hash of this library's code: that of a cluster's workers must be the same."""
-    folder = Path(files.__file__).parent
-    return joblib.hash({str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.py")})
+def code_version(packages: Iterable[str]) -> str:
+    """A hash of the code of these packages: that of a cluster's workers must be the same."""
+    folders = [Path(str(import_module(package).__file__)).parent for package in packages]
+    return joblib.hash([{str(p.relative_to(of)): p.read_bytes() for p in of.rglob("*.py")} for of in folders])
