@@ -47,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.table:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # so that `| head` ends it in silence
         table(known[options.table], options.seeds).to_csv(sys.stdout, index=False)
+    elif options.orphans:
+        print(*orphans(known, options.seeds), sep="\n")
     elif not options.experiments:
         _list(known, options.seeds, options.jobs)
     try:
@@ -87,6 +89,14 @@ def _at(metrics: dict, setting: int, seed: int) -> dict:
         name: _at(value, setting, seed) if isinstance(value, dict) else value[setting] and value[setting][seed]
         for name, value in metrics.items()
     }
+
+
+def orphans(known: Experiments, seeds: int | None = None) -> list[str]:
+    """The files of stored records that are in no experiment's plan."""
+    served = {trial.identity for experiment in known.values() for trial in _planned(experiment, seeds)}
+    store = Store(RESULTS, own=RESULTS)
+    found = (record["configuration"] for record in store)
+    return [str(store.path(one).relative_to(RESULTS)) for one in found if identity(one) not in served]
 
 
 def adopt(folder: Path, known: Experiments, seeds: int | None = None) -> None:
@@ -166,6 +176,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--checkpoints", type=Path, default=CHECKPOINTS, help="folder of nets (checkpoints)")
     add("--dry-run", action="store_true", help="say what would be computed")
     add("--table", metavar="EXPERIMENT", help="print its settings and metrics as CSV, one line a net")
+    add("--orphans", action="store_true", help="name the stored results that no experiment has")
     add("--adopt", type=Path, metavar="FOLDER", help="store the records in this folder, computed elsewhere, here")
     return parser
 

@@ -313,6 +313,11 @@ def test_command_lists_computes_and_follows_what_results_decide(command, store, 
     assert out.splitlines()[-1] == "chains: 5 done, 0 missing, 1 diverged; time left: 0 s"
 
 
+def test_command_names_results_that_no_experiment_has(command, store, place):
+    run(chains(1, 99), store, place)
+    assert command("--orphans")[1] == f"chain/{store.path(chains(99)[0].configuration).name}\n"
+
+
 def test_command_prints_a_table_of_settings_and_metrics(command, store, place):
     run(chains(1, 2), store, place)
     code, out, _ = command("--table", "chains")
