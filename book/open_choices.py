@@ -142,11 +142,10 @@ class MapTrial(ToyTrial):
     def run(self, place: Place) -> dict:
         """The record, for which these nets are trained once more."""
         record, swept = super().run(place), self.settings[: len(PARTS_OF_RADIUS)]
+        seeds = range(self.first_seed, self.first_seed + self.seeds)
         if record["metrics"] is not None:
             with threads(place.threads or 1):
-                nets = train(
-                    swept, range(self.first_seed, self.first_seed + self.seeds), keep_nets=True, progress=False
-                )
+                nets = train(swept, seeds, keep_nets=True, progress=False)
             found = np.stack([_weighed(mechanism.decompose(nets, k, -1, self.weighed)) for k in range(len(swept))])
             found[nets.diverged] = np.nan
             plain = np.vectorize(lambda value: float(f"{value:.4g}") if np.isfinite(value) else None, otypes=[object])
@@ -168,11 +167,9 @@ def weights(record: dict) -> np.ndarray:
     """Of SGD's and LSAM's training points at the end of training, (rho, seed, 4), as named by `WEIGHTS`: Gini
     coefficients of real and of phantom importance weights, and what share each feature alone gets wrong. NaN where the
     net diverged."""
-    none = [None] * len(WEIGHTS)
-    rows = (record["metrics"] or {}).get("weights") or [[none] * record["configuration"]["seeds"]] * len(
-        PARTS_OF_RADIUS
-    )
-    return np.array([[row or none for row in seeds] for seeds in rows[: len(PARTS_OF_RADIUS)]], dtype=float)
+    count, none = len(PARTS_OF_RADIUS), [None] * len(WEIGHTS)
+    rows = (record["metrics"] or {}).get("weights", [[none] * record["configuration"]["seeds"]] * count)
+    return np.array([[row or none for row in seeds] for seeds in rows[:count]], dtype=float)
 
 
 def map_trial(values: Mapping[str, float], seeds: int = MAP_SEEDS, first_seed: int = MAP_FIRST_SEED) -> MapTrial:

@@ -173,11 +173,11 @@ def test_reach_is_that_of_the_settings_that_fit_and_keep_the_easy_feature() -> N
     wrong["test"]["easy"] = [[0, 0, 0], [0, 0, 0], [50, 50, 50]]
     metrics = {
         "wrong": wrong,
-        "ascents": [[[1, 0.5, 0.8, 0.8, 0.3, 0.2]] * 3, [[1, 1, 1, 1, 0.1, 0.1]] * 3, [[1, 1, 1, 1, 0.1, 0.1]] * 3],
+        "ascents": [[[1, 0.5, 0.8, 1.2, 0.3, 0.2]] * 3, [[1, 1, 1, 1, 0.1, 0.1]] * 3, [[1, 1, 1, 1, 0.1, 0.1]] * 3],
     }
     found = variants.reach({"configuration": one.configuration, "metrics": metrics})
     assert list(found) == ["length", "share", "real", "phantom", "hard", "moved"]
-    np.testing.assert_allclose(found, [[0.2, 0.3, 0.5, 1, 0, 2]])
+    np.testing.assert_allclose(found, [[0.2, 0.3, 0.5, 1.5, 0, 3]])
 
 
 SEEDS = np.array([-1.0, 1.0] * 8)  # of mean 0; the half width of its interval is about a half
