@@ -34,16 +34,23 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 
 
 class Server(http.server.BaseHTTPRequestHandler):
-    """Serves `content`; where it breaks off is set by the tests."""
+    """Serves `content`; what it does with a range, and where it breaks off, is set by the tests."""
 
     content = CONTENT
+    knows_ranges = True
     breaks_off_after: int | None = None
+    requested: list[str | None] = []
 
     def do_GET(self):
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(self.content)))
+        asked, size = self.headers.get("Range"), len(self.content)
+        self.requested.append(asked)
+        begin = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and self.knows_ranges else 0
+        self.send_response(200 if not begin else 206 if begin < size else 416)
+        if begin:
+            self.send_header("Content-Range", f"bytes {begin}-{size - 1}/{size}" if begin < size else f"bytes */{size}")
+        self.send_header("Content-Length", str(max(size - begin, 0)))
         self.end_headers()
-        self.wfile.write(self.content[: self.breaks_off_after])
+        self.wfile.write(self.content[begin:][: self.breaks_off_after])
 
     def log_message(self, *_):
         pass
@@ -116,11 +123,38 @@ def test_download_is_unpacked_into_place_and_leaves_nothing_else(server, archive
     assert snapshot(root) == UNPACKED and {path.name for path in root.iterdir()} == {"target", archives.KEPT}
 
 
-def test_download_that_breaks_off_or_from_nowhere_is_one_line(server, archive, root, monkeypatch, refuses):
-    monkeypatch.setattr(Server, "breaks_off_after", 2000)
+def test_download_that_breaks_off_is_one_line_and_the_next_one_goes_on(server, archive, root, monkeypatch, refuses):
     archive(server)
-    problem = f"after 2,000 of {len(Server.content):,} bytes; run again"
-    refuses(DataError, archives.get, "set", root, words=[problem, "set.tar.gz", server, root])
+    monkeypatch.setattr(Server, "breaks_off_after", 2000)
+    for asked, size in ((None, 2000), ("bytes=1999-", 3999)):  # the last byte that is there comes once more
+        problem = f"after {size:,} of {len(Server.content):,} bytes; run again to go on"
+        refuses(DataError, archives.get, "set", root, words=[problem, "set.tar.gz", server, root])
+        assert Server.requested[-1] == asked and snapshot(root) == {".set.tar.gz.part": Server.content[:size]}
+    archives.get("set", root)
+    assert Server.requested[-1] == "bytes=3998-" and snapshot(root) == UNPACKED
+
+
+@pytest.mark.parametrize(
+    "part, knows_ranges", [(b"x" * 100, False), (CONTENT, True), (CONTENT, False), (CONTENT[:1], True), (b"", True)]
+)
+def test_fetch_ends_with_the_whole_file_whatever_part_is_there(part, knows_ranges, server, root, monkeypatch):
+    monkeypatch.setattr(Server, "content", CONTENT)
+    monkeypatch.setattr(Server, "knows_ranges", knows_ranges)
+    (root / ".file.part").write_bytes(part)
+    archives.fetch(server, root / "file")
+    assert snapshot(root) == {"file": CONTENT}
+
+
+def test_part_that_is_longer_than_the_file_is_thrown_away(server, archive, root, refuses):
+    archive(server)
+    (root / ".set.tar.gz.part").write_bytes(Server.content + b"x")
+    refuses(DataError, archives.get, "set", root, match="no part of", words=[server])
+    assert not snapshot(root)
+    archives.get("set", root)
+    assert snapshot(root) == UNPACKED
+
+
+def test_download_from_nowhere_is_one_line(archive, root, refuses):
     archive("http://127.0.0.1:9/set.tar.gz")
     refuses(DataError, archives.get, "set", root, match="could not be fetched", words=[root])
     assert not list(root.iterdir())

@@ -14,9 +14,11 @@ import tarfile
 import tempfile
 import zipfile
 from dataclasses import dataclass
+from http import HTTPStatus
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.error import HTTPError
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from torchvision.datasets.utils import check_integrity
@@ -61,7 +63,8 @@ def get(name: str, root: Root = None) -> None:
     """Bring the folder of the data set `name` into the data root.
 
     An archive that lies in its place, fetched by hand, is unpacked and kept; else it is downloaded where that can be
-    done. Raises DataError, in one line, which says what to do by hand; then nothing is left behind.
+    done, and removed once it is unpacked. Raises DataError, in one line, which says what to do by hand; then nothing is
+    left behind but what came of a download that broke off.
     """
     if name not in ARCHIVES:
         raise DataError(f"{name}: {how([name], root)}")
@@ -70,7 +73,8 @@ def get(name: str, root: Root = None) -> None:
     others = f" ({', '.join(archive.also)}: from {archive.address})" if archive.also else ""
     if target.exists():
         raise DataError(f"{name}: {target} is in the way; move it elsewhere to get it anew{others}")
-    if not file.is_file() and not archive.direct:
+    by_hand = file.is_file()
+    if not by_hand and not archive.direct:
         raise DataError(
             f"{name}: get {', '.join((file.name, *archive.also))} with a browser from {archive.address} "
             f"(programs are refused) into {file.parent}, then run: {command([name], root)}"
@@ -79,8 +83,8 @@ def get(name: str, root: Root = None) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         known = json.loads(kept.read_text()) if kept.exists() else {}
         with tempfile.TemporaryDirectory(prefix=".unpack-", dir=target.parent) as temporary:
-            if not file.is_file():
-                file = fetch(archive.address, Path(temporary) / file.name)
+            if not by_hand:
+                fetch(archive.address, file)
             with file.open("rb") as content:
                 digest = hashlib.file_digest(content, "sha256").hexdigest()
             if known.get(name, digest) != digest or not check_integrity(file, archive.checksum):
@@ -97,10 +101,11 @@ def get(name: str, root: Root = None) -> None:
     except (ValueError, TypeError, AttributeError) as error:
         raise DataError(f"{kept} must hold the SHA-256 of each archive; correct or remove it") from error
     except (OSError, HTTPException) as error:  # URLError is an OSError
-        problem = (
-            f"{name}: {file.name} could not be fetched: {' '.join(str(error).split())}; run again, or put it into "
-        )
-        raise DataError(f"{problem}{file.parent} by hand, from {archive.address}") from error
+        problem = f"{name}: {file.name} could not be fetched: {' '.join(str(error).split())}; run again to go on, or "
+        raise DataError(f"{problem}put it into {file.parent} by hand, from {archive.address}") from error
+    finally:
+        if not by_hand:
+            file.unlink(missing_ok=True)
 
 
 class _Secure(HTTPRedirectHandler):
@@ -112,15 +117,33 @@ class _Secure(HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def fetch(address: str, path: Path) -> Path:
-    """Download `address` to `path`, with a progress bar in a terminal. Raises OSError or HTTPException."""
-    with build_opener(_Secure).open(address, timeout=TIMEOUT) as reply, path.open("wb") as file:
-        length = int(reply.headers.get("Content-Length", 0))
-        with tqdm.wrapattr(file, "write", length or None, desc=path.name, leave=False, disable=None) as counted:
-            shutil.copyfileobj(reply, counted)
-        if file.tell() < length:
-            raise OSError(f"the connection broke off after {file.tell():,} of {length:,} bytes")
-    return path
+def fetch(address: str, path: Path) -> None:
+    """Download `address` to `path`, going on with what an earlier try left beside it; a progress bar in a terminal.
+
+    Raises OSError or HTTPException; what came so far is kept.
+    """
+    part = path.with_name(f".{path.name}.part")
+    # The last byte comes once more, so that a part that is already whole is no special case.
+    begin = max(part.stat().st_size - 1, 0) if part.exists() else 0
+    request = Request(address, headers={"Range": f"bytes={begin}-"} if begin else {})
+    try:
+        with build_opener(_Secure).open(request, timeout=TIMEOUT) as reply, part.open("ab") as file:
+            if not reply.headers.get("Content-Range", "").startswith(f"bytes {begin}-"):
+                begin = 0  # the whole file comes, from a server that knows no ranges
+            file.truncate(begin)
+            length = begin + int(reply.headers.get("Content-Length", 0))
+            with tqdm.wrapattr(
+                file, "write", length or None, desc=path.name, initial=begin, leave=False, disable=None
+            ) as counted:
+                shutil.copyfileobj(reply, counted)
+    except HTTPError as error:
+        if error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            part.unlink(missing_ok=True)
+            raise OSError(f"what was left of an earlier download is no part of {address}") from error
+        raise
+    if (size := part.stat().st_size) < length:
+        raise OSError(f"the connection broke off after {size:,} of {length:,} bytes")
+    os.replace(part, path)
 
 
 def unpack(file: Path, folder: Path, limit: float) -> Path:
