@@ -10,9 +10,16 @@ from matplotlib.text import Text
 from book import drawing, notebook, style
 
 
+@pytest.fixture(autouse=True)
+def styled():
+    """The book's style, for these tests alone."""
+    with plt.rc_context():
+        style.use_style()
+        yield
+
+
 def grid(rows: int, columns: int, **shared: str):
     """Panels with words, points and a legend."""
-    style.use_style()
     fig, axes = plt.subplots(rows, columns, figsize=(style.PAGE_WIDTH, 2.5 * rows), squeeze=False, **shared)
     for panel in axes.flat:
         panel.plot([0, 1], label="a line of a long name")
@@ -68,7 +75,6 @@ def test_a_long_text_is_broken_at_a_space_outside_of_formulas(text, broken):
 
 
 def test_words_alone_stand_below_each_other_on_a_phone():
-    style.use_style()
     fig = notebook.placeholder("Not drawn: the images are not on the machine that made this page.")
     assert drawing.for_a_phone(fig) and fig.get_figwidth() == drawing.PHONE
     fig.draw_without_rendering()
