@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 
 from book import protocols, real_data, style
 from book.claims import MARGIN, Check, weakest
+from book.image_trial import domain
 from book.protocols import NOT_RUN, Protocol, Result
 from lib import resnet
 from lib.data.domains import BENCHMARKS
 from lib.stats import estimate
-from lib.trials.images import domain
 from lib.trials.store import Store
 from lib.trials.trial import Place
 

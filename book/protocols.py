@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from book import compute
+from book.image_trial import ImageTrial, grouped, paired
 from book.plan import Plan
 from book.selection import best_record
 from book.weight_trial import WeightTrial
@@ -19,7 +20,6 @@ from lib import stats
 from lib.data import domains, groups
 from lib.data.groups import Groups
 from lib.trials import run
-from lib.trials.images import ImageTrial, grouped, paired
 from lib.trials.store import Store
 from lib.trials.trial import MissingTrials, Place, Trial
 

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from book import protocols, style
 from book.claims import MARGIN, Check, Outcome, weakest
+from book.image_trial import ImageTrial
 from book.protocols import METHODS, NOT_RUN, Result, interval, spread
 from lib import device as devices
 from lib import stats, training
 from lib.measure import FRACTIONS, fit_probes
 from lib.training import Images
-from lib.trials.images import ImageTrial
 from lib.trials.trial import Place
 
 COLOURS = {"sgd": style.SGD, "sam": style.SAM, "lsam": style.LSAM}

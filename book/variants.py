@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
 
 from book import protocols, style
+from book.image_trial import ImageTrial
 from book.plan import Plan
 from book.sam import prepared
 from book.selection import at_choice, choose
@@ -23,7 +24,6 @@ from lib.device import threads
 from lib.optim.variants import CONSTANTS, TITLES
 from lib.stats import Estimate, estimate, paired_difference
 from lib.toy.variants import WITHOUT_RADIUS, VariantSetting
-from lib.trials.images import ImageTrial
 from lib.trials.store import Store
 
 STEP_SIZES = (0.01, 0.1, 1.0, 10.0, 100.0)  # of GroupDRO (its paper's: 0.01)

@@ -7,13 +7,13 @@ import time
 from dataclasses import dataclass
 from typing import Any, cast
 
+from book.image_trial import ImageTrial
 from lib import check, measure, training
 from lib import device as devices
 from lib.data.dataset import Source
 from lib.optim import SAM
 from lib.optim.variants import WITHOUT_RADIUS
 from lib.trials import trial as trials
-from lib.trials.images import ImageTrial
 from lib.trials.trial import Place, Trial
 
 # By the kind of the net's trial: the kind of this one, and its protocol.

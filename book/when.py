@@ -15,6 +15,7 @@ from scipy.stats import qmc
 
 from book import style
 from book.claims import Check, Outcome, compared, exact, weakest
+from book.image_trial import ImageTrial
 from book.plan import Plan
 from book.protocols import PAIRED, selected
 from book.selection import at_choice, choose
@@ -27,7 +28,6 @@ from lib.toy.nets import points as points_of
 from lib.toy.setting import ToySetting, lsam, sgd
 from lib.toy.stack import errors as stack_errors
 from lib.toy.stack import evaluate, initial, unit
-from lib.trials.images import ImageTrial
 from lib.trials.store import Store
 
 Window = tuple[float, float]  # epochs, from the first to before the second, in which the radius holds

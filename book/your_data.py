@@ -21,6 +21,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from book import real_data, style
+from book.image_trial import ImageTrial
 from book.notebook import ParameterError
 from book.protocols import METHODS, Protocol, Result, comparison, diverged, selected, weight_trials
 from book.templates import render
@@ -29,7 +30,6 @@ from lib.data.dataset import Dataset, Source, Split
 from lib.data.own import Files, Table
 from lib.data.pairs import Pair, Part
 from lib.trials import run
-from lib.trials.images import ImageTrial
 from lib.trials.store import Store
 from lib.trials.trial import MissingTrials, Place
 

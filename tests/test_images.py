@@ -12,6 +12,7 @@ from image_trees import COUNTS, write_birds, write_domains
 from images import write_cifar_folder, write_mnist
 
 from book import real_data
+from book.image_trial import ImageTrial, domain, grouped, paired
 from book.weight_trial import WeightTrial
 from lib import measure, training
 from lib.checkpoint import CheckpointWarning
@@ -22,7 +23,6 @@ from lib.data.sources import named
 from lib.resnet import FreshLayersWarning, ResNet18
 from lib.training import Images
 from lib.trials import run
-from lib.trials.images import ImageTrial, domain, grouped, paired
 from lib.trials.store import ResultWarning, Store
 from lib.trials.trial import MissingTrials, Place
 

@@ -17,6 +17,7 @@ from image_trees import COUNTS, write_birds, write_domains
 from images import write_cifar_folder, write_mnist
 from torchvision.models import resnet18
 
+from book.image_trial import ImageTrial, domain, grouped, paired
 from book.weight_trial import WeightTrial
 from lib import measure, probes, training
 from lib.data.dataset import Dataset, Split
@@ -25,7 +26,6 @@ from lib.importance import gini, real_and_phantom_weights
 from lib.measure import BINS, FRACTIONS, binned, feature_quality, mapped
 from lib.models import ConvNet
 from lib.optim import SAM
-from lib.trials.images import ImageTrial, domain, grouped, paired
 from lib.trials.trial import Place
 
 CPU = torch.device("cpu")

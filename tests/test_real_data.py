@@ -13,9 +13,9 @@ from records import whole
 
 from book import mechanism, natural_images, protocols, real_data
 from book.claims import Outcome
+from book.image_trial import ImageTrial
 from book.protocols import FULL, NATURAL_SEEDS, PAIRED, PAIRED_SEEDS, REDUCED, comparison, grid, selected, weight_trials
 from lib.measure import BINS
-from lib.trials.images import ImageTrial
 from lib.trials.store import Store
 from lib.trials.trial import MissingTrials, Place
 

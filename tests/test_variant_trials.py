@@ -10,6 +10,7 @@ import pytest
 from records import whole
 
 from book import protocols, toy_trial, variants
+from book.image_trial import paired
 from book.plan import Plan
 from book.toy_trial import ToyTrial, ascents, errors
 from book.variants import Best, passes
@@ -20,7 +21,6 @@ from lib.optim.variants import CONSTANTS, TITLES
 from lib.stats import Estimate
 from lib.toy.ensemble import train
 from lib.toy.variants import METHODS, VariantSetting
-from lib.trials.images import paired
 from lib.trials.store import Store
 from lib.trials.trial import Place
 

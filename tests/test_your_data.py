@@ -15,6 +15,7 @@ from scipy.stats import t as student
 from test_own import write_folder, write_npz, write_table
 
 from book import your_data
+from book.image_trial import ImageTrial
 from book.notebook import ParameterError
 from book.templates import render
 from book.weight_trial import WeightTrial
@@ -23,7 +24,6 @@ from lib.measure import feature_quality
 from lib.optim import SAM
 from lib.stats import estimate
 from lib.trials import run
-from lib.trials.images import ImageTrial
 from lib.trials.store import Store
 from lib.trials.trial import Place
 
