@@ -175,8 +175,8 @@ def test_wrong_seed_is_refused_before_files_are_touched(seed, tmp_path, refuses)
 
 
 def test_unknown_name_is_refused_and_one_of_the_papers_for_parts_of_ones_own(made_parts, refuses):
-    refuses(ValueError, Pair, "mnist-mnist", match="cifar-mnist, fmnist-mnist, not 'mnist-mnist'")
-    refuses(ValueError, Pair, "cifar-mnist", made_parts, match="none of cifar-mnist, fmnist-mnist, not 'cifar-mnist'")
+    refuses(ValueError, Pair, "mnist-mnist", match="cifar-mnist, .*, not 'mnist-mnist'")
+    refuses(ValueError, Pair, "cifar-mnist", made_parts, match="none of cifar-mnist, .*, not 'cifar-mnist'")
     refuses(ValueError, Pair, "x", (made_parts[0],) * 2, match="different attributes")
 
 
