@@ -48,3 +48,15 @@ def refuses() -> Callable:
         return message
 
     return call
+
+
+@pytest.fixture
+def styled() -> Iterator[None]:
+    """The book's style of figures, as a chapter sets it, for this test alone."""
+    import matplotlib.pyplot as plt
+
+    from book import style
+
+    with plt.rc_context():
+        style.use_style()
+        yield

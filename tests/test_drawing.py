@@ -9,13 +9,7 @@ from matplotlib.text import Text
 
 from book import drawing, notebook, style
 
-
-@pytest.fixture(autouse=True)
-def styled():
-    """The book's style, for these tests alone."""
-    with plt.rc_context():
-        style.use_style()
-        yield
+pytestmark = pytest.mark.usefixtures("styled")
 
 
 def grid(rows: int, columns: int, **shared: str):

@@ -308,14 +308,16 @@ def test_numbers_of_the_prose_are_texts_whatever_is_there(celeba, pair):
     assert real_data.rows(real_data.rows_of_table, []) == real_data.rows_of_sweep([]) == {"": "not run here"}
 
 
+@pytest.mark.usefixtures("styled")
 def test_figures_of_weights_show_every_set_and_the_easy_feature_to_the_left(celeba):
     fig = real_data.lorenz_curves([celeba, celeba, celeba])
-    assert [ax.get_title() for ax in fig.axes] == [*3 * ["CelebA, hair and gender"], ""] and fig.axes[3].axison is False
+    assert [ax.get_title("left") for ax in fig.axes] == [*3 * ["CelebA, hair and gender"], ""]
+    assert fig.axes[3].axison is False
     assert {len(ax.get_lines()) for ax in fig.axes[:3]} == {1 + 4} and fig.axes[0].get_xscale() == "linear"
     even = real_data.lorenz_curves([celeba], first=1).axes[0].get_lines()[0]
     assert (even.get_xdata() == even.get_ydata()).all() and even.get_xdata()[0] == 0.01
     along = natural_images.along_contributions([celeba]).axes
-    assert [ax.get_title().split("\n")[1] for ax in along[:2]] == ["hair (easy)", "gender (hard)"]
+    assert [ax.get_title("left").split("\n")[1] for ax in along[:2]] == ["hair (easy)", "gender (hard)"]
     line, nets = along[1].get_lines()[0], celeba.measured(2)["sgd"]
     first = [one["contributions"]["label"]["attributes"]["gender"]["bins"]["ratio"][0] for one in nets]
     assert line.get_ydata()[0] == pytest.approx(np.exp(np.mean(np.log(first)))) and len(line.get_xdata()) == BINS
@@ -328,6 +330,7 @@ def test_figures_of_weights_show_every_set_and_the_easy_feature_to_the_left(cele
     plt.close("all")
 
 
+@pytest.mark.usefixtures("styled")
 def test_figures_of_errors_have_every_feature_and_the_sweep_with_its_selection(pair, celeba):
     (ax,) = real_data.gains([pair, celeba]).axes
     names = [f"CIFAR-MNIST: {one}" for one in ("CIFAR", "MNIST")]
@@ -338,7 +341,7 @@ def test_figures_of_errors_have_every_feature_and_the_sweep_with_its_selection(p
     np.testing.assert_allclose(hard.lines[0].get_xdata()[0], 100 * pair.gains("cifar").mean())
     (ax,) = real_data.against_rho([pair]).axes
     rings = [line for line in ax.get_lines() if line.get_markersize() == 11 and len(line.get_xdata())]
-    assert ax.get_title() == "CIFAR-MNIST: CIFAR (hard), mean of 4 seeds" and len(ax.containers) == 3
+    assert ax.get_title("left") == "CIFAR-MNIST: CIFAR (hard), mean of 4 seeds" and len(ax.containers) == 3
     assert [round(line.get_xdata()[0]) for line in rings] == [0, 5]
     plt.close("all")
 
