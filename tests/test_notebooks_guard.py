@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import pkgutil
 import re
 import subprocess
 import sys
@@ -110,3 +111,18 @@ def test_bad_parameter_ends_papermill_with_one_line(tmp_path):
     run = subprocess.run([*command, "-p", "nonsense", "1"], capture_output=True, text=True)
     (shown,) = [line for line in run.stderr.splitlines() if line.startswith("ParameterError")]
     assert run.returncode and shown.startswith("ParameterError: unknown parameter nonsense; this notebook takes ")
+
+
+WORDS = [*NOTEBOOKS, *(fingerprint.ROOT / "book").glob("*.md"), *fingerprint.ROOT.glob("[RC][EO]*.md")]
+
+
+@pytest.mark.parametrize("path", WORDS, ids=lambda path: path.name)
+def test_code_that_prose_names_is_there(path):
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".ipynb":
+        cells = nbformat.reads(text, as_version=4).cells
+        text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    for name in re.findall(r"`((?:lib|book)(?:\.\w+)+)", text):
+        pkgutil.resolve_name(name)
+    for file in re.findall(r"`((?:lib|book|tests|notebooks)/[\w/]+\.\w+)`", text):
+        assert (fingerprint.ROOT / file).exists() or "name" in file.lower(), file  # NN_name.ipynb: of any chapter
