@@ -8,7 +8,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from scipy.stats import qmc
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.inspection import permutation_importance
 from sklearn.metrics import get_scorer
@@ -16,9 +15,8 @@ from sklearn.model_selection import StratifiedKFold
 
 from book import interventions, mechanism, rebalancing, style, toy
 from book.claims import Outcome, Verdict, verdict_of
-from book.plan import Plan
+from book.plan import Plan, space_filling
 from book.toy_trial import MEANS, ToyTrial, errors, means
-from lib import check
 from lib.data.toy import ToyConstants
 from lib.device import threads
 from lib.importance import gini
@@ -61,15 +59,7 @@ class Choice:
     alone: tuple[float, ...] = ()
     long: tuple[float, float] | None = None
     wide: tuple[float, float] | None = None
-    scale: str = "linear"  # or "log", or "whole" (a whole number, evenly spread on a logarithmic axis), or "either"
-
-    def at(self, share: float, ends: tuple[float, float]) -> float:
-        """The value at a share, in [0, 1], of the range between two ends, to three digits."""
-        low, high = ends
-        if self.scale == "either":
-            return high if share >= 0.5 else low
-        value = low + share * (high - low) if self.scale == "linear" else low * (high / low) ** share
-        return round(value) if self.scale == "whole" else float(f"{value:.3g}")
+    scale: str = "linear"  # of the ranges, see `space_filling`
 
 
 CHOICES = (
@@ -183,14 +173,9 @@ def map_trial(values: Mapping[str, float], seeds: int = MAP_SEEDS, first_seed: i
 
 
 def sample(points: int, seed: int = 0, wide: bool = False) -> list[dict[str, float]]:
-    """The first points of a scrambled Sobol sequence over the ranges of the design, or of the map.
-
-    Fewer points are the first of more. Raises ValueError for less than one point.
-    """
-    ranges = {choice: ends for choice in CHOICES if (ends := choice.wide if wide else choice.long)}
-    doublings = int(np.ceil(np.log2(check.whole("points", points, 1))))
-    shares = qmc.Sobol(len(ranges), seed=seed).random_base2(doublings)[:points]
-    return [{choice.name: choice.at(share, ranges[choice]) for choice, share in zip(ranges, row)} for row in shares]
+    """Points over the ranges of the design, or of the map, see `space_filling`."""
+    ranges = {one.name: (*ends, one.scale) for one in CHOICES if (ends := one.wide if wide else one.long)}
+    return space_filling(ranges, points, seed)
 
 
 def design(points: int = POINTS, seed: int = 0, seeds: int = SEEDS, first_seed: int = FIRST_SEED) -> list[ToyTrial]:

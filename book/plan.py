@@ -1,11 +1,17 @@
 """Which trials an experiment of the book consists of, how far it has come, and how long the rest will take."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from scipy.stats import qmc
+
+from lib import check
 from lib.trials.store import Store
 from lib.trials.trial import Trial
+
+Range = tuple[float, float, str]  # lowest, highest, and the scale in between: see `space_filling`
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,26 @@ def seconds_left(stored: Sequence[tuple[Trial, dict]], missing: Sequence[Trial],
     costs = [trial.cost for trial in (*missing, *(trial for trial, _ in stored))]
     known = [rates[kind] * amount for kind, amount in costs]
     return sum(known[: len(missing)]) + (later * sum(known) / len(known) if later else 0.0)
+
+
+def space_filling(ranges: Mapping[str, Range], points: int, seed: int = 0) -> list[dict[str, float]]:
+    """The first points of a scrambled Sobol sequence over `ranges`, a value for each name, to three digits.
+
+    Scales are "linear", "log", "whole" (a whole number, evenly spread on a logarithmic axis) or "either" (one end or
+    the other). Fewer points are the first of more. Raises ValueError for less than one point.
+    """
+    doublings = int(np.ceil(np.log2(check.whole("points", points, 1))))
+    shares = qmc.Sobol(len(ranges), seed=seed).random_base2(doublings)[:points]
+    return [{name: within(ranges[name], share) for name, share in zip(ranges, row)} for row in shares]
+
+
+def within(ends: Range, share: float) -> float:
+    """The value at a share, in [0, 1], of a range."""
+    low, high, scale = ends
+    if scale == "either":
+        return high if share >= 0.5 else low
+    value = low + share * (high - low) if scale == "linear" else low * (high / low) ** share
+    return round(value) if scale == "whole" else float(f"{value:.3g}")
 
 
 def total_seconds(records: Iterable[dict]) -> float:

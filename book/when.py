@@ -11,12 +11,11 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from scipy.optimize import brentq
-from scipy.stats import qmc
 
 from book import style
-from book.claims import Check, Outcome, compared, exact, weakest
+from book.claims import MARGIN, Check, Outcome, compared, exact, weakest
 from book.image_trial import ImageTrial
-from book.plan import Plan
+from book.plan import Plan, space_filling
 from book.protocols import PAIRED, selected
 from book.selection import at_choice, choose
 from book.toy_trial import ToyTrial, errors
@@ -32,7 +31,6 @@ from lib.trials.store import Store
 
 Window = tuple[float, float]  # epochs, from the first to before the second, in which the radius holds
 HALF = 0.5  # of the gain: what has to be kept
-SMALL = 0.005  # a gain in probing error that is none
 TENTH = 0.1  # of the training
 FIRST, LAST, REST = "the first tenth", "the last tenth", "all but the first tenth"
 Epochs = Mapping[int, np.ndarray]  # a value of every epoch, by batch size: (seed, epoch)
@@ -72,16 +70,16 @@ BASELINES: dict[str, tuple[Callable[[float], dict[str, Any]], tuple[float, ...]]
     "label smoothing": (lambda share: {"smoothing": share, **PLAIN}, (0.1, 0.4, 0.6, 0.8, 0.9)),
 }
 # Other constants of the toy: chapter 13's ranges, and trainings that are shorter.
-RANGES = {  # name -> lowest, highest, whether on a logarithmic axis
-    "gap": (0.0, 0.4, False),  # a / b
-    "easy_scale": (0.5, 2.0, True),
-    "hard_scale": (1.0, 6.0, True),
-    "complexity": (180.0, 540.0, False),
-    "learning_rate": (0.01, 0.1, True),
-    "width": (16, 96, True),
-    "epochs": (20, 100, True),
-    "head_easy": (0.5, 2.0, True),
-    "head_hard": (0.5, 2.0, True),
+RANGES = {
+    "gap": (0.0, 0.4, "linear"),  # a / b
+    "easy_scale": (0.5, 2.0, "log"),
+    "hard_scale": (1.0, 6.0, "log"),
+    "complexity": (180.0, 540.0, "linear"),
+    "learning_rate": (0.01, 0.1, "log"),
+    "width": (16, 96, "whole"),
+    "epochs": (20, 100, "whole"),
+    "head_easy": (0.5, 2.0, "log"),
+    "head_hard": (0.5, 2.0, "log"),
 }
 POINTS, POINT_SEEDS = 96, 20
 # After these had been seen, the first of them once more on other seeds, as long as the main setting: rate x epochs.
@@ -178,10 +176,10 @@ def keeps(what: str, before: np.ndarray, whole: np.ndarray, part: np.ndarray, ma
 def checks(where: str, before: np.ndarray, whole: np.ndarray, parts: Parts) -> list[Check]:
     """What is kept of a gain, from hard probing errors (seed,), NaN where there is none; parts: of `tenths`. Shares are
     judged where the whole training has a gain; where it is not known to, they are undecided."""
-    premise = weakest(f"{where}: whole gain above 0", np.subtract(*paired(before, whole)), +1, SMALL)
+    premise = weakest(f"{where}: whole gain above 0", np.subtract(*paired(before, whole)), +1, MARGIN)
     found = [keeps(f"{where}: {name}", before, whole, part, name == FIRST) for name, part in parts.items()]
     more = np.subtract(*paired(parts[REST], parts[FIRST]))
-    found.append(weakest(f"{where}: {FIRST} keeps more than {REST}", more, +1, SMALL))
+    found.append(weakest(f"{where}: {FIRST} keeps more than {REST}", more, +1, MARGIN))
     if premise.outcome is Outcome.CONTRADICTED:
         found = [Check(check.what, main=check.main) for check in found]
     elif premise.outcome is Outcome.UNDECIDED:
@@ -204,14 +202,8 @@ def at_best(record: dict) -> dict[str, tuple[np.ndarray, np.ndarray, float]]:
 
 
 def points(count: int = POINTS, seed: int = 0) -> list[dict[str, float]]:
-    """The first points of a scrambled Sobol sequence over `RANGES`, to three digits."""
-
-    def at(share: float, low: float, high: float, logarithmic: bool) -> float:
-        value = low * (high / low) ** share if logarithmic else low + share * (high - low)
-        return round(value) if isinstance(low, int) else float(f"{value:.3g}")
-
-    shares = qmc.Sobol(len(RANGES), seed=seed).random_base2(int(np.ceil(np.log2(count))))[:count]
-    return [{name: at(share, *RANGES[name]) for name, share in zip(RANGES, row)} for row in shares]
+    """Points over `RANGES`, see `space_filling`."""
+    return space_filling(RANGES, count, seed)
 
 
 def of_point(values: Mapping[str, float], rho: float = RHO) -> list[ToySetting]:

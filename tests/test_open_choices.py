@@ -24,6 +24,7 @@ from book.open_choices import (
     share,
     weights,
 )
+from book.plan import within
 from book.toy_trial import MEANS, ToyTrial
 from lib.data.toy import ToyConstants
 from lib.importance import gini
@@ -52,7 +53,7 @@ def test_design_fills_every_range(wide):
     assert list(table) == [choice.name for choice in ranges]
     for choice, ends in ranges.items():
         parts = 2 if choice.scale == "either" else 8
-        edges = ends if parts == 2 else [choice.at(at, ends) for at in np.linspace(0, 1, 9)]
+        edges = ends if parts == 2 else [within((*ends, choice.scale), at) for at in np.linspace(0, 1, 9)]
         counts = np.bincount(table[choice.name]) if parts == 2 else np.histogram(table[choice.name], bins=edges)[0]
         assert table[choice.name].between(*ends).all()
         assert counts.min() >= 0.6 * 128 / parts, f"{choice.name}: {counts}"
