@@ -9,6 +9,7 @@ what waits for more than some seconds says for what.
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import math
 import os
@@ -293,17 +294,22 @@ def _cluster(scheduler: str, packages: Sequence[str]) -> Iterator[tuple[Callable
     try:
         from distributed import Client
 
+        # A client that failed is closed where it is collected; within the start of another that waits for itself.
+        gc.disable()
         client = Client(scheduler, timeout=CONNECT_SECONDS)
     except Exception as error:  # by kind of address
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise SweepError(f"no scheduler could be reached at {scheduler!r}: {reason}") from None
+    finally:
+        gc.enable()
     checked: set[str] = set()
 
     def size() -> int:
         there = set(client.scheduler_info(n_workers=-1)["workers"])
         if new := list(there - checked):
+            own = code_version(packages)
             for address, version in client.run(code_version, packages, workers=new, on_error="return").items():
-                if version != code_version(packages) and not isinstance(version, OSError):
+                if version != own and not isinstance(version, OSError):
                     raise SweepError(f"the worker {address} lacks this version of the library; install it there")
             checked.update(new)
         return len(there)
