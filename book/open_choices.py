@@ -3,6 +3,7 @@ their points C1, C2, C3, C5 and C6 hold by the rules of chapters 03 to 06, what 
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,20 +11,16 @@ import pandas as pd
 from matplotlib.figure import Figure
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.inspection import permutation_importance
-from sklearn.metrics import get_scorer
-from sklearn.model_selection import StratifiedKFold
+from sklearn.model_selection import StratifiedKFold, cross_validate
 
 from book import interventions, mechanism, rebalancing, style, toy
 from book.claims import Outcome, Verdict, verdict_of
 from book.plan import Plan, space_filling
-from book.toy_trial import MEANS, ToyTrial, errors, means
+from book.toy_trial import MEANS, WEIGHTS, ToyTrial, errors, means, weights
 from lib.data.toy import ToyConstants
-from lib.device import threads
-from lib.importance import gini
 from lib.stats import FEW, Estimate, estimate, mean_interval, spread, wilson_interval
-from lib.toy.ensemble import ToySetting, intervention, lsam, train
+from lib.toy.ensemble import ToySetting, intervention, lsam
 from lib.trials.store import Store
-from lib.trials.trial import Place
 
 RADII = (0.0, 0.4, 0.7, 1.0, 1.4)  # of LSAM; 0 is SGD
 RATIOS = (0.5, 2.0, 8.0)  # c of the interventions
@@ -34,7 +31,6 @@ NAME, MAP_NAME = "open-choices", "open-choices-map"
 MAP_POINTS, MAP_SEEDS, MAP_FIRST_SEED = 512, FEW, 7000  # of seeds that no chapter and no trial had used
 PARTS_OF_RADIUS = (0.0, 0.5, 0.75, 1.0)  # of a point's own radius; 0 is SGD
 TIMES_OWN = (0.5, 1.0, 2.0, 4.0)  # c of the interventions over the head's own ratio at the start
-WEIGHTS = ("gini", "phantom_gini", "wrong_easy", "wrong_hard")
 PITCH = 360.0  # degrees a unit of |z_h|, where the spiral's pitch is constant
 PARTS = {  # of each claim, in the order of its checks; the first is the main one
     "C1": ("LSAM lowers the hard error", "it falls as ρ grows", "both fit the labels"),
@@ -118,69 +114,20 @@ def trial(values: Mapping[str, float], seeds: int = SEEDS, first_seed: int = FIR
     return ToyTrial(_settings(common(values), RADII, RATIOS), seeds, first_seed, NAME, TRACE_EVERY)
 
 
-@dataclass(frozen=True)
-class MapTrial(ToyTrial):
-    """One point of the map, which also keeps the `weights` of SGD's and LSAM's trained nets, perturbed by `weighed`."""
-
-    weighed: float = 0.0
-
-    @property
-    def configuration(self) -> dict:
-        """As that of a `ToyTrial`."""
-        return super().configuration | {"weighed": self.weighed}
-
-    def run(self, place: Place) -> dict:
-        """The record, for which these nets are trained once more."""
-        record, swept = super().run(place), self.settings[: len(PARTS_OF_RADIUS)]
-        seeds = range(self.first_seed, self.first_seed + self.seeds)
-        if record["metrics"] is not None:
-            with threads(place.threads or 1):
-                nets = train(swept, seeds, keep_nets=True, progress=False)
-            found = np.stack([_weighed(mechanism.decompose(nets, k, -1, self.weighed)) for k in range(len(swept))])
-            found[nets.diverged] = np.nan
-            plain = np.vectorize(lambda value: float(f"{value:.4g}") if np.isfinite(value) else None, otypes=[object])
-            record["metrics"]["weights"] = plain(found).tolist()
-        return record
-
-
-def _weighed(parts: mechanism.Decomposition) -> np.ndarray:
-    """`WEIGHTS` of the nets of a setting: (seed, 4)."""
-    both = np.stack([parts.real, parts.phantom])
-    kept = (np.isfinite(both).all(axis=-1) & (both.sum(axis=-1) > 0)).all(axis=0)
-    wrong = [(margin <= 0).mean(axis=-1) for margin in (parts.easy, parts.hard)]
-    out = np.stack([*np.full((2, len(kept)), np.nan), *wrong], axis=-1)
-    out[kept, :2] = gini(both[:, kept]).T
-    return out
-
-
-def weights(record: dict) -> np.ndarray:
-    """Of SGD's and LSAM's training points at the end of training, (rho, seed, 4), as named by `WEIGHTS`: Gini
-    coefficients of real and of phantom importance weights, and what share each feature alone gets wrong. NaN where the
-    net diverged."""
-    count, none = len(PARTS_OF_RADIUS), [None] * len(WEIGHTS)
-    rows = (record["metrics"] or {}).get("weights", [[none] * record["configuration"]["seeds"]] * count)
-    return np.array([[row or none for row in seeds] for seeds in rows[:count]], dtype=float)
-
-
-def map_trial(values: Mapping[str, float], seeds: int = MAP_SEEDS, first_seed: int = MAP_FIRST_SEED) -> MapTrial:
+def map_trial(values: Mapping[str, float], seeds: int = MAP_SEEDS, first_seed: int = MAP_FIRST_SEED) -> ToyTrial:
     """One point of the map: `PARTS_OF_RADIUS` of its own radius, `TIMES_OWN` times the head's ratio at the start; every
     step of the head is recorded, and importance is weighed at the whole radius."""
     shared = common(values)
     easy, hard = shared["head"]
     rho = _digits(values["radius"] * np.hypot(easy, hard))
     radii, ratios = rho * np.array(PARTS_OF_RADIUS), hard / easy * np.array(TIMES_OWN)
-    return MapTrial(_settings(shared, radii, ratios), seeds, first_seed, MAP_NAME, 1, rho)
+    return ToyTrial(_settings(shared, radii, ratios), seeds, first_seed, MAP_NAME, 1, rho)
 
 
 def sample(points: int, seed: int = 0, wide: bool = False) -> list[dict[str, float]]:
     """Points over the ranges of the design, or of the map, see `space_filling`."""
     ranges = {one.name: (*ends, one.scale) for one in CHOICES if (ends := one.wide if wide else one.long)}
     return space_filling(ranges, points, seed)
-
-
-def design(points: int = POINTS, seed: int = 0, seeds: int = SEEDS, first_seed: int = FIRST_SEED) -> list[ToyTrial]:
-    """The space-filling design: one trial a point, `seeds` seeds each."""
-    return [trial(values, seeds, first_seed) for values in sample(points, seed)]
 
 
 def map_plan(store: Store, seeds: int = MAP_SEEDS) -> Plan:
@@ -194,11 +141,6 @@ def alone() -> list[dict[str, float]]:
     return [OURS | change for change in ({}, *changes, *TOGETHER)]
 
 
-def one_at_a_time(seeds: int = SEEDS, first_seed: int = FIRST_SEED) -> list[ToyTrial]:
-    """The trials of `alone`."""
-    return [trial(values, seeds, first_seed) for values in alone()]
-
-
 def at_radius(trials: Sequence[ToyTrial], rho: float) -> list[ToyTrial]:
     """The trials with which others are completed by one radius: LSAM alone; none where they have it."""
     missing = [] if rho in RADII else trials
@@ -206,8 +148,8 @@ def at_radius(trials: Sequence[ToyTrial], rho: float) -> list[ToyTrial]:
 
 
 def plan(store: Store, seeds: int = SEEDS) -> Plan:
-    """The trials of the design and of `one_at_a_time`."""
-    return Plan((*one_at_a_time(seeds), *design(seeds=seeds)))
+    """The trials of the design and of `alone`."""
+    return Plan(tuple(trial(values, seeds) for values in (*alone(), *sample(POINTS))))
 
 
 @dataclass(frozen=True)
@@ -215,9 +157,10 @@ class Points:
     """What was measured at n points; the first radius is 0, SGD. NaN where a net diverged.
 
     values: one row a point, one column a choice. rhos, and ratios (c of the interventions over a point's `unit`, (n,)):
-    as they were trained, or of the map `PARTS_OF_RADIUS` and `TIMES_OWN`. hard, easy: probing errors, training: the
-    model's error, each (n, rho, seed). means: (n, rho, seed, 6), see `book.toy_trial.means`. weights: (n, rho, seed,
-    4), see `weights`, or None. interventions: hard probing errors, (n, effect, ratio, seed).
+    as they were trained, or of the map `PARTS_OF_RADIUS` and `TIMES_OWN`. Arrays (n, rho, seed): hard, easy: probing
+    errors, training: the model's error, phantom, real: the hard over the easy mean weight, rates: both features', (2,
+    n, ...), weights: as `book.toy_trial.weights`, (..., 4), or None. interventions: hard probing errors, (n, effect,
+    ratio, seed).
     """
 
     values: pd.DataFrame
@@ -227,41 +170,38 @@ class Points:
     hard: np.ndarray
     easy: np.ndarray
     training: np.ndarray
-    means: np.ndarray
+    phantom: np.ndarray
+    real: np.ndarray
+    rates: np.ndarray
     interventions: np.ndarray
     weights: np.ndarray | None = None
-
-    def mean(self, name: str) -> np.ndarray:
-        """One of `MEANS`, (n, rho, seed)."""
-        return self.means[..., MEANS.index(name)]
-
-    def ratio(self, kind: str) -> np.ndarray:
-        """The hard over the easy mean weight, of the kind "w", real, or "phantom", (n, rho, seed)."""
-        return self.mean(f"{kind}_hard") / self.mean(f"{kind}_easy")
 
 
 def read(values: Sequence[Mapping[str, float]], records: Sequence[dict], extra: Sequence[dict] = ()) -> Points:
     """The points with these values, from the records of `trial`, or of `map_trial`; records of `at_radius`, in the same
     order, add a radius."""
-    wide = bool(records[0]["configuration"].get("weighed"))
+    wide = "weighed" in records[0]["configuration"]
     rhos, ratios = (PARTS_OF_RADIUS, TIMES_OWN) if wide else (RADII, RATIOS)
     count = len(rhos)
-    if extra:
-        rhos = (*rhos, ToyTrial.from_configuration(extra[0]["configuration"]).settings[0].rho)
+    rhos += tuple(ToyTrial.from_configuration(one["configuration"]).settings[0].rho for one in extra[:1])
     order = np.argsort(rhos)
 
     def swept(measure: Callable[..., np.ndarray], *which: str) -> np.ndarray:
-        parts = [np.stack([measure(one, *which) for one in some]) for some in (records, extra) if some]
-        return np.concatenate([part[:, :count] for part in parts], axis=1)[:, order]
+        rows = [
+            np.concatenate([measure(one, *which)[:count] for one in some])
+            for some in zip(records, *[extra] * bool(extra))
+        ]
+        return np.stack(rows)[:, order]
 
     table = pd.DataFrame(values)
     unit = table["head_hard"] / table["head_easy"] if wide else np.ones(len(table))
     measured = [swept(errors, *which) for which in (("hard",), ("easy",), ("model", "train"))]
     fixed = np.stack([errors(record, "hard")[count:] for record in records])
     fixed = fixed.reshape(len(records), len(EFFECTS), len(ratios), -1)
-    weighed = swept(weights) if wide else None
-    rhos = tuple(np.take(rhos, order).tolist())
-    return Points(table, rhos, ratios, np.asarray(unit), *measured, swept(means), fixed, weighed)
+    mean = dict(zip(MEANS, np.moveaxis(swept(means), -1, 0)))
+    measured += [mean[f"{kind}_hard"] / mean[f"{kind}_easy"] for kind in ("phantom", "w")]
+    measured += [np.stack([mean["rate_easy"], mean["rate_hard"]]), fixed, swept(weights) if wide else None]
+    return Points(table, tuple(sorted(rhos)), ratios, np.asarray(unit), *measured)
 
 
 def strata(points: Points) -> dict[str, np.ndarray]:
@@ -287,15 +227,13 @@ def claims(points: Points, at: int) -> dict[str, dict[str, np.ndarray]]:
     holds, all (n,), by the rules of chapters 03 to 06; LSAM is compared at the radius of index `at`. A net that
     diverged makes the parts that need it fail. C3 is judged where importance was weighed."""
     matched = {n: interventions.checks(points.ratios, curves, *of_lsam) for n, curves, *of_lsam in comparable(points)}
-    ratios = points.ratio("phantom"), points.ratio("w")
-    rates = points.mean("rate_easy"), points.mean("rate_hard")
     found: dict[str, list[list[bool]]] = {claim: [] for claim in PARTS if claim != "C3" or points.weights is not None}
     for n in range(len(points.hard)):
         only, to = slice(n, n + 1), (points.rhos, at % len(points.rhos))
         judged = {
             "C1": toy.checks(*to, points.hard[only], points.easy[only], points.training[only])[:3],  # then a premise
-            "C2": rebalancing.checks_c2(*to, *(ratio[only] for ratio in ratios)),
-            "C5": rebalancing.checks_c5(*to, *(rate[only] for rate in rates)),
+            "C2": rebalancing.checks_c2(*to, points.phantom[only], points.real[only]),
+            "C5": rebalancing.checks_c5(*to, *points.rates[:, only]),
             "C6": matched.get(n, []),
         }
         if points.weights is not None:
@@ -313,7 +251,7 @@ def comparable(points: Points) -> Iterator[tuple[int, dict[str, np.ndarray], np.
     A seed in which any net diverged is left out, as in chapter 06; at least FEW must remain, and
     the ratios must be positive, that of SGD below the largest c.
     """
-    ratios = points.ratio("phantom") / points.unit[:, None, None]
+    ratios = points.phantom / points.unit[:, None, None]
     for n, (swept, curves, of_point) in enumerate(zip(points.hard, points.interventions, ratios)):
         kept = ~(np.isnan(swept).any(axis=0) | np.isnan(curves).any(axis=(0, 1)))
         if kept.sum() >= FEW:
@@ -326,7 +264,7 @@ def frontier(points: Points) -> pd.DataFrame:
     """Of LSAM at the whole radius, one row a point: the hard feature's error on the training points, its mean rate
     w~_h / w_h over all steps and the lower end of the rate's interval."""
     error = points.weights[:, -1, :, WEIGHTS.index("wrong_hard")].mean(axis=-1)
-    rate, low, _ = mean_interval(points.mean("rate_hard")[:, -1])
+    rate, low, _ = mean_interval(points.rates[1, :, -1])
     return pd.DataFrame({"error": error, "rate": rate, "low": low})
 
 
@@ -352,19 +290,17 @@ def percent(one: Estimate) -> str:
     return f"{one.mean:.0%} [{one.low:.0%}, {one.high:.0%}]"
 
 
-Shares = dict[str, dict[str, Estimate]]  # part of a claim -> stratum -> share
-
-
-def shares(claims: Mapping[str, Mapping[str, np.ndarray]], strata: Mapping[str, np.ndarray]) -> dict[str, Shares]:
-    """Of every claim and of each of its parts the share that it holds in of each stratum."""
+def shares(
+    claims: Mapping[str, Mapping[str, np.ndarray]], strata: Mapping[str, np.ndarray]
+) -> dict[str, dict[str, dict[str, Estimate]]]:
+    """Claim -> part -> stratum -> the share of the stratum in which the part holds."""
     return {
         claim: {part: {name: share(held, among) for name, among in strata.items()} for part, held in parts.items()}
         for claim, parts in claims.items()
     }
 
 
-@dataclass(frozen=True)
-class Explanation:
+class Explanation(NamedTuple):
     """What a random forest makes of where a claim holds, on settings that it has not seen.
 
     accuracy: area under the ROC curve, that a setting where it holds is ranked above one where it fails; 0.5 is chance.
@@ -384,14 +320,15 @@ def explain(values: pd.DataFrame, held: np.ndarray, seed: int = 0) -> Explanatio
     if min(held.sum(), (~held).sum()) < FOLDS:
         return None
     forest = RandomForestClassifier(TREES, min_samples_leaf=LEAF, class_weight="balanced", random_state=seed)
-    accuracy, lost = [], []
-    for fit, test in StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(values, held):
-        forest.fit(values.iloc[fit], held[fit])
-        unseen = forest, values.iloc[test], held[test]
-        accuracy.append(get_scorer(SCORE)(*unseen))
-        lost.append(permutation_importance(*unseen, scoring=SCORE, random_state=seed).importances_mean)
-    found = dict(zip(values.columns, map(estimate, np.transpose(lost))))
-    return Explanation(estimate(accuracy), dict(sorted(found.items(), key=lambda item: -item[1].mean)))
+    how = {"cv": StratifiedKFold(FOLDS, shuffle=True, random_state=seed), "scoring": SCORE}
+    found = cross_validate(forest, values, held, return_estimator=True, return_indices=True, **how)
+    folds = zip(found["estimator"], found["indices"]["test"])
+    lost = [
+        permutation_importance(one, values.iloc[test], held[test], scoring=SCORE, random_state=seed).importances_mean
+        for one, test in folds
+    ]
+    importance = sorted(zip(values.columns, map(estimate, np.transpose(lost))), key=lambda item: -item[1].mean)
+    return Explanation(estimate(found["test_score"]), dict(importance))
 
 
 OUTCOMES = {
@@ -399,7 +336,6 @@ OUTCOMES = {
     "holds": {"c": style.LSAM, "marker": "o", "s": 18, "linewidths": 0},
     "fails": {"c": style.SGD, "marker": "x", "s": 20, "linewidths": 1.1},
 }
-FINE = {"markersize": 4, "linewidth": 1.1}
 
 
 def rows_alone(points: Points, at: int) -> dict[str, dict[str, str]]:
@@ -424,7 +360,8 @@ def figure_importance(explained: Mapping[str, Explanation]) -> Figure:
     for panel, (claim, found) in zip(axes, explained.items()):
         style.rows(panel, list(symbols.values()))
         panel.axvline(0, color="black", linewidth=0.6)
-        style.whiskers(panel, [found.importance[name] for name in symbols], range(len(symbols)), style.SAM, "o", **FINE)
+        lost, look = [found.importance[name] for name in symbols], {"markersize": 4, "linewidth": 1.1}
+        style.whiskers(panel, lost, range(len(symbols)), style.SAM, "o", **look)
         panel.set_title(f"{claim}\n({found.accuracy.mean:.2f})", fontsize=8.5)
     fig.supxlabel("accuracy lost when the constant is shuffled", fontsize=9)
     return fig
@@ -438,15 +375,13 @@ def figure_where(
 ) -> Figure:
     """One panel a claim: at which points it is `held` (n,), against the two constants that decide it most; points that
     are not `judged` (n,) for it are small dots."""
-    rows = -(-len(explained) // 3)
+    rows, choices = -(-len(explained) // 3), {choice.name: choice for choice in CHOICES}
     fig, axes = plt.subplots(rows, 3, figsize=(style.PAGE_WIDTH, 0.4 + 2.3 * rows), squeeze=False)
     for panel, (claim, explanation) in zip(axes.flat, explained.items()):
-        across, up = list(explanation.importance)[:2]
-        among = judged[claim]
+        names, among = list(explanation.importance)[:2], judged[claim]
         for chosen, (label, look) in zip((~among, among & held[claim], among & ~held[claim]), OUTCOMES.items()):
-            panel.scatter(values[across][chosen], values[up][chosen], label=label, **look)
-        for axis, name in ((panel.xaxis, across), (panel.yaxis, up)):
-            choice = next(choice for choice in CHOICES if choice.name == name)
+            panel.scatter(*values[names][chosen].to_numpy().T, label=label, **look)
+        for axis, choice in zip((panel.xaxis, panel.yaxis), map(choices.get, names)):
             axis.set_label_text(choice.symbol)
             if choice.scale in ("log", "whole"):
                 panel.set(**{f"{axis.axis_name}scale": "log"})
@@ -467,7 +402,6 @@ def figure_frontier(found: pd.DataFrame, among: np.ndarray) -> Figure:
     axes.step(100 * ordered["error"], ordered["rate"].cummax(), where="post", color=style.SGD, linewidth=1.2)
     for line, at in ((axes.axhline, 1), (axes.axvline, 100 * LEARNED), (axes.axvline, 100 * UNLEARNED)):
         line(at, color=style.GREY, linewidth=0.9, linestyle=":")
-    axes.set(
-        xlabel="hard training error at the end, %", ylabel=r"mean $\tilde w_h / w_h$", ylim=(0, 1.5), xlim=(-1, 60)
-    )
+    axes.set(xlabel="hard training error at the end, %", ylabel=r"mean $\tilde w_h / w_h$")
+    axes.set(xlim=(-1, 60), ylim=(0, 1.5))
     return fig

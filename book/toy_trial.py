@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from typing import Any, Self
@@ -13,6 +13,7 @@ import numpy as np
 from lib import check
 from lib import device as devices
 from lib.data.toy import SPLITS, ToyConstants
+from lib.importance import gini
 from lib.optim.variants import CONSTANTS
 from lib.toy.ensemble import FEATURES, ToyResult, ToySetting, train
 from lib.toy.setting import check_settings
@@ -28,6 +29,7 @@ MEASURED: dict[str, Mapping[str, Sequence[str]]] = {  # errors that are kept of 
     "toy": {"train": ("model",), "validation": FEATURES, "test": FEATURES},
     "toy_variants": dict.fromkeys(SPLITS, FEATURES),
 }
+WEIGHTS = ("gini", "phantom_gini", "wrong_easy", "wrong_hard")
 MEANS = ("w_easy", "w_hard", "phantom_easy", "phantom_hard", "rate_easy", "rate_hard")
 WATCHED = 60  # steps from one record of a variant's phantom to the next
 LATER = {"average", "displaced", "rates", "phantom_points", "phantom_shift", "ascent", "smoothing", "decoupling"}
@@ -40,8 +42,8 @@ class ToyTrial(Trial):
     `VariantSetting`.
 
     With `trace_every` above 0 the head is followed through training, see `means`; a variant's ascents always are, see
-    `ascents`. `name` is for labels only: the trial's identity is that of what is computed. Raises ValueError for a
-    value that is not allowed.
+    `ascents`; with `weighed` above 0 importance is weighed at its end, see `weights`. `name` is for labels only: the
+    trial's identity is that of what is computed. Raises ValueError for a value that is not allowed.
     """
 
     settings: tuple[Any, ...]
@@ -49,12 +51,14 @@ class ToyTrial(Trial):
     first_seed: int = FIRST_SEED
     name: str = field(default="toy", compare=False)
     trace_every: int = 0  # steps between two records of the head; 0: none
+    weighed: float = 0.0  # radius at which trained nets are perturbed for their importance weights; 0: none is
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "settings", tuple(self.settings))
         check_settings(self.settings, tuple(KINDS.values()))
         for name, least in {"seeds": 1, "first_seed": 0, "trace_every": 0}.items():
             check.whole(name, getattr(self, name), least)
+        check.number("weighed", self.weighed, 0)
 
     @property
     def experiment(self) -> str:
@@ -64,8 +68,9 @@ class ToyTrial(Trial):
     @property
     def configuration(self) -> dict:
         """The trial as plain values, as stored: what all settings share, and what each has of its own."""
-        rows = [_plain(setting) for setting in self.settings]
+        rows = [_values(setting) for setting in self.settings]
         of_kind: dict[str, Any] = {"protocol": TOY_PROTOCOL, "trace_every": self.trace_every}
+        of_kind |= {"weighed": self.weighed} if self.weighed else {}
         if self.experiment == "toy":
             rows = [row | row.pop("data") for row in rows]
         else:
@@ -109,13 +114,13 @@ class ToyTrial(Trial):
         through training.
 
         On the CPU one thread trains unless the place says otherwise, and variants always are trained there. `metrics`
-        hold nested lists (setting, seed), read by `errors`, `means` and `ascents`, with None for a net that diverged;
-        `status` is ``diverged`` where all did.
+        hold nested lists (setting, seed), read by `errors`, `means`, `ascents` and `weights`, with None for what is not
+        finite; `status` is ``diverged`` where all nets did.
         """
         started, threads = time.perf_counter(), place.threads or 1
         variants = self.experiment != "toy"
         device = "cpu" if variants or place.device == "auto" else place.device
-        how: dict[str, Any] = {"device": device, "threads": threads, "progress": False}
+        how: dict[str, Any] = {"device": device, "threads": threads, "progress": False, "keep_nets": self.weighed > 0}
         seeds = range(self.first_seed, self.first_seed + self.seeds)
         with devices.threads(threads):
             found = train(self.settings, seeds, trace_every=WATCHED if variants else self.trace_every, **how)
@@ -134,18 +139,25 @@ class ToyTrial(Trial):
         wrong: dict[str, dict[str, list]] = {}
         for split, features in MEASURED[self.experiment].items():
             points = np.array([_points(asdict(setting), split) for setting in self.settings])[:, None]
-            wrong[split] = {name: _counts(found.error(name, split)[..., -1] * points) for name in features}
+            wrong[split] = {name: _plain(found.error(name, split)[..., -1] * points, round) for name in features}
         rows = {"heads": found.heads[:, :, -1]}
-        if self.experiment != "toy":
-            traces = np.stack(found.traces or ())  # (setting, seed, record, 6), NaN in records without an ascent
-            with np.errstate(invalid="ignore"):
-                rows["ascents"] = np.nansum(traces, axis=2) / np.isfinite(traces).sum(axis=2)
-        elif found.traces is not None:
-            traces = np.stack(found.traces).astype(float)  # (setting, seed, record, 4)
-            with np.errstate(all="ignore"):
-                rows["means"] = np.concatenate([traces, traces[..., 2:] / traces[..., :2]], axis=-1).mean(axis=2)
-            rows["means"][[not {s.importance, s.effective} <= {"real", "phantom"} for s in self.settings]] = np.nan
-        return {"wrong": wrong} | {name: _rows(values, found.diverged) for name, values in rows.items()}
+        with np.errstate(all="ignore"):
+            if found.traces is not None:  # (setting, seed, record, 4), of variants 6 and NaN where there is no ascent
+                traces = np.stack(found.traces).astype(float)
+                if self.experiment == "toy":
+                    rates = traces[..., 2:] / traces[..., :2]
+                    rows["means"] = np.concatenate([traces, rates], axis=-1).mean(axis=2)
+                else:
+                    rows["ascents"] = np.nansum(traces, axis=2) / np.isfinite(traces).sum(axis=2)
+            if self.weighed:
+                rows["weights"] = np.stack([_weighed(found, at, self.weighed) for at in range(len(self.settings))])
+        if self.experiment == "toy":
+            fixed = [not {one.importance, one.effective} <= {"real", "phantom"} for one in self.settings]
+            for name in rows.keys() & {"means", "weights"}:
+                rows[name][fixed] = np.nan
+        for values in rows.values():
+            values[found.diverged] = np.nan
+        return {"wrong": wrong} | {name: _plain(values, lambda x: float(f"{x:.4g}")) for name, values in rows.items()}
 
 
 def errors(record: dict, feature: str, split: str = "test") -> np.ndarray:
@@ -184,27 +196,34 @@ def ascents(record: dict) -> np.ndarray:
     return _array(record, "ascents", len(ASCENTS))
 
 
+def weights(record: dict) -> np.ndarray:
+    """Of the training points at the end, (setting, seed, 4), as named by `WEIGHTS`: Gini coefficients of real and of
+    phantom importance weights, and what share each feature alone gets wrong. NaN as in `means`."""
+    return _array(record, "weights", len(WEIGHTS))
+
+
+def _weighed(found: ToyResult, setting: int, rho: float) -> np.ndarray:
+    """`WEIGHTS` of the nets of a setting, (seed, 4)."""
+    from book.mechanism import decompose  # here: it draws figures too
+
+    parts = decompose(found, setting, -1, rho)
+    even = [[gini(one) if one.sum() > 0 else np.nan for one in of_seed] for of_seed in (parts.real, parts.phantom)]
+    return np.stack([*even, *((margin <= 0).mean(axis=-1) for margin in (parts.easy, parts.hard))], axis=-1)
+
+
 def _array(record: dict, name: str, length: int) -> np.ndarray:
-    """A metric (setting, seed, length) with NaN for None."""
-    configuration, metrics = record["configuration"], record["metrics"]
-    out = np.full((len(configuration["settings"]), configuration["seeds"], length), np.nan)
-    for at, rows in enumerate([] if metrics is None else metrics[name]):
-        for seed, row in enumerate(rows or []):
-            if row is not None:
-                out[at, seed] = np.array(row, dtype=float)
-    return out
+    """A metric (setting, seed, length) with NaN for None, which may stand for a whole row or setting."""
+    seeds, none = record["configuration"]["seeds"], [None] * length
+    metrics = record["metrics"] or {name: []}
+    rows = [[row or none for row in of or [none] * seeds] for of in metrics[name]]
+    lacking = len(record["configuration"]["settings"]) - len(rows)
+    return np.array([*rows, *[[none] * seeds] * lacking], dtype=float)
 
 
-def _rows(values: np.ndarray, diverged: np.ndarray) -> list:
-    """Values (setting, seed, n) as nested lists of four digits; None where diverged, or not finite."""
-    whole = [[[float(f"{one:.4g}") if np.isfinite(one) else None for one in row] for row in rows] for rows in values]
-    lost = diverged | ~np.isfinite(values).any(axis=-1)
-    return [[None if gone else row for row, gone in zip(*rows)] for rows in zip(whole, lost)]
-
-
-def _counts(values: np.ndarray) -> list:
-    """Whole numbers (setting, seed) as nested lists; None for NaN."""
-    return [[None if np.isnan(value) else round(value) for value in row] for row in values]
+def _plain(values: np.ndarray, plain: Callable[[float], float]) -> list:
+    """What `plain` makes of each value, as nested lists; None for one that is not finite."""
+    every = np.vectorize(lambda value: plain(value) if np.isfinite(value) else None, otypes=[object])
+    return every(values).tolist()
 
 
 def _points(setting: dict, split: str) -> int:
@@ -212,17 +231,17 @@ def _points(setting: dict, split: str) -> int:
     return setting.get("data", setting)["training_points" if split == "train" else "test_points"]
 
 
-def _plain(values: Any) -> dict:
+def _values(setting: Any) -> dict:
     """A setting, or its data's constants, as plain values in which 1 and 1.0 are the same: a number has its default's
     type. What is of `LATER` is named only where it is not the default."""
     found = {}
-    for of_setting in sorted(fields(values), key=lambda field: field.kw_only is True):  # a setting's own come first
-        name, default, kind = of_setting.name, of_setting.default, type(of_setting.default)
-        value = getattr(values, name)
+    for one in sorted(fields(setting), key=lambda field: field.kw_only is True):  # a setting's own come first
+        name, default, kind = one.name, one.default, type(one.default)
+        value = getattr(setting, name)
         if name not in LATER or value != default:
             value = list(value) if isinstance(value, tuple) else value
             found[name] = kind(value) if kind in (float, int) and value is not None else value
-    return found | ({"data": _plain(values.data)} if "data" in found else {})
+    return found | ({"data": _values(setting.data)} if "data" in found else {})
 
 
 def _setting(kind: type, values: dict) -> Any:

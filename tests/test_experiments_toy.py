@@ -8,9 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from book.open_choices import MapTrial
-from book.toy_trial import KINDS, MEANS, ToyTrial, ascents, errors, means
+from book.mechanism import decompose
+from book.toy_trial import KINDS, MEANS, ToyTrial, ascents, errors, means, weights
 from lib.data.toy import ToyConstants
+from lib.importance import gini
 from lib.toy.ensemble import intervention, lsam, sgd, train
 from lib.toy.variants import VariantSetting
 from lib.trials.store import RESULTS, Store, identity
@@ -19,7 +20,7 @@ from lib.trials.trial import Place
 DATA = ToyConstants(training_points=40, test_points=60, complexity=200.0)
 SHARED = {"data": DATA, "width": 8, "epochs": 4}
 SETTINGS = (sgd(**SHARED), lsam(0.5, **SHARED), intervention("both", 2.0, **SHARED))
-TRIAL = ToyTrial(SETTINGS, 3, 5, trace_every=4)
+TRIAL = ToyTrial(SETTINGS, 3, 5, trace_every=4, weighed=0.7)
 PLACE = Place(device="cpu", checkpoints=None)
 EXPLODES = lsam(0.5, **SHARED | {"learning_rate": 1e6})
 VARIANTS = (VariantSetting("lsam", 0.5, **SHARED), VariantSetting("lsam", 0.5, **SHARED | {"learning_rate": 1e6}))
@@ -46,8 +47,9 @@ def test_configuration_gives_the_trial_back(trial):
     written = json.loads(json.dumps(trial.configuration))
     assert ToyTrial.from_configuration(written) == trial
     assert ToyTrial.from_configuration(written).identity == trial.identity
-    with pytest.raises(ValueError, match="configuration must be of a toy trial"):
-        ToyTrial.from_configuration(trial.configuration | {"constants": {}})
+    for change in ({"constants": {}}, {"experiment": "images"}, {"protocol": 0}):
+        with pytest.raises(ValueError, match="configuration must be of a toy trial"):
+            ToyTrial.from_configuration(written | change)
 
 
 STORED = [
@@ -60,14 +62,8 @@ STORED = [
 def test_every_stored_result_gives_its_trial_back():
     assert {configuration["experiment"] for _, configuration in STORED} == KINDS.keys()
     for stem, configuration in STORED:
-        trial = (MapTrial if "weighed" in configuration else ToyTrial).from_configuration(configuration)
+        trial = ToyTrial.from_configuration(configuration)
         assert trial.identity == identity(configuration) and trial.identity.startswith(stem.split(".")[-1])
-
-
-def test_configuration_of_something_else_is_refused():
-    for change in ({"experiment": "images"}, {"protocol": 0}):
-        with pytest.raises(ValueError, match="configuration must be of a toy trial"):
-            ToyTrial.from_configuration(TRIAL.configuration | change)
 
 
 def test_identity_is_what_is_computed_and_not_what_it_is_called():
@@ -79,6 +75,8 @@ def test_identity_is_what_is_computed_and_not_what_it_is_called():
         {"seeds": 4},
         {"first_seed": 6},
         {"trace_every": 0},
+        {"weighed": 0.0},
+        {"weighed": 0.5},
         {"settings": SETTINGS[:2]},
         {"settings": SETTINGS[::-1]},
         {"settings": (replace(SETTINGS[0], data=replace(DATA, dropout=0.1)), *SETTINGS[1:])},
@@ -98,6 +96,7 @@ def test_identity_is_what_is_computed_and_not_what_it_is_called():
         {"seeds": 0},
         {"first_seed": -1},
         {"trace_every": -1},
+        {"weighed": -0.1},
     ],
 )
 def test_what_is_not_allowed_is_named_in_one_line(change):
@@ -106,27 +105,23 @@ def test_what_is_not_allowed_is_named_in_one_line(change):
 
 
 def test_record_holds_what_the_ensemble_measured(record):
-    result = train(SETTINGS, range(5, 8), trace_every=4, progress=False)
+    result = train(SETTINGS, range(5, 8), trace_every=4, keep_nets=True, progress=False)
     kept = [(feature, split) for feature in ("easy", "hard", "model") for split in ("validation", "test")]
     for feature, split in (*kept, ("model", "train")):
         assert np.allclose(errors(record, feature, split), result.error(feature, split)[:, :, -1], atol=1e-6)
     assert np.allclose(np.array(record["metrics"]["heads"], dtype=float), result.heads[:, :, -1], rtol=1e-3)
-    trace = result.traces[1].astype(float)  # of LSAM
-    assert np.allclose(means(record)[1, :, :4], trace.mean(axis=1), rtol=1e-3)
+    trace, parts = result.traces[1].astype(float), decompose(result, 1, -1, 0.7)  # of LSAM
     rates = (trace[..., 2:] / trace[..., :2]).mean(axis=1)
-    assert np.allclose(means(record)[1, :, 4:], rates, rtol=1e-3)
+    assert np.allclose(means(record)[1], np.concatenate([trace.mean(axis=1), rates], axis=1), rtol=1e-3)
+    weighed = gini(parts.real), gini(parts.phantom), (parts.easy <= 0).mean(axis=1), (parts.hard <= 0).mean(axis=1)
+    assert np.allclose(weights(record)[1].T, weighed, rtol=1e-3)
 
 
 def test_sgd_has_its_real_head_for_a_phantom_and_an_intervention_has_none(record):
     found = dict(zip(MEANS, np.moveaxis(means(record), -1, 0)))
     assert np.array_equal(found["w_hard"][0], found["phantom_hard"][0]) and np.all(found["rate_easy"][0] == 1)
-    assert np.isnan(means(record)[2]).all() and not np.isnan(means(record)[:2]).any()
-
-
-def test_means_need_a_trace():
-    trial = replace(TRIAL, trace_every=0, settings=SETTINGS[:1])
-    with pytest.raises(ValueError, match="trace_every above 0"):
-        means(trial.run(PLACE))
+    for of_nets in (means(record), weights(record)):
+        assert np.isnan(of_nets[2]).all() and not np.isnan(of_nets[:2]).any()
 
 
 def test_record_survives_the_store(record, tmp_path):
@@ -142,15 +137,29 @@ def test_record_survives_the_store(record, tmp_path):
 def test_trials_are_paired_by_seed_whatever_their_company(record):
     alone = ToyTrial((SETTINGS[1],), 2, 6).run(PLACE)  # seeds 6, 7 of 5, 6, 7
     assert np.array_equal(errors(alone, "hard")[0], errors(record, "hard")[1, 1:])
+    with pytest.raises(ValueError, match="trace_every above 0"):
+        means(alone)
 
 
-@pytest.mark.parametrize(("fine", "wild", "followed"), [(SETTINGS[0], EXPLODES, means), (*VARIANTS, ascents)])
-def test_diverged_net_is_missing_and_the_others_stay(fine, wild, followed):
-    record = ToyTrial((fine, wild), 2, trace_every=4).run(PLACE)
+def test_what_a_record_leaves_out_is_missing():
+    """As in older records: a setting, or a seed, that is None as a whole, and settings that were not weighed."""
+    configuration = {"seeds": 2, "settings": [{}] * 3, "trace_every": 1}
+    rows = [None, [None, [1.0] * 6]]
+    found = means({"configuration": configuration, "metrics": {"means": rows}})
+    assert found.shape == (3, 2, 6) and np.isnan(found[[0, 2]]).all() and np.isnan(found[1, 0]).all()
+    assert (found[1, 1] == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("fine", "wild", "followed", "weighed"), [(SETTINGS[0], EXPLODES, means, 0.5), (*VARIANTS, ascents, 0)]
+)
+def test_diverged_net_is_missing_and_the_others_stay(fine, wild, followed, weighed):
+    record = ToyTrial((fine, wild), 2, trace_every=4, weighed=weighed).run(PLACE)
+    assert not weighed or np.isnan(weights(record)).all(axis=-1).tolist() == [[False] * 2, [True] * 2]
     assert record["status"] == "finished"
     json.dumps(record, allow_nan=False)
     assert not np.isnan(errors(record, "hard")[0]).any() and np.isnan(errors(record, "hard")[1]).all()
-    assert record["metrics"]["heads"][1] == [None, None] and np.isnan(followed(record)[1]).all()
+    assert record["metrics"]["heads"][1] == [[None] * 2] * 2 and np.isnan(followed(record)[1]).all()
     record = ToyTrial((wild,), 2, trace_every=4).run(PLACE)
     assert record["status"] == "diverged" and record["metrics"] is None
     for values, shape in ((errors(record, "hard"), (1, 2)), (followed(record), (1, 2, 6))):

@@ -161,8 +161,8 @@ def test_judgements_in_the_notebooks_are_the_golden_ones(chapter):
 
 def shares() -> dict[str, dict[str, str]]:
     """Those of chapter 13's table of key numbers, from the stored results."""
-    records = [Store().read(trial.configuration) for trial in open_choices.design()]
-    points = open_choices.read(open_choices.sample(len(records)), records)
+    values = open_choices.sample(open_choices.POINTS)
+    points = open_choices.read(values, [Store().read(open_choices.trial(one).configuration) for one in values])
     strata = open_choices.strata(points)
     at_rho = open_choices.claims(points, open_choices.RADII.index(1.4))
     found = {

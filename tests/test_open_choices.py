@@ -1,6 +1,5 @@
 """The study of the lost constants: its design, the chapters' rules for many points at once, the shares."""
 
-import json
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
@@ -10,30 +9,15 @@ import pytest
 
 from book import mechanism, open_choices, rebalancing, toy
 from book.claims import Outcome, Verdict, verdict_of
-from book.open_choices import (
-    CHOICES,
-    EFFECTS,
-    OURS,
-    RADII,
-    RATIOS,
-    WEIGHTS,
-    Explanation,
-    MapTrial,
-    Points,
-    explain,
-    share,
-    weights,
-)
+from book.open_choices import CHOICES, EFFECTS, OURS, RADII, RATIOS, Explanation, Points, explain, share
 from book.plan import within
-from book.toy_trial import MEANS, ToyTrial
+from book.toy_trial import WEIGHTS, ToyTrial
 from lib.data.toy import ToyConstants
-from lib.importance import gini
 from lib.stats import FEW, estimate, mean_interval, wilson_interval
-from lib.toy.ensemble import ToySetting, lsam, train
+from lib.toy.ensemble import ToySetting, lsam
 from lib.trials.trial import Place
 
 SEEDS = FEW + 1
-KEPT = ("values", "rhos", "ratios")
 RHO = RADII.index(1.0)
 
 
@@ -74,33 +58,20 @@ def test_a_point_of_the_map_trains_what_its_values_say():
     assert (whole.outer, whole.inner, whole.uniform_noise) == (1.0, 0.2, 0.2)
 
 
-def test_fewer_points_are_the_first_of_more():
-    few, more = open_choices.design(3), open_choices.design(20)
-    assert few == more[:3]
-    assert open_choices.design(3, seed=1) != few
-    assert len({trial.identity for trial in more}) == 20
-
-
 def test_one_at_a_time_changes_one_constant_or_the_head():
     points = open_choices.alone()
     assert points[0] == OURS
     names = [{name for name in OURS if point[name] != OURS[name]} for point in points[1:]]
     assert all(len(changed) == 1 or changed == {"head_easy", "head_hard"} for changed in names)
     assert set().union(*names) == OURS.keys()
-    assert len({trial.identity for trial in open_choices.one_at_a_time()}) == len(points)
 
 
-def test_plan_is_both_studies():
-    trials = open_choices.plan(None, seeds=10).trials
-    assert len(trials) == open_choices.POINTS + len(open_choices.alone())
-    assert {trial.seeds for trial in trials} == {10}
-    of_map = open_choices.map_plan(None).trials
-    assert len({trial.identity for trial in of_map}) == open_choices.MAP_POINTS
-
-
-def test_what_is_no_point_is_refused():
-    with pytest.raises(ValueError, match="points must be a whole number of at least 1, not 0"):
-        open_choices.sample(0)
+def test_plans_have_a_trial_for_each_point():
+    for trials, count in (
+        (open_choices.plan(None, seeds=11).trials, open_choices.POINTS + len(open_choices.alone())),
+        (open_choices.map_plan(None, seeds=11).trials, open_choices.MAP_POINTS),
+    ):
+        assert len({trial.identity for trial in trials}) == count and {trial.seeds for trial in trials} == {11}
 
 
 # Reading
@@ -108,14 +79,11 @@ def test_what_is_no_point_is_refused():
 
 def small(trial: ToyTrial) -> ToyTrial:
     """The trial with nets that are trained at once."""
-    return replace(
-        trial,
-        seeds=2,
-        settings=tuple(
-            replace(setting, width=8, epochs=2, data=replace(setting.data, training_points=30, test_points=50))
-            for setting in trial.settings
-        ),
-    )
+    short = {"width": 8, "epochs": 2}
+    settings = [
+        replace(one, **short, data=replace(one.data, training_points=30, test_points=50)) for one in trial.settings
+    ]
+    return replace(trial, seeds=2, settings=settings)
 
 
 PLACE = Place(device="cpu", checkpoints=None)
@@ -129,38 +97,25 @@ def test_a_point_of_the_map_is_read_in_units_of_its_own():
     assert points.weights.shape == (2, 4, 2, 4) and points.interventions.shape == (2, len(EFFECTS), 4, 2)
     assert points.unit.tolist() == [one["head_hard"] / one["head_easy"] for one in values]
     assert open_choices.frontier(points)["error"].tolist() == points.weights[:, -1, :, 3].mean(axis=1).tolist()
-
-
-def test_importance_is_weighed_at_the_end_of_training():
-    one = small(open_choices.map_trial(open_choices.sample(1, wide=True)[0]))
-    wild = replace(one.settings[1], learning_rate=1e6)
-    trial = replace(one, settings=(one.settings[0], wild, *one.settings[2:]))
-    assert MapTrial.from_configuration(json.loads(json.dumps(trial.configuration))) == trial
-    record = trial.run(PLACE)
-    nets = train(one.settings[3:4], range(7000, 7002), keep_nets=True, progress=False)
-    parts = mechanism.decompose(nets, 0, -1, trial.weighed)
-    expected = gini(parts.real), gini(parts.phantom), (parts.easy <= 0).mean(axis=1), (parts.hard <= 0).mean(axis=1)
-    found = weights(record)
-    assert found.shape == (4, 2, len(WEIGHTS)) and np.isnan(found[1]).all() and not np.isnan(found[0]).any()
-    assert np.allclose(np.moveaxis(found[3], -1, 0), expected, rtol=1e-3)
-    assert np.isnan(weights(record | {"metrics": None})).all()
+    means = np.array(records[1]["metrics"]["means"][2], dtype=float)  # as `MEANS`: of LSAM at the third radius
+    for found, expected in ((points.real, means[:, 1] / means[:, 0]), (points.phantom, means[:, 3] / means[:, 2])):
+        np.testing.assert_array_equal(found[1, 2], expected)
+    np.testing.assert_array_equal(points.rates[:, 1, 2], means[:, 4:].T)
 
 
 def test_another_radius_is_read_in_its_place():
-    assert open_choices.at_radius(open_choices.design(2), RADII[2]) == []
-    trials = open_choices.design(2)
-    added = open_choices.at_radius(trials, 0.5)
-    expected = [lsam(0.5, **open_choices.common(values)) for values in open_choices.sample(2)]
-    assert [trial.settings for trial in added] == [(setting,) for setting in expected]
     values = open_choices.sample(2)
+    trials = [open_choices.trial(one) for one in values]
+    assert open_choices.at_radius(trials, RADII[2]) == []
+    added = open_choices.at_radius(trials, 0.5)
+    assert [trial.settings for trial in added] == [(lsam(0.5, **open_choices.common(one)),) for one in values]
     records, extra = ([small(trial).run(PLACE) for trial in some] for some in (trials, added))
     without, points = open_choices.read(values, records), open_choices.read(values, records, extra)
     assert points.rhos == (0.0, 0.4, 0.5, 0.7, 1.0, 1.4)
-    at = points.rhos.index(0.5)
-    for name in ("hard", "training", "means"):
-        assert np.array_equal(np.delete(getattr(points, name), at, axis=1), getattr(without, name))
+    for name in ("hard", "training", "phantom"):
+        assert np.array_equal(np.delete(getattr(points, name), 2, axis=1), getattr(without, name))
     assert points.interventions.shape == (2, len(EFFECTS), len(RATIOS), 2)
-    assert not np.isnan(points.hard).any() and not np.isnan(points.means).any()
+    assert not np.isnan(points.hard).any() and not np.isnan(points.rates).any()
 
 
 # The rules
@@ -170,29 +125,30 @@ def made(**changes: np.ndarray) -> Points:
     """One point at which every part of every claim holds, with a little noise over seeds; `changes` replace
     what was measured."""
     noise = 0.001 * np.random.default_rng(0).uniform(size=(1, len(RADII), SEEDS))
-    fall = np.array([0.4, 0.35, 0.31, 0.28, 0.25])[None, :, None]  # as both interventions at these ratios
-    phantom = np.array([0.5, 0.6, 0.7, 0.8, 0.9])[None, :, None] + noise
-    one = np.ones_like(noise)
-    rate_easy, rate_hard = 1 - np.array(RADII)[None, :, None] / 2 + noise, 1 + np.array(RADII)[None, :, None]
-    means = {
-        "w_easy": one,
-        "w_hard": 0.5 * one,
-        "phantom_easy": one,
-        "phantom_hard": phantom,
-        "rate_easy": rate_easy,
-        "rate_hard": rate_hard + noise,
-    }
+    rho = np.array(RADII)[None, :, None]
     fixed = np.array([[0.38, 0.2, 0.1], [0.38, 0.2, 0.1], [0.4, 0.05, 0.05]])[None, :, :, None] + noise[:, :1]
     measured = {
-        "hard": fall + noise,
+        "hard": np.array([0.4, 0.35, 0.31, 0.28, 0.25])[None, :, None] + noise,  # as both interventions
         "easy": 0.01 + noise,
         "training": 0 * noise,
-        "means": np.stack([means[name] for name in MEANS], axis=-1),
+        "phantom": np.array([0.5, 0.6, 0.7, 0.8, 0.9])[None, :, None] + noise,
+        "real": 0.5 + 0 * noise,
+        "rates": np.stack([1 - rho / 2 + noise, 1 + rho + noise]),
         "interventions": fixed,
+        "weights": np.array([0.9, 0.5, 0, 0]) + 0 * noise[..., None],  # more even at the phantom
     }
-    even = np.array([0.9, 0.5, 0, 0]) + 0 * noise[..., None]  # weights are more even at the phantom
-    plain = {"rhos": RADII, "ratios": RATIOS, "unit": np.ones(1), "weights": even}
-    return Points(pd.DataFrame([OURS]), **plain | measured | changes)
+    return Points(pd.DataFrame([OURS]), **{"rhos": RADII, "ratios": RATIOS, "unit": np.ones(1)} | measured | changes)
+
+
+def twice(**changes: np.ndarray) -> Points:
+    """Two points as the one of `made`."""
+    point, fixed = made(), ("values", "rhos", "ratios")
+    both = {
+        name: np.concatenate([one] * 2, axis=int(name == "rates"))
+        for name, one in vars(point).items()
+        if name not in fixed
+    }
+    return replace(point, **both | changes)
 
 
 def judged(points: Points) -> dict[str, bool]:
@@ -206,28 +162,25 @@ def test_every_part_holds_where_the_paper_is_right_in_everything():
 
 
 def test_points_are_judged_one_by_one_as_their_chapters_judge():
-    both = {name: np.concatenate([getattr(made(), name)] * 2) for name in vars(made()) if name not in KEPT}
-    for name in ("hard", "means"):
-        both[name][1] = both[name][1, ::-1]
-    both["weights"][1] = both["weights"][1][..., [1, 0, 2, 3]]
-    points, at = made(**both), RHO
-    found = open_choices.claims(points, at)
+    points = twice()
+    for values in (points.hard, points.phantom, *points.rates):
+        values[1] = values[1, ::-1]
+    points.weights[1] = points.weights[1][..., [1, 0, 2, 3]]
+    found = open_choices.claims(points, RHO)
     for n in range(2):
-        one = slice(n, n + 1)
-        ratios = [points.ratio(kind)[one] for kind in ("phantom", "w")]
-        rates = [points.mean(f"rate_{feature}")[one] for feature in ("easy", "hard")]
+        one, at = slice(n, n + 1), (RADII, RHO)
         expected = {
-            "C1": toy.checks(RADII, at, points.hard[one], points.easy[one], points.training[one])[:3],
-            "C2": rebalancing.checks_c2(RADII, at, *ratios),
-            "C3": mechanism.checks_c3(np.moveaxis(points.weights[n, [0, at], :, :2], -1, 0)),
-            "C5": rebalancing.checks_c5(RADII, at, *rates),
+            "C1": toy.checks(*at, points.hard[one], points.easy[one], points.training[one])[:3],
+            "C2": rebalancing.checks_c2(*at, points.phantom[one], points.real[one]),
+            "C3": mechanism.checks_c3(np.moveaxis(points.weights[n, [0, RHO], :, :2], -1, 0)),
+            "C5": rebalancing.checks_c5(*at, *points.rates[:, one]),
         }
         for claim, checks in expected.items():
             holds = [verdict_of(checks) is Verdict.REPRODUCED, *(check.outcome is Outcome.HOLDS for check in checks)]
             assert [part[n] for part in found[claim].values()] == holds
             assert n or all(holds)
     assert not any(found[claim][claim][1] for claim in ("C1", "C2", "C3"))
-    assert "C3" not in open_choices.claims(made(weights=None), at)
+    assert "C3" not in open_choices.claims(made(weights=None), RHO)
 
 
 def test_a_claim_holds_by_its_main_part_where_no_other_is_contradicted():
@@ -239,21 +192,12 @@ def test_a_claim_holds_by_its_main_part_where_no_other_is_contradicted():
     assert not judged(made(training=np.full((1, 5, SEEDS), 0.01)))["C1 C1"]
 
 
-def test_fewer_seeds_than_decide_anything_fail_what_needs_an_interval():
-    few = {name: getattr(made(), name)[..., : FEW - 1] for name in ("hard", "easy", "training", "interventions")}
-    few["weights"] = made().weights[:, :, : FEW - 1]
-    points = made(**few, means=made().means[:, :, : FEW - 1])
-    assert [part for part, held in judged(points).items() if held] == ["C1 both fit the labels"]
-
-
 @pytest.mark.parametrize(
     ("ratio", "unit", "judged_"), [(-0.1, 1, False), (8, 1, False), (7.9, 1, True), (8, 1.1, True)]
 )
 def test_c6_needs_positive_ratios_that_begin_below_the_largest_c(ratio, unit, judged_):
     """In units of the point."""
-    means = made().means.copy()
-    means[..., MEANS.index("phantom_hard")] = ratio
-    points = made(means=means, unit=np.full(1, unit))
+    points = made(phantom=np.full((1, len(RADII), SEEDS), ratio), unit=np.full(1, unit))
     assert RATIOS[-1] == 8 and bool(list(open_choices.comparable(points))) == judged_
     assert judged_ or not any(held for part, held in judged(points).items() if part.startswith("C6"))
 
@@ -263,9 +207,7 @@ def test_diverged_net_fails_what_needs_it_and_costs_c6_a_seed():
     hard[:, RHO, 0] = np.nan
     found = judged(made(hard=hard))
     assert not found["C1 LSAM lowers the hard error"] and found["C6 learning rate alone"]
-    assert len(list(open_choices.comparable(made(hard=hard)))) == 1
     hard[:, RHO, :2] = np.nan
-    assert not list(open_choices.comparable(made(hard=hard))), "seven seeds are too few"
     assert not judged(made(hard=hard))["C6 learning rate alone"], "seven seeds are too few"
 
 
@@ -303,24 +245,19 @@ def test_frontier_counts_what_it_should_not_find():
     weights = np.zeros((1, len(RADII), SEEDS, len(WEIGHTS)))
     weights[:, -1, :, WEIGHTS.index("wrong_hard")] = 0.25
     found = open_choices.frontier(made(weights=weights)).iloc[0]
-    assert found["error"] == 0.25 and found["low"] < found["rate"] == pytest.approx(
-        made().mean("rate_hard")[0, -1].mean()
-    )
+    assert found["error"] == 0.25 and found["low"] < found["rate"] == pytest.approx(made().rates[1, 0, -1].mean())
 
 
 def test_a_row_says_what_was_changed_and_what_holds():
-    points = made()
-    twice = {name: np.concatenate([getattr(points, name)] * 2) for name in vars(points) if name not in KEPT}
-    twice["training"][1] = 0.01
-    two = replace(points, values=pd.DataFrame([OURS, OURS | {"head_easy": 2.0, "width": 16}]), **twice)
-    ours, other = open_choices.rows_alone(two, RHO).values()
-    assert list(open_choices.rows_alone(two, RHO)) == ["our choice", "width 16, head easy 2"]
-    assert ours | {"gain": ""} == {
-        "gain": "", "premise": "yes", "C1": "3 of 3, holds", "C2": "3 of 3, holds", "C3": "2 of 2, holds",
-        "C5": "2 of 2, holds", "C6": "4 of 4, holds",
-    }  # fmt: skip
+    two = twice(values=pd.DataFrame([OURS, OURS | {"head_easy": 2.0, "width": 16}]))
+    two.training[1] = 0.01
+    rows = open_choices.rows_alone(two, RHO)
+    assert list(rows) == ["our choice", "width 16, head easy 2"]
+    ours, other = rows.values()
+    counts = {"C1": "3 of 3", "C2": "3 of 3", "C3": "2 of 2", "C5": "2 of 2", "C6": "4 of 4"}
+    assert ours | {"gain": ""} == {"gain": "", "premise": "yes"} | {c: f"{n}, holds" for c, n in counts.items()}
     assert other["premise"] == "no" and other["C1"] == "2 of 3"
-    mean, low, high = mean_interval(open_choices.gain(points, RHO)[0])
+    mean, low, high = mean_interval(open_choices.gain(two, RHO)[0])
     assert ours["gain"] == f"{mean:.3f} [{low:.3f}, {high:.3f}]"
 
 
@@ -349,21 +286,16 @@ def test_explanation_finds_the_constant_that_decides():
     assert explain(values, np.arange(128) < 9) is None and explain(values, np.arange(128) < 10) is not None
 
 
-# Figures
-
-
 def test_figures_are_drawn_where_nothing_and_where_everything_holds():
-    values = pd.DataFrame(open_choices.sample(40, wide=True))
-    everything = np.ones(40, dtype=bool)
+    values, everything = pd.DataFrame(open_choices.sample(40, wide=True)), np.ones(40, dtype=bool)
     some = estimate(np.arange(3.0))
     explained = {claim: Explanation(some, dict.fromkeys(values, some)) for claim in ("C1", "C2")}
-    held, judged = {"C1": everything, "C2": ~everything}, {"C1": everything, "C2": ~everything}
+    held = {"C1": everything, "C2": ~everything}
     found = pd.DataFrame({"error": np.linspace(0, 0.5, 40), "rate": 1.0, "low": 0.9})
-    drawn = [
+    for fig in (
         open_choices.figure_importance(explained),
-        open_choices.figure_where(values, held, judged, explained),
+        open_choices.figure_where(values, held, held, explained),
         open_choices.figure_frontier(found, everything),
-    ]
-    for fig in drawn:
+    ):
         fig.canvas.draw()
         plt.close(fig)
