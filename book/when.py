@@ -312,7 +312,7 @@ def two_radii(
     """Errors (radii, seed, feature) on test data of SAM whose ascent has one length on the head and another below: with
     (rho, 0) LSAM, with (0, 0) SGD. Width, rate, batch and head are those of `ToySetting`."""
     nets = [(lengths, seed) for lengths in radii for seed in seeds]
-    models = [Model(ToySetting(data=data, epochs=epochs), seed, 0, 0) for _, seed in nets]
+    models = [Model(ToySetting(data=data, epochs=epochs), seed) for _, seed in nets]
     training, evaluation, index = points_of(models)
     theta, training = initial(models), torch.from_numpy(training[index])
     on_head, below = torch.tensor([lengths for lengths, _ in nets], dtype=torch.float64).T[..., None, None]

@@ -194,7 +194,7 @@ class SAM(Optimizer):
             loss = first()
         # A first pass that overflowed gives no direction: the scaler sees its gradients and skips the update.
         if ascends and (scaler is None or self._all_finite()):
-            with self._moved(self._offsets(kept)), replayed(noise), torch.enable_grad():
+            with self.at_phantom(kept), replayed(noise), torch.enable_grad():
                 self.zero_grad()
                 second()
         remembered = self._redirect(kept)
@@ -206,15 +206,11 @@ class SAM(Optimizer):
         return loss
 
     @contextmanager
-    def at_phantom(self) -> Iterator[None]:
-        """Within this context w is w~, by the gradients at hand; afterwards weights and buffers are what they were."""
-        with self._moved(self._offsets({})):
-            yield
-
-    @contextmanager
-    def _moved(self, offsets: Iterable[tuple[Tensor, Tensor]]) -> Iterator[None]:
+    def at_phantom(self, kept: Kept | None = None) -> Iterator[None]:
+        """Within this context w is w~, by the gradients at hand; afterwards weights and buffers are what they were.
+        Into `kept` goes what `_redirect` is to find."""
         with torch.no_grad():
-            moved = [(p, offset, p.detach().clone()) for p, offset in offsets]
+            moved = [(p, offset, p.detach().clone()) for p, offset in self._offsets({} if kept is None else kept)]
         with kept_buffers(self.model):
             try:
                 with torch.no_grad():
@@ -298,8 +294,6 @@ class LSAM(SAM):
     `model` keeps the convention of ``lib.models``, ``forward(x) = head(features(x))``, and may come wrapped in
     DistributedDataParallel. The other arguments are SAM's.
     """
-
-    net: Any  # the model, without the wrapper
 
     def __init__(self, model: nn.Module, base: Base = SGD, rho: float = 0.05, **others: Any) -> None:
         net: Any = model.module if isinstance(model, DistributedDataParallel) else model

@@ -58,7 +58,6 @@ class ASAM(SAM):
     """
 
     own = {"eta": (C.asam_floor, NOT_NEGATIVE)}
-    eta: float
 
     def __init__(self, params: Params, base: Base = SGD, rho: float = 0.5, **others: Any) -> None:
         super().__init__(params, base, rho, **others)
@@ -79,8 +78,6 @@ class FriendlySAM(SAM):
     """
 
     own = {"sigma": (C.friendly_sigma, NOT_NEGATIVE), "decay": (C.friendly_decay, partial(NOT_NEGATIVE, high=1))}
-    sigma: float
-    decay: float
 
     def _evaluations(self, closure: Closure, at_phantom: Closure, scaler: GradScaler | None) -> tuple[Closure, Closure]:
         if scaler is not None:
@@ -107,7 +104,6 @@ class DecayedSAM(SAM):
     """
 
     own = {"decay": (0.0, NOT_NEGATIVE)}
-    decay: float
 
     def _check_group(self, group: dict[str, Any]) -> None:
         super()._check_group(group)
@@ -145,9 +141,6 @@ class ESAM(SAM):
     """
 
     own = {"beta": (C.esam_beta, SHARE), "gamma": (C.esam_gamma, SHARE), "seed": (0, check.whole)}
-    beta: float
-    gamma: float
-    seed: int
 
     def _evaluations(self, closure: Closure, at_phantom: Closure, scaler: GradScaler | None) -> tuple[Closure, Closure]:
         before: list[Tensor] = []
@@ -208,7 +201,6 @@ class GSAM(_TwoGradients):
     """
 
     own = {"alpha": (C.gsam_alpha, NOT_NEGATIVE)}
-    alpha: float
 
     def _redirect(self, kept: Kept) -> dict[str, Kept]:
         params, real, phantom = self._both(kept)
@@ -228,8 +220,6 @@ class LookSAM(_TwoGradients):
     """
 
     own = {"k": (C.looksam_period, partial(check.whole, least=1)), "alpha": (C.looksam_alpha, NOT_NEGATIVE)}
-    k: int
-    alpha: float
 
     def _movable(self) -> list[tuple[float, Tensor]]:
         return [] if self.steps % self.k else super()._movable()

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from tqdm import tqdm
 from lib import check
 from lib.data.toy import SPLITS
 from lib.toy.compiled import CompiledEngine
-from lib.toy.nets import Model, batch_order, batches, features, initial_nets, net_size, stops, unpack
+from lib.toy.nets import Model, batch_order, features, initial_nets, net_size, stops, unpack
 from lib.toy.setting import ToySetting, check_settings, intervention, lsam, sgd
 from lib.toy.variants import StackEngine, VariantSetting
 
@@ -92,29 +93,29 @@ def train(
         raise ValueError(f"checkpoints must be increasing fractions between 0 and 1, not {checkpoints!r}")
     check.whole("trace_every", trace_every)
     runner = _engine(type(settings[0]), engine, device, threads)
-    count = len(settings), len(seeds), len(checkpoints)
-    errors, heads = np.full((*count, len(SPLITS), 3), np.nan), np.full((*count, 2), np.nan)
-    diverged = np.zeros(count[:2], dtype=bool)
-    traces, nets = ([[np.empty(0)] * len(seeds) for _ in settings] for _ in range(2))
-    groups: dict[tuple, list[Model]] = {}  # models whose arrays an engine can stack
-    for at, setting in enumerate(settings):
-        models = [Model(setting, seed, at, number) for number, seed in enumerate(seeds)]
-        groups.setdefault(runner.key(setting), []).extend(models)
-    total = sum(setting.steps for setting in settings) * len(seeds)
+    models = [Model(*one, number) for number, one in enumerate(product(settings, seeds))]
+    groups: dict[tuple, list[Model]] = {}  # models whose arrays an engine can stack, the longest first
+    for model in sorted(models, key=lambda model: -model.setting.steps * model.setting.batch_size):
+        groups.setdefault(runner.key(model.setting), []).append(model)
+    most = runner.at_once
+    batches = [group[start : start + most] for group in groups.values() for start in range(0, len(group), most)]
+    of_model: list[Any] = [None] * len(models)
     look = {"unit": "step", "unit_scale": True, "desc": "toy nets", "delay": 2}
     # disable=None: shown in a terminal only, so that nothing of it reaches an executed page.
-    with tqdm(total=total, disable=None if progress else True, **look) as bar:
-        for batch in (batch for group in groups.values() for batch in batches(group, runner.at_once)):
-            record = runner.run(batch, checkpoints, trace_every, keep_nets)
-            for m, model in enumerate(batch):
-                at, seed = model.setting_index, model.seed_index
-                errors[at, seed], heads[at, seed] = record.errors[m], record.heads[m]
-                diverged[at, seed] = record.diverged[m]
-                rows = -(-model.setting.steps // (trace_every or math.inf))
-                traces[at][seed], nets[at][seed] = record.traces[m][: int(rows)], record.nets[m]
+    with tqdm(total=sum(model.setting.steps for model in models), disable=None if progress else True, **look) as bar:
+        for batch in batches:
+            found = runner.run(batch, checkpoints, trace_every, keep_nets)
+            for model, errors, heads, nets, traces, diverged in zip(batch, *found, strict=True):
+                traces = traces[: math.ceil(model.setting.steps / (trace_every or math.inf))]
+                of_model[model.number] = errors, heads, nets, traces, diverged
             bar.update(sum(model.setting.steps for model in batch))
+    starts = range(0, len(models), len(seeds))
+    errors, heads, nets, traces, diverged = (
+        [np.stack(values[start : start + len(seeds)]) for start in starts] for values in zip(*of_model)
+    )
+    errors, heads, diverged = np.stack(errors), np.stack(heads), np.stack(diverged)
     errors[diverged] = np.nan
-    kept = ([np.stack(rows) for rows in of] if on else None for of, on in ((traces, trace_every), (nets, keep_nets)))
+    kept = traces if trace_every else None, nets if keep_nets else None
     return ToyResult(settings, seeds, checkpoints, errors, heads, diverged, *kept)
 
 

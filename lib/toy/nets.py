@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -33,12 +33,11 @@ def unpack(net: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Model:
-    """One net, how it is trained, and where its record goes."""
+    """One net, how it is trained, and its place among all."""
 
     setting: Any
     seed: int
-    setting_index: int = 0
-    seed_index: int = 0
+    number: int = 0
 
     def start(self) -> np.ndarray:
         """Its `initial_nets`."""
@@ -98,13 +97,6 @@ def _points(constants: ToyConstants, seed: int) -> tuple[np.ndarray, np.ndarray]
     """Training (n, 5) and validation and test (2, points, 5) of one set; kept, since neighbours in a grid share it."""
     columns = [np.column_stack([split.x, split.y]) for split in (sample(constants, seed, name) for name in SPLITS)]
     return columns[0], np.stack(columns[1:])
-
-
-def batches(models: Sequence[Model], at_once: int) -> Iterator[list[Model]]:
-    """`at_once` models at a time, the longest first, so that threads finish together."""
-    ordered = sorted(models, key=lambda model: -model.setting.steps * model.setting.batch_size)
-    for start in range(0, len(ordered), at_once):
-        yield ordered[start : start + at_once]
 
 
 class Record(NamedTuple):
