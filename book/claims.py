@@ -3,8 +3,8 @@ the numbers."""
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
-from enum import Enum
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
 
@@ -37,12 +37,12 @@ _STATED = yaml.safe_load(Path(__file__).with_suffix(".yml").read_text(encoding="
 CLAIMS = {id: Claim(id, **stated) for id, stated in _STATED.items()}
 
 
-class Kind(Enum):
-    """What came out, with the class that its card or mark has on a page."""
+class Kind(StrEnum):
+    """What came out."""
 
     @property
     def kind(self) -> str:
-        """The class."""
+        """The class that its card or mark has on a page."""
         return self.name.lower().replace("_", "-")
 
 
@@ -96,21 +96,19 @@ class Check:
     def found(self) -> str:
         """Its outcome in words, with the seeds that would decide it."""
         if self.outcome is not Outcome.UNDECIDED:
-            return self.outcome.value + (", counts for nothing" if self.trivial else "")
+            return self.outcome + (", counts for nothing" if self.trivial else "")
         return "undecided" + (f", n = {self.needs:,} would decide" if self.needs else "")
 
     def as_json(self) -> dict[str, Any]:
         """The check as plain JSON values; a number that is none (NaN, infinity) is null."""
-        values = asdict(self) | {"outcome": self.outcome.value}
-        if self.effect:
-            values["effect"] = {name: x if math.isfinite(x) else None for name, x in values["effect"].items()}
-        return values
+        effect = self.effect and {name: x if math.isfinite(x) else None for name, x in vars(self.effect).items()}
+        return vars(self) | {"effect": effect}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
         """The check that `as_json` wrote."""
-        stored = (values["effect"] or {}).items()
-        effect = Estimate(**{name: math.nan if value is None else value for name, value in stored}) if stored else None
+        stored = values["effect"]
+        effect = stored and Estimate(**{name: math.nan if x is None else x for name, x in stored.items()})
         return cls(**values | {"effect": effect, "outcome": Outcome(values["outcome"])})
 
 
@@ -127,13 +125,6 @@ def verdict_of(checks: Iterable[Check]) -> Verdict:
     leading = [check for check in found if check.main] or found
     held = all(check.outcome is Outcome.HOLDS for check in leading)
     return Verdict.REPRODUCED if held else Verdict.UNDECIDED
-
-
-def verdict_in_words(checks: Iterable[Check]) -> str:
-    """The verdict of these checks as a page says it: with a word where all that ran are of reduced runs."""
-    checks = list(checks)
-    reduced = {check.reduced for check in checks if check.counts} == {True}
-    return verdict_of(checks).value + (", in reduced runs only" if reduced else "")
 
 
 def by_chance(checks: Iterable[Check]) -> float:
@@ -155,24 +146,29 @@ class Judgement:
         """The verdict of these checks, see `verdict_of`."""
         return verdict_of(self.checks)
 
+    @property
+    def words(self) -> str:
+        """The verdict as a page says it: with a word where all that ran are of reduced runs."""
+        reduced = {check.reduced for check in self.checks if check.counts} == {True}
+        return self.verdict + (", in reduced runs only" if reduced else "")
+
     def as_json(self) -> dict[str, Any]:
         """The judgement as plain JSON values."""
-        checks = [check.as_json() for check in self.checks]
-        return {"claim": self.claim.id, "checks": checks, "stored_seconds": round(self.stored_seconds)}
+        plain = {"claim": self.claim.id, "stored_seconds": round(self.stored_seconds)}
+        return vars(self) | plain | {"checks": [check.as_json() for check in self.checks]}
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict, dict[str, Any]]:
         """No more to show than text and HTML; in the output's metadata itself, for the scorecard to read."""
         return {}, {JUDGEMENT: self.as_json()}
 
     def __repr__(self) -> str:
-        effects = (f": {check.effect}" if check.effect else "" for check in self.checks)
-        lines = [f"  {check.found}: {check.words}{effect}" for check, effect in zip(self.checks, effects)]
-        return "\n".join([f"{self.claim.id}: {verdict_in_words(self.checks)}", *lines])
+        lines = [f"  {one.found}: {one.words}" + (f": {one.effect}" if one.effect else "") for one in self.checks]
+        return "\n".join([f"{self.claim.id}: {self.words}", *lines])
 
     def _repr_html_(self) -> str:
         from book.templates import render  # here: a kernel that judges nothing starts without it
 
-        return render("judgement", judgement=self, words=verdict_in_words(self.checks))
+        return render("judgement", judgement=self)
 
 
 def compared(

@@ -9,49 +9,37 @@ import re
 import shlex
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 import yaml
 
-from book.claims import CLAIMS, JUDGEMENT, Check, Claim, Outcome, Verdict, verdict_of
+from book.claims import CLAIMS, JUDGEMENT, Check, Judgement, Outcome, Verdict
 from book.make import chapters, fingerprint
 
 RULE = re.compile(r"How the claims? (is|are) judged")  # the heading above a chapter's rule
 
 
-@dataclass(frozen=True)
-class ClaimRecord:
+@dataclass(frozen=True, kw_only=True)
+class ClaimRecord(Judgement):
     """What one chapter of the book found about one claim, and how to find it again."""
 
-    claim: str
     chapter: str  # the notebook's name
     title: str
     rule: str  # the section of the chapter that states the rule, by its place in the page; or ""
-    checks: tuple[Check, ...]
     parameters: dict[str, Any]  # those of the book, where they are not the notebook's defaults
     seconds: int | None  # of the whole chapter; None where that was not measured
     cores: int | None  # of the machine that ran it
-    stored_seconds: int  # what the stored results that it reads took to compute
-
-    @property
-    def verdict(self) -> Verdict:
-        """What the chapter concludes."""
-        return verdict_of(self.checks)
 
     @property
     def leading(self) -> list[Check]:
         """The checks that stand for all: the main one, else the first with an effect; where it holds, the first
         that is contradicted, or undecided."""
-        order = sorted(self.checks, key=lambda check: (not check.counts, not check.main, check.effect is None))
-        others = [
-            check
-            for outcome in (Outcome.CONTRADICTED, Outcome.UNDECIDED)
-            for check in self.checks
-            if check.outcome is outcome
-        ]
-        return order[:1] + (others[:1] if order and order[0].outcome is Outcome.HOLDS else [])
+        first = sorted(self.checks, key=lambda check: (not check.counts, not check.main, check.effect is None))[:1]
+        failing = [check for check in self.checks if check.outcome in (Outcome.CONTRADICTED, Outcome.UNDECIDED)]
+        failing.sort(key=lambda check: check.outcome)  # by their words: contradicted comes first
+        return first + (failing[:1] if first and first[0].outcome is Outcome.HOLDS else [])
 
     @property
     def command(self) -> str:
@@ -66,23 +54,22 @@ class ClaimRecord:
 
     def as_json(self) -> dict[str, Any]:
         """The record as plain JSON values, with what follows from them."""
-        checks = [check.as_json() for check in self.checks]
-        own = {name: value for name, value in vars(self).items() if name != "claim"}
-        return own | {"checks": checks, "verdict": self.verdict.value, "command": self.command}
+        values = super().as_json() | {"verdict": self.verdict, "command": self.command}
+        return {name: value for name, value in values.items() if name != "claim"}
 
     @classmethod
     def from_json(cls, claim: str, values: dict[str, Any]) -> Self:
         """The record that `as_json` wrote."""
-        own = {name: value for name, value in values.items() if name not in ("verdict", "command", "checks")}
-        return cls(claim, checks=tuple(map(Check.from_json, values["checks"])), **own)
+        own = {name: value for name, value in values.items() if name not in ("verdict", "command")}
+        return cls(claim=CLAIMS[claim], **own | {"checks": tuple(map(Check.from_json, values["checks"]))})
 
 
 @dataclass(frozen=True)
-class Score:
-    """One claim with the records of its chapters."""
+class Score(Judgement):
+    """One claim with the records of its chapters and the checks of all of them; a chapter that did not judge counts as
+    a check that was not run."""
 
-    claim: Claim
-    records: tuple[ClaimRecord, ...]
+    records: tuple[ClaimRecord, ...] = ()
 
     @property
     def judged(self) -> list[ClaimRecord]:
@@ -101,38 +88,12 @@ class Score:
         found = [check for record in self.records for check in record.checks]
         return [check.words for check in found if check.outcome is Outcome.NOT_RUN]
 
-    @property
-    def open(self) -> bool:
-        """Whether anything of the claim was not judged."""
-        return bool(self.not_run or self.parts_not_run)
-
-    @property
-    def checks(self) -> list[Check]:
-        """The checks of all chapters; a chapter that did not judge counts as one that was not run."""
-        found = [check for record in self.records for check in record.checks]
-        return found + [Check(chapter, main=True) for chapter in self.not_run]
-
-    @property
-    def verdict(self) -> Verdict:
-        """The verdict over the checks of all chapters."""
-        return verdict_of(self.checks)
-
-    @property
-    def held(self) -> int:
-        """How many checks that count hold."""
-        return sum(check.counts and check.outcome is Outcome.HOLDS for check in self.checks)
-
-    @property
-    def ran(self) -> int:
-        """How many checks count."""
-        return sum(check.counts for check in self.checks)
-
     def as_json(self) -> dict[str, Any]:
         """The score as plain JSON values."""
         stated = {"claim": self.claim.id, "statement": self.claim.statement, "shown_by": self.claim.shown_by}
-        counts = {"checks_held": self.held, "checks_run": self.ran, "not_run": self.not_run}
-        records = [record.as_json() for record in self.records]
-        return {**stated, "verdict": self.verdict.value, **counts, "records": records}
+        ran = [check.outcome for check in self.checks if check.counts]
+        counts = {"checks_held": ran.count(Outcome.HOLDS), "checks_run": len(ran), "not_run": self.not_run}
+        return {**stated, "verdict": self.verdict, **counts, "records": [record.as_json() for record in self.records]}
 
 
 def recorded(executed: Path) -> Iterator[ClaimRecord]:
@@ -149,16 +110,17 @@ def recorded(executed: Path) -> Iterator[ClaimRecord]:
                 found.setdefault(judgement["claim"], []).append(judgement)
     headings = chapters.headings(notebook) or [executed.stem]
     rule = next((heading for heading in headings if RULE.match(heading)), "")
-    run = notebook["metadata"]
+    place = re.sub(r"[^a-z0-9]+", "-", rule.lower()).strip("-")
+    title, run = headings[0].partition(":")[0], notebook["metadata"]
+    told = {name: run.get(name) for name in ("seconds", "cores")} | {"parameters": run.get("parameters", {})}
     for claim, judgements in found.items():
         own = CLAIMS[claim].notebooks
         if executed.stem not in own:
             raise ValueError(f"{executed.stem} judges {claim}, which book/claims.yml gives to {' and '.join(own)}")
-        checks = tuple(Check.from_json(check) for judgement in judgements for check in judgement["checks"])
-        stored_seconds = sum(judgement["stored_seconds"] for judgement in judgements)
-        place = re.sub(r"[^a-z0-9]+", "-", rule.lower()).strip("-")
-        own = run.get("parameters", {}), run.get("seconds"), run.get("cores")
-        yield ClaimRecord(claim, executed.stem, headings[0].partition(":")[0], place, checks, *own, stored_seconds)
+        seconds = sum(judgement["stored_seconds"] for judgement in judgements)
+        values = {"checks": [check for judgement in judgements for check in judgement["checks"]], **told}
+        values |= {"chapter": executed.stem, "title": title, "rule": place, "stored_seconds": seconds}
+        yield ClaimRecord.from_json(claim, values)
 
 
 def collect(executed: Path) -> list[Score]:
@@ -175,7 +137,13 @@ def read(path: Path | None = None) -> list[Score]:
 
 
 def _scores(records: list[ClaimRecord]) -> list[Score]:
-    return [Score(claim, tuple(record for record in records if record.claim == claim.id)) for claim in CLAIMS.values()]
+    scores = []
+    for claim in CLAIMS.values():
+        score = Score(claim, (), records=tuple(record for record in records if record.claim is claim))
+        checks = [check for record in score.records for check in record.checks]
+        unrun = [Check(chapter, main=True) for chapter in score.not_run]
+        scores.append(replace(score, checks=(*checks, *unrun)))
+    return scores
 
 
 def write(scores: list[Score], path: Path | None = None) -> None:

@@ -5,8 +5,11 @@ Needs pages that are up to date (`make book`) and an installed Chromium; skipped
 
 from __future__ import annotations
 
+import functools
+import http.server
 import io
 import re
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -28,8 +31,11 @@ if not pages.MADE_FROM.exists() or pages.MADE_FROM.read_text() != pages.inputs()
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """The pages' address on this machine."""
-    with pdf.served() as address:
-        yield address
+    handler = type("Quiet", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=pages.HTML)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 every_page = pytest.mark.parametrize("name", [*pages.contents(), "search", "genindex"])

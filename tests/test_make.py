@@ -192,9 +192,8 @@ def test_chapter_runs_once_with_the_book_parameters_and_again_only_after_a_chang
     assert first.returncode == 0, first.stderr
     executed = tree / "book" / "chapters" / "01_trial.ipynb"
     notebook, whole = nbformat.read(executed, as_version=4), executed.read_text()
-    assert notebook.cells[1].source.startswith("rho: float = 0.25  # radius\n")
-    assert notebook.cells[2].outputs[0].data["text/plain"] == "(0.25, [1, 2], 2)"
-    assert len(notebook.cells) == 3 and "papermill" not in notebook.metadata
+    assert notebook.cells[3].outputs[0].data["text/plain"] == "(0.25, [1, 2], 2)"
+    assert len(notebook.cells) == 4 and "papermill" not in notebook.metadata
     assert notebook.metadata["parameters"] == {"rho": 0.25}
     assert notebook.metadata["seconds"] >= 0 and notebook.metadata["cores"] >= 1
     assert run_chapters(tree).stdout == ""
@@ -265,21 +264,6 @@ def test_chapter_whose_notebook_is_gone_goes_too(tree):
     assert chapters.run_stale() and not stale.exists()
 
 
-def test_injected_values_are_written_into_the_parameters_cell():
-    typed = 'a: float = 0.5  # ρ, a radius\nb: list = [1,\n  2]  # two\nc: str = "x"  # kept'
-    injected = "# Parameters\nb = [3, 4, 5]\na = -1.5\n"
-    notebook = V4.new_notebook(
-        cells=[
-            V4.new_code_cell(typed, metadata={"tags": ["parameters"]}),
-            V4.new_code_cell(injected, metadata={"tags": ["injected-parameters"]}),
-        ]
-    )
-    chapters.merge_parameters(notebook)
-    assert [cell.source for cell in notebook.cells] == [
-        'a: float = -1.5  # ρ, a radius\nb: list = [3, 4, 5]  # two\nc: str = "x"  # kept'
-    ]
-
-
 @pytest.mark.parametrize(
     ("source", "folded"),
     [
@@ -294,16 +278,18 @@ def test_injected_values_are_written_into_the_parameters_cell():
 def test_a_page_shows_parameters_as_a_table_and_folds_cells_that_only_show(source, folded):
     typed = "rho: float = 0.5  # a radius\nrhos: list[float] = [0.0, 1.0]  # <radii>"
     parameters = V4.new_code_cell(typed, metadata={"tags": ["parameters"]})
-    notebook = V4.new_notebook(cells=[parameters, V4.new_code_cell(source)])
-    chapters.for_the_page(notebook)
+    injected = V4.new_code_cell("# Parameters\nrho = 0.25", metadata={"tags": ["injected-parameters"]})
+    notebook = V4.new_notebook(cells=[parameters, injected, V4.new_code_cell(source)])
+    chapters.for_the_page(notebook, {"rho": 0.25})
     table = notebook.cells[0].outputs[0]["data"]["text/html"]
     rows = re.findall("<tr>(.*?)</tr>", table)[1:]
     assert [re.sub("<[^>]*>", "|", row).strip("|").split("||||") for row in rows] == [
-        ["rho", "0.5|||a radius"],
+        ["rho", "0.25|||a radius"],
         ["rhos", "[0.0, 1.0]|||&lt;radii&gt;"],
     ]
     assert notebook.cells[0].source == typed and "remove-input" in notebook.cells[0].metadata.tags
-    assert ("hide-input" in notebook.cells[1].metadata.tags) == folded
+    assert "remove-cell" in notebook.cells[1].metadata.tags
+    assert ("hide-input" in notebook.cells[2].metadata.tags) == folded
 
 
 def glued(name: str, mime: str) -> dict:
@@ -312,33 +298,6 @@ def glued(name: str, mime: str) -> dict:
         "data": {mime: "x"},
         "metadata": {"scrapbook": {"name": name, "mime_prefix": ""}},
     }
-
-
-@pytest.mark.parametrize(
-    ("inside", "problem"),
-    [
-        ('<img src="a.png" alt="a line"><figcaption>A</figcaption>', None),
-        (None, "figure fig-a is on no page"),
-        ('<img src="a.png" alt="a line">', "figure fig-a has no caption"),
-        ('<img src="b.png" alt="a line"><figcaption>A</figcaption>', "fig-a has no image file"),
-        ('<img src="a.png" alt=""><figcaption>A</figcaption>', "fig-a has no `:alt:` text"),
-    ],
-)
-def test_built_pages_are_searched_for_every_page_and_figure(tree, inside, problem):
-    (tree / "book" / "_toc.yml").write_text("root: intro\nparts:\n- chapters:\n  - file: chapters/01_trial\n")
-    html = tree / "html"
-    (html / "chapters").mkdir(parents=True)
-    (html / "intro.html").write_text("")
-    assert list(pages.missing(html)) == ["page chapters/01_trial of book/_toc.yml was not built"]
-    figure = f'<figure id="fig-a">{inside}</figure>' if inside else ""
-    (html / "chapters" / "01_trial.html").write_text(figure)
-    (html / "chapters" / "a.png").write_text("")
-    (tree / "book" / "chapters").mkdir()
-    (tree / "book" / "chapters" / "01_trial.ipynb").write_text(
-        json.dumps({"cells": [{"outputs": [glued("fig-a", "image/svg+xml")]}]})
-    )
-    found = list(pages.missing(html))
-    assert len(found) == (problem is not None) and (problem or "") in "".join(found)
 
 
 def test_pages_are_made_again_after_a_change_of_results_claims_or_the_library_of_the_book(tree):

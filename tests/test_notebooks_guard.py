@@ -96,6 +96,16 @@ def test_metadata_hold_nothing_of_one_run(notebook):
     assert not [cell.metadata for cell in notebook.cells if {"papermill", "execution"} & cell.metadata.keys()]
 
 
+def test_every_figure_is_on_the_page_with_a_caption_and_words_for_those_who_do_not_see_it(path, notebook):
+    glued = [output.metadata.scrapbook for output in outputs(notebook) if "scrapbook" in output.get("metadata", {})]
+    figures = {one.name for one in glued if not one.mime_prefix}
+    if path.stem == pages.HEADLINE[0]:
+        figures.remove(pages.HEADLINE[1])  # of README and landing page
+    words = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    shown = re.findall(r"^`+\{glue:figure\} (\S+)\n((?::.*\n)+)\n?([^`\s].*)", words, re.MULTILINE)
+    assert {name for name, options, _ in shown if f":name: {name}\n" in options and ":alt: " in options} == figures
+
+
 def test_book_parameters_are_known(path, notebook):
     assert PARAMETERS[path.stem].keys() <= declared(notebook).keys()
 

@@ -15,7 +15,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace
 
 from book import scorecard
-from book.claims import CLAIMS, JUDGEMENT, Check, Judgement, Outcome, Verdict, judge, verdict_in_words
+from book.claims import CLAIMS, JUDGEMENT, Check, Judgement, Outcome, Verdict, judge
 from book.make import fingerprint, pages
 from book.scorecard import ClaimRecord, Score
 from lib.stats import estimate
@@ -79,8 +79,13 @@ def test_a_record_says_where_how_and_in_what_time(executed):
     assert (record.parameters, record.seconds, record.cores) == (BOOK, 14, 2)
 
 
+def record_of(*checks: Check) -> ClaimRecord:
+    told = {"chapter": "03_toy", "title": "", "rule": "", "parameters": BOOK, "seconds": 1, "cores": 1}
+    return ClaimRecord(claim=CLAIMS["C1"], checks=checks, **told)
+
+
 def test_the_command_gives_papermill_the_parameters_of_the_book():
-    record = ClaimRecord("C1", "03_toy", "The toy", "", (), BOOK, 14, 2, 0)
+    record = record_of()
     words = shlex.split(record.command)
     assert words[:3] == [".venv/bin/papermill", "notebooks/03_toy.ipynb", "out.ipynb"]
     given: dict = {}
@@ -134,7 +139,7 @@ def test_a_chapter_that_judges_another_ones_claim_is_named(tmp_path):
     ],
 )
 def test_the_main_check_leads_and_a_failing_one_is_not_hidden(checks, shown):
-    assert ClaimRecord("C1", "03_toy", "", "", tuple(checks), {}, 1, 1, 0).leading == shown
+    assert record_of(*checks).leading == shown
 
 
 def test_scores_are_read_back_from_a_file_that_is_replaced_whole_where_it_says_something_else(executed, tmp_path):
@@ -249,7 +254,7 @@ def test_scorecard_and_file_agree(built):
     assert said.startswith(f"{held} of the {len(counting)} checks that count hold.") and by_chance in said
     for card, score in zip(cards, scores):
         claim, ran = score.claim, score.judged
-        assert texts(card, "strong")[0] == f"{claim.id}: {verdict_in_words(score.checks)}."
+        assert texts(card, "strong")[0] == f"{claim.id}: {score.words}."
         assert score.verdict.kind in card["class"]
         assert claim.statement in card.get_text() and claim.shown_by in card.get_text()
         assert texts(card, "pre") == [record.command for record in ran]
@@ -262,7 +267,7 @@ def test_scorecard_and_file_agree(built):
                 for check in (*leading, *record.checks)
             ]
             assert shown == (told if len(leading) < len(record.checks) else told[: len(leading)])
-            assert verdict_in_words(record.checks) in part.select_one("p").get_text()
+            assert record.words in part.select_one("p").get_text()
         assert all(chapter in card.get_text() for chapter in score.not_run)
 
 
@@ -272,7 +277,7 @@ def test_landing_page_and_file_agree(built):
     rows = landing.select("table.claims tr[data-claim]")
     assert [row["data-claim"] for row in rows] == list(CLAIMS)
     for row, score in zip(rows, scores):
-        assert texts(row, ".outcome") == [verdict_in_words(score.checks)]
+        assert texts(row, ".outcome") == [score.words]
         assert row.select_one(".outcome a")["href"] == f"scorecard.html#claim-{score.claim.id.lower()}"
         assert score.claim.statement in row.get_text()
         assert (score.claim.found in row.get_text()) == (score.verdict.value == score.claim.verdict)

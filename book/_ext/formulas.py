@@ -9,6 +9,7 @@ import re
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -35,7 +36,6 @@ function glyphs() { return adaptor.outerHTML(output.fontCache.getCache()); }
 """
 GLYPH = re.compile(r'<path id="([^"]+)" d="[^"]*">(?:</path>)?')
 USED = re.compile(r'<use href="#(MJX-[^"]+)"')
-MARK = '<svg class="glyphs"'
 
 
 @cache
@@ -93,22 +93,16 @@ def visit_block(translator: HTML5Translator, node: nodes.math_block) -> None:
     raise nodes.SkipNode
 
 
-def add_glyphs(app: Sphinx, failed: Exception | None) -> None:
+def add_glyphs(app: Sphinx, page: str, template: str, context: dict[str, Any], tree: nodes.document) -> None:
     """Put the glyphs that a page's formulas use at its start, once."""
-    if failed or not drawn.cache_info().currsize:
-        return
-    known = {glyph[1]: glyph[0] for glyph in GLYPH.finditer(engine().eval("glyphs()"))}
-    for path in Path(app.outdir).rglob("*.html"):
-        page = path.read_text(encoding="utf-8")
-        used = sorted(set(USED.findall(page)) & known.keys())
-        if used and MARK not in page:
-            glyphs = "".join(known[name] for name in used)
-            shown = f'{MARK} aria-hidden="true" width="0" height="0"><defs>{glyphs}</defs></svg>'
-            path.write_text(re.sub(r"<body[^>]*>", lambda body: body[0] + shown, page, count=1), encoding="utf-8")
-    engine().close()
+    if used := sorted(set(USED.findall(context.get("body", "") + context.get("toc", "")))):
+        known = {glyph[1]: glyph[0] for glyph in GLYPH.finditer(engine().eval("glyphs()"))}
+        glyphs = "".join(known[name] for name in used)
+        shown = f'<svg class="glyphs" aria-hidden="true" width="0" height="0"><defs>{glyphs}</defs></svg>'
+        context["body"] = shown + context["body"]
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_html_math_renderer("drawn", (visit_inline, None), (visit_block, None))
-    app.connect("build-finished", add_glyphs)
+    app.connect("html-page-context", add_glyphs)
     return {"parallel_read_safe": True, "parallel_write_safe": False}

@@ -17,7 +17,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from book import scorecard
-from book.claims import Verdict, by_chance, verdict_in_words
+from book.claims import Verdict, by_chance
 from book.compute import efforts, joined
 from book.make import chapters, fingerprint
 from book.plan import duration
@@ -30,8 +30,8 @@ CLAIMS = ("claims-table", "scorecard", "not-run")
 
 def claims(name: str, scores: Sequence[Score], link: Link) -> str:
     """One of CLAIMS; `link(page, place in it or "", words)` gives a link, or the words alone."""
-    chance = by_chance(check for score in scores for check in score.checks)
-    return render(name, scores=scores, link=link, verdicts=list(Verdict), in_words=verdict_in_words, by_chance=chance)
+    ran = [check for score in scores for check in score.checks if check.counts]
+    return render(name, scores=scores, link=link, verdicts=list(Verdict), ran=ran, by_chance=by_chance(ran))
 
 
 def computing_time(found: pd.DataFrame) -> str:

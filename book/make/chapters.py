@@ -68,7 +68,7 @@ def run_stale() -> bool:
         if result is None:
             good = False
             continue
-        for_the_page(result)
+        for_the_page(result, given)
         changed = fingerprint.of_run(notebook, given) != before  # while it ran: then it is run again
         inputs = "" if changed else fingerprint.of_run(notebook, given, reads)
         made_from = {"inputs": inputs, "reads": reads, "cells": of_cells(json.loads(as_text(result)))}
@@ -128,25 +128,7 @@ def execute(notebook: Path, parameters: dict) -> NotebookNode | None:
         print(f"{notebook.stem}: {' '.join(problem.split())}", file=sys.stderr)
         return None
     print(f"{notebook.stem}: done in {time.perf_counter() - began:.0f} s", flush=True)
-    merge_parameters(result)
     return stripped(result)
-
-
-def merge_parameters(notebook: NotebookNode) -> None:
-    """Write the values that papermill injected into the parameters cell: a page shows one cell of them."""
-    tagged = {tag: cell for cell in notebook.cells for tag in cell.metadata.get("tags", [])}
-    injected, cell = tagged.get("injected-parameters"), tagged.get("parameters")
-    if injected is None or cell is None:
-        return
-    values = {line.targets[0].id: ast.unparse(line.value) for line in ast.parse(injected.source).body}
-    lines = cell.source.encode().splitlines()  # positions in a syntax tree count bytes
-    for name, line in reversed(fingerprint.annotated(cell.source).items()):
-        if name in values:
-            start, end = line.value.lineno - 1, line.value.end_lineno - 1
-            before, after = lines[start][: line.value.col_offset], lines[end][line.value.end_col_offset :]
-            lines[start : end + 1] = [before + values[name].encode() + after]
-    cell.source = b"\n".join(lines).decode()
-    notebook.cells.remove(injected)
 
 
 def headings(notebook: dict) -> list[str]:
@@ -164,9 +146,9 @@ def stripped(notebook: NotebookNode) -> NotebookNode:
     return notebook
 
 
-def for_the_page(notebook: NotebookNode) -> None:
-    """Show parameters as a table, fold cells that only show something, and hide glued figures where they were made:
-    the page shows each where its caption stands."""
+def for_the_page(notebook: NotebookNode, given: dict) -> None:
+    """Show parameters, as `given` to the run or else as they are, as a table, fold cells that only show something, and
+    hide glued figures where they were made: the page shows each where its caption stands."""
     from nbformat.v4 import new_output
     from papermill.translators import PythonTranslator
 
@@ -176,9 +158,13 @@ def for_the_page(notebook: NotebookNode) -> None:
     for cell in notebook.cells:
         tags = cell.metadata.setdefault("tags", [])
         if "parameters" in tags:
-            table = render("parameters", parameters=PythonTranslator.inspect(cell))
+            names = {name: repr(value) for name, value in given.items()}
+            known = [one._replace(default=names.get(one.name, one.default)) for one in PythonTranslator.inspect(cell)]
+            table = render("parameters", parameters=known)
             cell.outputs = [new_output("display_data", {"text/html": table})]
             tags.append("remove-input")
+        elif "injected-parameters" in tags:
+            tags.append("remove-cell")
         elif only_shows(cell):
             tags.append("hide-input")
         for output in cell.get("outputs", []):

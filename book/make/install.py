@@ -22,21 +22,13 @@ UNREACHABLE = "ConnectionError|NameResolutionError|ConnectTimeout|Connection bro
 def wanted(root: Path) -> str:
     """A hash of what decides the environment: requirements, lock, interpreter and place; no comment, and no time."""
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+    lock = (root / "requirements-lock.txt").read_text(encoding="utf-8")
+    pins = re.findall(r"^([\w.-]+)==(\S+)", lock, re.MULTILINE)
+    pins = {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in pins}
     parts = [project["project"].get("dependencies"), project["project"].get("optional-dependencies")]
-    parts += [project.get("build-system"), project.get("tool", {}).get("setuptools"), pins(root)]
+    parts += [project.get("build-system"), project.get("tool", {}).get("setuptools"), pins]
     place = [sys.version, os.path.realpath(sys.base_prefix), str(root), os.environ.get("TORCH_INDEX", "")]
     return hashlib.sha256(json.dumps([parts, place]).encode()).hexdigest()[:12]
-
-
-def pins(root: Path) -> dict[str, str]:
-    """The version of each package of the lock, by canonical name."""
-    lines = (root / "requirements-lock.txt").read_text(encoding="utf-8").splitlines()
-    found = (line.split("==") for line in lines if "==" in line and line[0] != "#")
-    return {canonical(name): version.split()[0] for name, version in found}
-
-
-def canonical(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def stop(line: str) -> None:

@@ -1,13 +1,8 @@
 """`make pdf`: the built pages in print, one after the other, in `_build/book.pdf`; the laboratory as it stands."""
 
-import functools
-import http.server
 import io
 import shutil
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from book.make import pages
@@ -18,27 +13,17 @@ PDF = pages.BUILD / "book.pdf"
 PAPER = {"format": "A4", "print_background": True, "margin": dict.fromkeys(("top", "bottom", "left", "right"), "18mm")}
 
 
-@contextmanager
-def served() -> Iterator[str]:
-    """The address of the built pages, on this machine alone."""
-    handler = type("Quiet", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=pages.HTML)) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-
-
 def write() -> None:
     """Print every page of the table of contents into one file, replaced whole."""
     from playwright.sync_api import sync_playwright
     from pypdf import PdfWriter
 
     book = PdfWriter()
-    with served() as address, sync_playwright() as driver:
+    with sync_playwright() as driver:
         browser = driver.chromium.launch(**launched())
         page = browser.new_page(color_scheme="light")
         for name in pages.contents():
-            page.goto(f"{address}/{name}.html", wait_until="load")
+            page.goto((pages.HTML / f"{name}.html").as_uri(), wait_until="load")
             page.evaluate("document.querySelectorAll('details').forEach(part => part.open = false)")
             book.append(io.BytesIO(page.pdf(**PAPER)), outline_item=page.title().partition(" — ")[0])
         browser.close()

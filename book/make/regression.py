@@ -3,7 +3,6 @@
 python -m book.make.regression [--again]      --again: run everything
 """
 
-import argparse
 import json
 import os
 import subprocess
@@ -42,30 +41,19 @@ def pytest(*arguments: str | Path) -> bool:
 
 
 def main() -> int:
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--again", action="store_true", help="run everything, also what passed as it is")
-    again = options.parse_args().again
     try:
-        passed = {} if again else dict(json.loads(PASSED.read_text()))
+        passed = {} if "--again" in sys.argv else dict(json.loads(PASSED.read_text()))
     except (OSError, ValueError, TypeError):  # not there, or damaged
         passed = {}
-    now = {"tests": of_tests()} | {path.stem: of_notebook(path) for path in fingerprint.chapters()}
+    now = {"tests": of_tests()} | {f"notebooks/{path.name}": of_notebook(path) for path in fingerprint.chapters()}
     changed = [name for name, made_from in now.items() if passed.get(name) != made_from]
-    notebooks = [fingerprint.NOTEBOOKS / f"{name}.ipynb" for name in changed if name != "tests"]
+    if not changed:
+        print("tests and notebooks: nothing changed since they passed")
+        return 0
     rounding = f"--nbval-sanitize-with={Path(__file__).with_name('rounding.cfg')}"
-    good = True
-    for what, names, arguments in (
-        ("tests", [name for name in changed if name == "tests"], ["tests"]),
-        ("notebooks", [path.stem for path in notebooks], ["--nbval-lax", "--nbval-current-env", rounding, *notebooks]),
-    ):
-        if not names:
-            print(f"{what}: nothing changed since they passed")
-            continue
-        passes = pytest(*arguments)
-        passed |= {name: now[name] if passes else None for name in names}
-        good = good and passes
+    good = pytest("--nbval-lax", "--nbval-current-env", rounding, *changed)
     PASSED.parent.mkdir(exist_ok=True)
-    chapters.write(PASSED, json.dumps(passed, indent=1).encode())
+    chapters.write(PASSED, json.dumps(passed | {name: now[name] if good else None for name in changed}).encode())
     return 0 if good else 1
 
 

@@ -81,7 +81,7 @@ def run(
     records = {name: store.read(trial.configuration) for name, trial in unique.items()}
     missing = [trial for name, trial in unique.items() if records[name] is None]
     worker = _Worker(store, place)
-    lacking = Counter(reason for trial in missing if (reason := worker.lacks(trial)))
+    lacking = Counter(reason for trial in missing if (reason := worker.data(trial)[1]))
     for reason, count in lacking.items():
         raise MissingTrials(f"{count} of {len(trials)} trials are not stored, and {reason}")
     if missing:
@@ -132,20 +132,23 @@ class _Worker:
         return None
 
     def _computed(self, trial: Trial) -> dict:
-        if problem := self.lacks(trial):
+        data, problem = self.data(trial)
+        if problem:
             raise MissingTrials(problem)
         # By name, so that a sweep without torch starts at once.
         alone = self.place.threads and import_module("lib.device").threads(self.place.threads)
         with alone or nullcontext():
-            data = fingerprints(trial, self.place)
             record = trial.run(self.place) | ({"data": data} if data else {})
         if record.get("configuration") != trial.configuration:
             raise ValueError("its record is that of another configuration")
         return record
 
-    def lacks(self, trial: Trial) -> str | None:
-        """In one line why the trial cannot be computed here."""
-        return trial.lacks(self.place) or self.store.other_data(fingerprints(trial, self.place))
+    def data(self, trial: Trial) -> tuple[dict[str, str], str | None]:
+        """The fingerprints of the trial's data, by their names; in one line why it cannot be computed here."""
+        if problem := trial.lacks(self.place):
+            return {}, problem
+        data = fingerprints(trial, self.place)
+        return data, self.store.other_data(data)
 
     def lock(self, trial: Trial) -> Path:
         """What is held while the trial is computed."""
