@@ -59,7 +59,7 @@ def mean(by_target: Iterable[pd.Series]) -> np.ndarray:
 
 def name(benchmark: str, target: str) -> str:
     """A target domain as a row is called."""
-    return f"{TITLES[benchmark]}, {BENCHMARKS[benchmark].domains[target].replace('_', ' ')}"
+    return f"{TITLES[benchmark]}, {BENCHMARKS[benchmark][target].replace('_', ' ')}"
 
 
 def checks(results: Mapping[Target, Result]) -> list[Check]:

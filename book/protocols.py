@@ -142,8 +142,8 @@ def training_images(configuration: Mapping[str, Any]) -> int:
     """How many images for training the complete natural set of a trial's configuration has."""
     if configuration["experiment"] == "groups":
         return sum(groups.COUNTS[configuration["dataset"]][0])
-    benchmark = domains.BENCHMARKS[configuration["benchmark"]]
-    sources = sum(benchmark.counts) - benchmark.counts[[*benchmark.domains].index(configuration["target"])]
+    counts = dict(zip(*(of[configuration["benchmark"]] for of in (domains.BENCHMARKS, domains.COUNTS))))
+    sources = sum(counts.values()) - counts[configuration["target"]]
     return sources - round(sources * domains.VALIDATION_SHARE)
 
 

@@ -178,7 +178,7 @@ def test_oddly_named_files_are_read(tmp_path):
     chosen = load("waterbirds", tmp_path)
     found = [used(getattr(chosen, split)) for split in ("train", "validation", "probe_train", "test")]
     assert sorted(sum(found, [])) == list(range(len(paths)))
-    assert state("waterbirds", tmp_path) == ("reduced", "36 training, 27 validation, 32 test images")
+    assert state("waterbirds", tmp_path) == ("reduced", "36 training, 27 validation, 32 test images of 4 groups")
 
 
 ATTRIBUTES, PARTITION = "celeba/list_attr_celeba.txt", "celeba/list_eval_partition.txt"
@@ -225,7 +225,7 @@ WRONG_VALUES = {
             ("y", (2, 0, 0)),
             ("y", (-1, 0, 0)),
             ("split", (0, 3, 0)),
-            ("split", (0, "train", 0)),
+            ("split", (0, "dev", 0)),
             ("place", (0, 0, "0.5")),
             ("place", (0, 0, "nan")),
         ]

@@ -416,7 +416,7 @@ TABLE_CHANGES: dict[str, tuple[Change, dict, str]] = {
         "filename, which can be no",
     ),
     "other case of a value": (edited("blond", "Blond"), {}, "2 combinations|lack: "),
-    "another split": (lambda folder: None, {"split": "gender"}, "has gender female, male; allowed are train"),
+    "another split": (lambda folder: None, {"split": "gender"}, "has gender 'female' for 000.png; allowed are train"),
     "no such image": (image(lambda path: path.unlink()), {}, "007.png is missing"),
     "an empty image": (image(lambda path: path.write_bytes(b"")), {}, "007.png is empty"),
     "a damaged image": (image(lambda path: path.write_text("x")), {}, "007.png is not a whole image"),

@@ -181,8 +181,8 @@ def test_state_tells_complete_reduced_damaged_and_missing_apart(tmp_path, monkey
     assert state("mnist", tmp_path) == ("missing", f"get it with: {root.command(['mnist'], tmp_path)}")
     write_mnist(tmp_path)
     write_cifar_folder(tmp_path)
-    assert state("mnist", tmp_path) == ("reduced", "200 train images, 120 test images")
-    assert state("cifar10", tmp_path) == ("reduced", "40 train images, 24 test images of 2 classes")
+    assert state("mnist", tmp_path) == ("reduced", "200 train, 120 test images of 10 classes")
+    assert state("cifar10", tmp_path) == ("reduced", "40 train, 24 test images of 2 classes")
     monkeypatch.setitem(readers.COUNTS, "cifar10", (40, 24))
     assert state("cifar10", tmp_path)[0] == "complete"
     damage(tmp_path / TRAIN_IMAGES, "cut")

@@ -1,9 +1,14 @@
 """``python -m lib.data``: what the data root holds, and how to get the rest."""
 
 import argparse
+import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
 
 from lib.data import archives, domains, groups, readers, root
 
@@ -14,17 +19,27 @@ def state(name: str, where: root.Root = None, decode: bool = False) -> tuple[str
     Tables are read, folders listed and every file looked for; natural images are decoded where `decode` is true,
     and the others always.
     """
-    room = readers if name in readers.SETS else groups if name in groups.SETS else domains
+    room: Any = readers if name in readers.SETS else groups if name in groups.SETS else domains
+    parts = [*domains.BENCHMARKS[name].values()] if room is domains else room.SPLITS
     try:
         with root.reading(name, where):
             if root.find(name, where) is None:
                 return "missing", root.how([name], where)
-            complete, detail, images = room.describe(name, where)
-            if images is not None:
-                images.check() if decode else images.stamp()
+            found = room.read(name, root=where)
+            if room is readers:
+                part, kinds = found.test, [found.kinds]
+            else:
+                found.check() if decode else found.stamp()
+                part = found.table["domain" if room is domains else "split"]
+                kinds = [found.table[column] for column in found.table if column != part.name]
     except root.DataError as error:
         return "damaged", str(error)
-    return "complete" if complete else "reduced", detail
+    counts = pd.crosstab(np.asarray(part, int), kinds).reindex(range(len(parts)), fill_value=0)
+    of_parts, official = counts.sum(axis=1), room.COUNTS[name]
+    detail = ", ".join(f"{count:,} {part}" for count, part in zip(of_parts, parts))
+    complete = np.array_equal(counts if np.ndim(official) == 2 else of_parts, official)
+    kind = "groups" if room is groups else "classes"
+    return "complete" if complete else "reduced", f"{detail} images of {counts.shape[1]} {kind}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--decode", action="store_true", help="open every image, which takes minutes for large sets")
     options = parser.parse_args(arguments)
     there, failed = root.data_root(options.root), False
+    socket.setdefaulttimeout(60)  # seconds of a download without a byte
     for name in options.download:
         try:
             if state(name, there)[0] != "complete":

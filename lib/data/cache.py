@@ -59,10 +59,9 @@ class ImageFiles:
         path = cache_root() / f"{self.name}-{size}-{self.stamp()}.npy"
         try:
             with locked(path.with_name(f".{path.stem}")):
-                images = _mapped(path, shape)
-                if images is None:
+                if not _is_whole(path, shape):
                     self._write(path, shape)
-                    images = _mapped(path, shape)
+                images = np.load(path, mmap_mode="c")  # writing to the tensor would change this process's copy only
         except OSError as error:
             problem = f"decoded images cannot be kept in {path.parent}: {error.strerror or error}"
             raise DataError(f"{self.name}: {problem}; set SAM_CACHE_ROOT to a folder that can be written") from error
@@ -126,10 +125,9 @@ class ImageFiles:
             yield from tqdm(images, total=len(self.table), **options)
 
 
-def _mapped(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
-    """The cached images, or None where there is no such file or it is not whole."""
+def _is_whole(path: Path, shape: tuple[int, ...]) -> bool:
     try:
-        images = np.load(path, mmap_mode="c")  # writing to the tensor would change this process's copy only
+        images = np.load(path, mmap_mode="r")
     except (FileNotFoundError, ValueError, EOFError):
-        return None
-    return images if images.shape == shape and images.dtype == np.uint8 else None
+        return False
+    return images.shape == shape and images.dtype == np.uint8

@@ -6,14 +6,16 @@ Everything that is trained or measured on images takes this value. A `Source` is
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lib import check
+from lib.data import cache
 from lib.data.root import Root, lacking
 
 
@@ -74,9 +76,8 @@ class Dataset:
     # float32 (3,), what is subtracted from inputs / 255; None: ImageNet's mean and deviation, and random crops and
     # flips in training
     mean_pixel: Tensor | None = None
-    group_weights: Tensor | None = (
-        None  # float64 (groups,): their shares in training, where errors are weighted by them
-    )
+    # float64 (groups,): their shares in training, where errors are weighted by them
+    group_weights: Tensor | None = None
 
     @property
     def attributes(self) -> tuple[str, ...]:
@@ -109,35 +110,44 @@ class Part:
         return self
 
 
-class Source(Protocol):
-    """What names a data set and can load it: a small frozen dataclass that can be sent to another process.
+@dataclass(frozen=True)
+class Source:
+    """What names a data set and can load it: a small frozen dataclass that can be sent to another process."""
 
-    name            the set in a word or two, for labels
-    configuration   what a stored configuration says of the data, as plain values: the kind of ``experiment`` and its
-                    own fields
-    files           what is read: sets of files of the data root by name, and paths
-    """
+    name: str = field(init=False)  # the set in a word or two, for labels
+    # What a stored configuration says of the data, as plain values: the kind of ``experiment`` and its own fields.
+    configuration: dict[str, Any] = field(init=False, compare=False, repr=False)
+    # What is read: sets of files of the data root by name, and paths.
+    files: tuple[str, ...] = field(init=False, compare=False, repr=False)
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def configuration(self) -> dict[str, Any]: ...
-    @property
-    def files(self) -> tuple[str, ...]: ...
+    def _set(self, **values: Any) -> None:
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
 
     def load(self, seed: int = 0, size: int | None = None, root: Root = None) -> Dataset:
         """The data set as `seed` splits it, of `size` by `size` pixels where its images have no size of their own.
 
         Raises ValueError on a wrong argument, and MissingData or DataError, in one line, where files are missing or
-        damaged. The same seed gives the same set on every machine.
+        damaged, or too few of a kind. The same seed gives the same set on every machine.
         """
+        check.whole("seed", seed)
+        cache.check_size(size)
+        return self._made(self._read(root), seed, size)
 
     def fingerprint(self, root: Root = None) -> str:
         """The number of images and a hash of all that `load` reads, the same on every machine; raises as `load`."""
+        return self._read(root).contents()
 
     def lacks(self, root: Root = None) -> str | None:
         """In one line what is missing and how to get it; None: nothing."""
         return lacking(self.files, root)
+
+    def _read(self, root: Root) -> Any:
+        """What `_made` makes the set of: `lib.data.cache.ImageFiles`, but for pairs."""
+        raise NotImplementedError
+
+    def _made(self, images: Any, seed: int, size: Any) -> Dataset:
+        raise NotImplementedError
 
 
 def mean_pixel(images: Tensor) -> Tensor:

@@ -7,16 +7,13 @@ Lopez-Paz, 2021). In the set's folder (`lib.data.root.LAYOUTS`) each domain is a
 may also have the paper's letter for a name, or _ in the place of a blank.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
 from lib import check
-from lib.data import cache
 from lib.data.cache import ImageFiles
 from lib.data.dataset import Dataset, Source, Split, rows_of_each
 from lib.data.root import DataError, Root, class_images, first_of, need, reading
@@ -26,25 +23,15 @@ VALIDATION_SHARE = 0.1  # of the training domains ("10% of the training dataset"
 TEST_SHARE = 0.2  # of each class of the target
 
 
-@dataclass(frozen=True)
-class Benchmark:
-    """A set of domains."""
-
-    domains: Mapping[str, str]  # the letter that the paper gives a domain: the domain's folder
-    counts: tuple[int, ...]  # images of each domain in a complete set
-    classes: int
-
-
-BENCHMARKS = {
-    "pacs": Benchmark(
-        {"A": "art_painting", "C": "cartoon", "P": "photo", "S": "sketch"}, (2048, 2344, 1670, 3929), classes=7
-    ),
-    "vlcs": Benchmark(
-        {"C": "Caltech101", "L": "LabelMe", "S": "SUN09", "V": "VOC2007"}, (1415, 2656, 3282, 3376), classes=5
-    ),
-    "office_home": Benchmark(
-        {"A": "Art", "C": "Clipart", "P": "Product", "R": "Real World"}, (2427, 4365, 4439, 4357), classes=65
-    ),
+BENCHMARKS = {  # the letter that the paper gives a domain: the domain's folder
+    "pacs": {"A": "art_painting", "C": "cartoon", "P": "photo", "S": "sketch"},
+    "vlcs": {"C": "Caltech101", "L": "LabelMe", "S": "SUN09", "V": "VOC2007"},
+    "office_home": {"A": "Art", "C": "Clipart", "P": "Product", "R": "Real World"},
+}
+COUNTS = {  # images of each domain in a complete set
+    "pacs": (2048, 2344, 1670, 3929),
+    "vlcs": (1415, 2656, 3282, 3376),
+    "office_home": (2427, 4365, 4439, 4357),
 }
 
 
@@ -60,27 +47,18 @@ class Domains(Source):
     target: str
 
     def __post_init__(self) -> None:
-        check.choice("target", self.target, BENCHMARKS[check.choice("benchmark", self.benchmark, BENCHMARKS)].domains)
+        check.choice("target", self.target, BENCHMARKS[check.choice("benchmark", self.benchmark, BENCHMARKS)])
+        configuration = {"experiment": "domains", "benchmark": self.benchmark, "target": self.target}
+        name = f"{self.benchmark} without {self.target}"
+        self._set(name=name, configuration=configuration, files=(self.benchmark,))
 
-    @property
-    def name(self) -> str:
-        return f"{self.benchmark} without {self.target}"
+    def _read(self, root: Root) -> ImageFiles:
+        return read(self.benchmark, root)
 
-    @property
-    def configuration(self) -> dict[str, Any]:
-        return {"experiment": "domains", "benchmark": self.benchmark, "target": self.target}
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        return (self.benchmark,)
-
-    def load(self, seed: int = 0, size: int | None = None, root: Root = None) -> Dataset:
-        """See `Source`; classes that differ over the domains, or too few images of one, are a DataError."""
-        check.whole("seed", seed)
-        size = cache.check_size(size)
-        files, classes = _read(self.benchmark, root)
-        label = files.table["label"].to_numpy(copy=True)
-        is_target = files.table["domain"].to_numpy() == list(BENCHMARKS[self.benchmark].domains).index(self.target)
+    def _made(self, images: ImageFiles, seed: int, size: int) -> Dataset:
+        classes = tuple(dict.fromkeys(file.split("/")[-2] for file in images.table.index))
+        label = images.table["label"].to_numpy(copy=True)
+        is_target = images.table["domain"].to_numpy() == list(BENCHMARKS[self.benchmark]).index(self.target)
         train_random, target_random = np.random.default_rng(seed).spawn(2)
         others = train_random.permutation(np.flatnonzero(~is_target))
         held_out = max(1, round(VALIDATION_SHARE * len(others)))
@@ -93,34 +71,20 @@ class Domains(Source):
             tests.append(shuffled[:count])
             probes.append(shuffled[count:])
         labels = torch.from_numpy(label)
-        everything = Split(files.decoded(size), labels, {ATTRIBUTE: labels})
+        everything = Split(images.decoded(size), labels, {ATTRIBUTE: labels})
         chosen = others[held_out:], others[:held_out], np.concatenate(probes), np.concatenate(tests)
         # In the order in which they lie on the disk.
         train, validation, probe_train, test = (everything.take(np.sort(rows)) for rows in chosen)
         return Dataset(self.name, {ATTRIBUTE: classes}, len(classes), train, validation, test, probe_train, test)
 
-    def fingerprint(self, root: Root = None) -> str:
-        return _read(self.benchmark, root)[0].contents()
 
-
-def describe(name: str, root: Root = None) -> tuple[bool, str, ImageFiles]:
-    """Whether the benchmark `name` is complete, one line of detail, and its images; raises as `Domains.load`."""
-    (images, classes), official = _read(name, root), BENCHMARKS[name]
-    counts = np.bincount(images.table["domain"]).tolist()
-    detail = ", ".join(f"{count:,} {domain}" for count, domain in zip(counts, official.domains.values()))
-    complete = counts == list(official.counts) and len(classes) == official.classes
-    return complete, f"{detail} images of {len(classes)} classes", images
-
-
-def _read(benchmark: str, root: Root) -> tuple[ImageFiles, tuple[str, ...]]:
-    """The images with domain and label, numbers, in the order of these, and the classes' names. Raises MissingData or
-    DataError where a domain is missing or empty, or classes differ."""
+def read(benchmark: str, root: Root = None) -> ImageFiles:
+    """The images with the numbers of their domain and label, in the order of these. Raises MissingData or DataError
+    where a domain is missing or empty, or classes differ."""
     with reading(benchmark, root):
-        folder = need(benchmark, root)
-        names = BENCHMARKS[benchmark].domains.items()
+        folder, names = need(benchmark, root), BENCHMARKS[benchmark].items()
         sides = [first_of(folder, domain, domain.replace(" ", "_"), letter) for letter, domain in names]
         rows = class_images(*sides)
-    classes = tuple(dict.fromkeys(kind for _, kind, _ in rows))
-    found = [(path.relative_to(folder).as_posix(), side, classes.index(kind)) for path, kind, side in rows]
+    found = [(path.relative_to(folder).as_posix(), domain, kind) for path, kind, domain in rows]
     table = pd.DataFrame(found, columns=["file", "domain", "label"]).set_index("file")
-    return ImageFiles(benchmark, folder, table, root), classes
+    return ImageFiles(benchmark, folder, table.assign(label=pd.factorize(table["label"])[0]), root)

@@ -31,10 +31,9 @@ from torchvision import datasets
 from torchvision.datasets.utils import check_integrity
 
 from lib import check
-from lib.data import cache
 from lib.data.cache import ImageFiles
 from lib.data.dataset import Dataset, Source, Split, mean_pixel, rows_of_each
-from lib.data.root import DataError, Root, first_of, need, reading
+from lib.data.root import DataError, Root, first_of, listed, need, reading
 
 SPLITS = ("training", "validation", "test")  # numbered 0, 1, 2 by all of the sets
 # Columns of the tables that have an attribute's name of our own, and the names of its values 0 and 1.
@@ -51,6 +50,10 @@ COUNTS = {  # images of a complete set in each split, of each group
     "celeba": ((71629, 66874, 22880, 1387), (8535, 8276, 2874, 182), (9767, 7535, 2480, 180)),
     "birds_on_scenes": ((2308, 121, 28, 542), (237, 236, 55, 54), (944, 944, 216, 217)),
 }
+CODES = {"celeba": {"-1": 0, "1": 1}} | dict.fromkeys(("waterbirds", "birds_on_scenes"), {"0": 0, "1": 1})
+FILE_COLUMNS = ("file", "filename", "file_name", "img_filename", "image_id", "image", "path")  # looked for in turn
+SPLIT_NAMES = {"train": 0, "training": 0, "0": 0, "val": 1, "valid": 1, "validation": 1, "1": 1}
+SPLIT_NAMES |= {"test": 2, "testing": 2, "2": 2}
 CELEBA_IMAGES = 202_599
 CELEBA_CHECKSUMS = {file: checksum for _, checksum, file in datasets.CelebA.file_list}
 
@@ -72,32 +75,20 @@ class Groups(Source):
         if chosen != own and (self.dataset != "celeba" or len(set(chosen)) != 2 or len(chosen) != 2):
             allowed = "two different columns of CelebA's table" if self.dataset == "celeba" else f"None or {own}"
             raise ValueError(f"attributes must be {allowed}, not {self.attributes!r}")
-        object.__setattr__(self, "attributes", None if chosen == own else chosen)  # the paper's have one name
+        configuration = {"experiment": "groups", "dataset": self.dataset}
+        self._set(name=self.dataset, attributes=None, configuration=configuration, files=(self.dataset,))
+        if chosen != own:  # the paper's have one name
+            name = f"{self.dataset} {' and '.join(chosen)}"
+            self._set(name=name, attributes=chosen, configuration=configuration | {"attributes": list(chosen)})
 
-    @property
-    def name(self) -> str:
-        return self.dataset if self.attributes is None else f"{self.dataset} {' and '.join(self.attributes)}"
+    def _read(self, root: Root) -> ImageFiles:
+        return read(self.dataset, self.attributes, root)
 
-    @property
-    def configuration(self) -> dict[str, Any]:
-        other = {} if self.attributes is None else {"attributes": list(self.attributes)}
-        return {"experiment": "groups", "dataset": self.dataset, **other}
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        return (self.dataset,)
-
-    def load(self, seed: int = 0, size: int | None = None, root: Root = None) -> Dataset:
-        """See `Source`; `seed` draws the probes' images. A split with too few images of a group is a DataError."""
-        check.whole("seed", seed)
-        size, columns = cache.check_size(size), self.attributes or SETS[self.dataset]
-        images = read(self.dataset, columns, root)
+    def _made(self, images: ImageFiles, seed: int, size: int) -> Dataset:
+        columns = self.attributes or SETS[self.dataset]
         named = dict(ATTRIBUTES.get(column, (column, (f"not {column}", column))) for column in columns)
         codes = {name: images.table[column].to_numpy(copy=True) for name, column in zip(named, columns)}
         return with_groups(self.name, named, codes, images.table["split"].to_numpy(), images, seed, size)
-
-    def fingerprint(self, root: Root = None) -> str:
-        return read(self.dataset, self.attributes or SETS[self.dataset], root).contents()
 
 
 def with_groups(
@@ -120,7 +111,7 @@ def with_groups(
     """
     sizes = tuple(map(len, values.values()))
     group, count = np.ravel_multi_index(list(codes.values()), sizes), int(np.prod(sizes))
-    counts = _counts(split, group, count)
+    counts = np.bincount(split * count + group, minlength=len(SPLITS) * count).reshape(len(SPLITS), count)
     # Half of the rarest group's validation images train probes, and at least one stays.
     for part, found, least in zip(SPLITS, counts, (1, 4 if pooled else 2, 1), strict=True):
         if few := [", ".join(kind) for kind, images_of in zip(product(*values.values()), found) if images_of < least]:
@@ -154,49 +145,73 @@ def places(
     return {"train": train, "validation": kept, "test": test, "probe_train": probe_train, "probe_test": probe_test}
 
 
-def describe(name: str, root: Root = None) -> tuple[bool, str, ImageFiles]:
-    """Whether the set `name` has the official number of images of each group in each split, one line of detail, and its
-    images; raises as `read`."""
-    images = read(name, SETS[name], root)
-    split, label, other = (images.table[column].to_numpy() for column in ("split", *SETS[name]))
-    counts = _counts(split, 2 * label + other, 4)
-    detail = ", ".join(f"{number:,} {part}" for number, part in zip(counts.sum(1), SPLITS))
-    return bool((counts == COUNTS[name]).all()), f"{detail} images", images
-
-
-def _counts(split: np.ndarray, group: np.ndarray, count: int) -> np.ndarray:
-    return np.bincount(split * count + group, minlength=len(SPLITS) * count).reshape(len(SPLITS), count)
-
-
-def read(name: str, columns: Sequence[str], root: Root = None) -> ImageFiles:
-    """The images of the set `name`, none of which is opened, and the `columns` of their table, of 0 and 1, and its
-    ``split`` (0, 1, 2), by which they are ordered, and then by name.
+def read(name: str, columns: Sequence[str] | None = None, root: Root = None) -> ImageFiles:
+    """The images of the set `name`, none of which is opened, and the `columns` of their table (None: those in SETS), of
+    0 and 1, and its ``split`` (0, 1, 2), by which they are ordered, and then by name.
 
     Raises MissingData or DataError, in one line that names the file and the image, where a table is missing,
     cannot be read, or has a value that it may not have.
     """
+    columns = columns or SETS[name]
     with reading(name, root):
         folder = need(name, root)
         if name == "celeba":
             places = [f"{place}{{}}{kind}" for place in ("", "Anno/", "Eval/") for kind in (".txt", ".csv")]
             tables = ("list_attr_celeba", "list_eval_partition")
-            first, second = (first_of(folder, *(place.format(name) for place in places)) for name in tables)
-            attributes = _official(first, "image_id", dict.fromkeys(columns, (-1, 1))) > 0
-            partition = _official(second, "image_id", {"partition": range(3)})
-            if len(odd := attributes.index.symmetric_difference(partition.index)):
-                raise DataError(f"{second} and {first.name} differ in {len(odd):,} images, one of them {odd[0]}")
-            table = attributes.assign(split=partition["partition"])
+            path, second = (first_of(folder, *(place.format(name) for place in places)) for name in tables)
+            table, partition = read_table(path, columns), read_table(second, (), split="partition")
+            if len(odd := table.index.symmetric_difference(partition.index)):
+                raise DataError(f"{second} and {path.name} differ in {len(odd):,} images, one of them {odd[0]}")
+            table = table.join(partition)
             folder = first_of(folder, "img_align_celeba", "Img/img_align_celeba")
             folder = folder / folder.name if (folder / folder.name).is_dir() else folder
         else:
-            table = _official(
-                folder / "metadata.csv", "img_filename", {"split": range(3), **dict.fromkeys(columns, (0, 1))}
-            )
-    return ImageFiles(name, folder, table.astype(np.int64).rename_axis("file").sort_values(["split", "file"]), root)
+            path = folder / "metadata.csv"
+            table = read_table(path, columns, split="split")[["split", *columns]]
+        codes = {column: _codes(path, table[column], CODES[name]) for column in columns}
+    return ImageFiles(name, folder, table.assign(**codes).sort_values(["split", "file"]), root)
 
 
-def table_of(path: Path) -> pd.DataFrame:
-    """A table of texts: a .csv, a .tsv, or a .txt in the manner of CelebA's. Raises DataError or OSError."""
+def read_table(path: Path, columns: Sequence[str], file: str = "", split: str = "") -> pd.DataFrame:
+    """The `columns` of a table, texts, by the image that its column `file` names ("": one of FILE_COLUMNS), and as
+    ``split`` the numbers in SPLIT_NAMES of its column `split` ("": "split", where there is one).
+
+    The table is a .csv, a .tsv, or a .txt in the manner of CelebA's. Raises DataError, or OSError, where it cannot be
+    read, a column is not there or lacks a value, or an image is named twice, which could be in two splits.
+    """
+    table = _texts(path)
+    file = file or next((name for name in FILE_COLUMNS if name in table), "")
+    if not file or file in columns:
+        why = f"{file}, which can be no attribute" if file else f"no column called {listed(FILE_COLUMNS, 9)}"
+        raise DataError(f"{path} names its images in {why}; name it (file)")
+    split = split or ("split" if "split" in table else "")
+    used = list(dict.fromkeys([*columns, split] if split else columns))
+    if absent := [column for column in (file, *used) if column not in table]:
+        raise DataError(f"{path} has no column {', '.join(absent)}")
+    empty = (table[[file, *used]] == "").any(axis=1)
+    if not len(table) or empty.any():
+        problem = f"lacks a value in row {empty.argmax() + 1:,}" if len(table) else "names no image"
+        raise DataError(f"{path} {problem}")
+    if not table[file].is_unique:
+        raise DataError(f"{path} names {table[file][table[file].duplicated()].iloc[0]} twice")
+    table = table.set_index(file).rename_axis("file")
+    # A shorter file can be no official one, and is the owner's choice.
+    checksum = CELEBA_CHECKSUMS.get(path.name) if len(table) >= CELEBA_IMAGES else None
+    if checksum and not check_integrity(path, checksum):
+        raise DataError(f"{path} has the wrong content (checksum)")
+    splits = {"split": _codes(path, table[split].str.casefold(), SPLIT_NAMES)} if split else {}
+    return table[list(columns)].assign(**splits)
+
+
+def _codes(path: Path, column: pd.Series, allowed: Mapping[str, int]) -> pd.Series:
+    codes = column.map(allowed)
+    if len(wrong := column[codes.isna()]):
+        choices = ", ".join(allowed)
+        raise DataError(f"{path} has {column.name} {wrong.iloc[0]!r} for {wrong.index[0]}; allowed are {choices}")
+    return codes.astype(np.int64)
+
+
+def _texts(path: Path) -> pd.DataFrame:
     layout: dict[str, Any] = {"sep": "\t"} if path.suffix == ".tsv" else {}
     content, count = path.read_bytes(), None
     try:
@@ -214,34 +229,3 @@ def table_of(path: Path) -> pd.DataFrame:
     if count is not None and count.strip() != str(len(table)):
         raise DataError(f"{path} has {len(table):,} rows, and not {count.strip()!r} as its first line says")
     return table
-
-
-def by_image(path: Path, table: pd.DataFrame, file: str, columns: Sequence[str]) -> pd.DataFrame:
-    """The `columns` of the `table` of `path`, by the image that the column `file` names.
-
-    Raises DataError where one is not there or lacks a value, or an image is named twice, which could be in two splits.
-    """
-    if absent := [column for column in (file, *columns) if column not in table]:
-        raise DataError(f"{path} has no column {', '.join(absent)}")
-    empty = (table[[file, *columns]] == "").any(axis=1)
-    if not len(table) or empty.any():
-        problem = f"lacks a value in row {empty.argmax() + 1:,}" if len(table) else "names no image"
-        raise DataError(f"{path} {problem}")
-    if not table[file].is_unique:
-        raise DataError(f"{path} names {table[file][table[file].duplicated()].iloc[0]} twice")
-    return table.set_index(file)[list(columns)]
-
-
-def _official(path: Path, file: str, allowed: Mapping[str, Sequence[int]]) -> pd.DataFrame:
-    """The columns of a table that `allowed` names, by image, as whole numbers, each one of those allowed."""
-    table = by_image(path, table_of(path), file, list(allowed))
-    # A shorter file can be no official one, and is the owner's choice.
-    checksum = CELEBA_CHECKSUMS.get(path.name) if len(table) >= CELEBA_IMAGES else None
-    if checksum and not check_integrity(path, checksum):
-        raise DataError(f"{path} has the wrong content (checksum)")
-    for column, values in allowed.items():
-        wrong = table[column][~table[column].isin([str(value) for value in values])]
-        if len(wrong):
-            choices = ", ".join(map(str, values))
-            raise DataError(f"{path} has {column} {wrong.iloc[0]!r} for {wrong.index[0]}; allowed are {choices}")
-    return table.astype(np.int64)

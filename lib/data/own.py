@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lib import check
 from lib.data import cache, groups, readers
 from lib.data.cache import ImageFiles
 from lib.data.dataset import Dataset, Part, Source, Split, rows_of_each
@@ -21,9 +20,6 @@ from lib.data.root import DataError, Root, listed, reading
 TEST_SHARE = 1 / 3  # of each class, where the files name no test images
 SHARE = 0.2  # of each combination of attributes for validation, and for test, where a table has no split
 MOST_VALUES = 20  # of an attribute
-FILE_COLUMNS = ("file", "filename", "file_name", "img_filename", "image_id", "image", "path")  # looked for in turn
-SPLIT_NAMES = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "test": 2, "testing": 2}
-SPLIT_NAMES |= {"0": 0, "1": 1, "2": 2}
 
 
 @dataclass(frozen=True)
@@ -105,33 +101,20 @@ class Table(Source):
     digest: str = field(default="", init=False)  # of the table's columns and the files
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "attributes", tuple(self.attributes))
+        self._set(attributes=tuple(self.attributes), files=(self.table,))
         if len(set(self.attributes)) < max(2, len(self.attributes)):
             raise ValueError(f"attributes must be two or more different columns, not {self.attributes!r}")
         if self.table in groups.SETS:
-            object.__setattr__(self, "natural", True)
+            self._set(natural=True)
         else:
-            for name in ("table", "images"):
-                object.__setattr__(self, name, str(Path(getattr(self, name)).expanduser().resolve()))
-        object.__setattr__(self, "digest", self.fingerprint().split()[-1])
+            files = tuple(str(Path(path).expanduser().resolve()) for path in (self.table, self.images))
+            self._set(files=files, table=files[0], images=files[1])
+        stem, attributes = Path(self.table).stem, list(self.attributes)
+        self._set(name=f"{stem} {' and '.join(attributes)}", digest=self.fingerprint().split()[-1])
+        own = {"attributes": attributes, "images": self.digest, "natural": self.natural}
+        self._set(configuration={"experiment": "own table", "dataset": stem, **own})
 
-    @property
-    def name(self) -> str:
-        return f"{Path(self.table).stem} {' and '.join(self.attributes)}"
-
-    @property
-    def configuration(self) -> dict[str, Any]:
-        own = {"attributes": list(self.attributes), "images": self.digest, "natural": self.natural}
-        return {"experiment": "own table", "dataset": Path(self.table).stem, **own}
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        return (self.table,) if self.table in groups.SETS else (self.table, self.images)
-
-    def load(self, seed: int = 0, size: int | None = None, root: Root = None) -> Dataset:
-        """See `Source`; too few images of a combination are a DataError, and so are other files than at first."""
-        check.whole("seed", seed)
-        size, images = cache.check_size(size), self._read(root)
+    def _made(self, images: ImageFiles, seed: int, size: int) -> Dataset:
         if images.contents().split()[-1] != self.digest:
             raise DataError(f"{self.name}: the files are others than those that the trial was made for; make it anew")
         values, codes = {}, {}
@@ -152,30 +135,13 @@ class Table(Source):
                     split[rows[place * count : (place + 1) * count]] = part
         return groups.with_groups(self.name, values, codes, split, images, seed, size, True, self.natural)
 
-    def fingerprint(self, root: Root = None) -> str:
-        return self._read(root).contents()
-
     def _read(self, root: Root) -> ImageFiles:
-        """The images, by name, and the attributes as they stand in the table, with the ``split`` where there is one."""
         if self.table in groups.SETS:
             return groups.read(self.table, self.attributes, root)
         path = Path(self.table)
         with reading():
-            found = groups.table_of(path)
-            file = self.file or next((name for name in FILE_COLUMNS if name in found), "")
-            if not file or file in self.attributes:
-                why = f"{file}, which can be no attribute" if file else f"no column called {listed(FILE_COLUMNS, 9)}"
-                raise DataError(f"{path} names its images in {why}; name it (file)")
-            split = [self.split or "split"] if self.split or "split" in found else []
-            table = groups.by_image(path, found, file, list(dict.fromkeys([*self.attributes, *split]))).sort_index()
+            table = groups.read_table(path, self.attributes, self.file, self.split).sort_index()
             for column in self.attributes:
                 if not 2 <= (count := table[column].nunique()) <= MOST_VALUES:
                     raise DataError(f"{path} must have from 2 to {MOST_VALUES} values of {column}, and has {count}")
-            chosen = table[list(self.attributes)]
-            for column in split:
-                named = table[column].str.casefold().map(SPLIT_NAMES)
-                if named.isna().any():
-                    odd = listed(sorted_values(table[column][named.isna()]))
-                    raise DataError(f"{path} has {column} {odd}; allowed are train, validation and test, or 0, 1 and 2")
-                chosen = chosen.assign(split=named.astype(np.int64))
-        return ImageFiles(f"own-{path.stem}", Path(self.images), chosen)
+        return ImageFiles(f"own-{path.stem}", Path(self.images), table)

@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
+from torchvision.transforms.v2.functional import center_crop
 
 from lib import check
-from lib.data.dataset import Dataset, Part, Split, mean_pixel, rows_of_each
+from lib.data.dataset import Dataset, Part, Source, Split, mean_pixel, rows_of_each
 from lib.data.own import Files
 from lib.data.readers import CLASSES, SIDE
-from lib.data.root import DataError, Root, find, lacking, reading
+from lib.data.root import DataError, Root, find, reading
 
 VALIDATION_SHARE = 0.1  # "a random 90/10 split of the training set" (Appendix B)
 # The upper and the lower image, each of the first classes of its set.
@@ -39,9 +39,9 @@ _FINGERPRINTS: dict[Hashable, str] = {}
 
 
 @dataclass(frozen=True)
-class Pair:
+class Pair(Source):
     """The source of a paired set: one of PAIRED_SETS, or two parts of your own (`Part` or `lib.data.own.Files`), whose
-    classes go together by their names, or in their order where all names differ.
+    classes go together by their names, or in their order where all names differ. Images keep their size.
 
     Raises ValueError on an unknown name, one of the paper's given to parts of your own, or parts that cannot be
     paired (see `pair`), and DataError where files of your own cannot be read.
@@ -54,25 +54,18 @@ class Pair:
     def __post_init__(self) -> None:
         if self.parts is None:
             check.choice("name", self.name, PAIRED_SETS)
-            return
-        if self.name in PAIRED_SETS:
+        elif self.name in PAIRED_SETS:
             raise ValueError(f"name must be none of {', '.join(PAIRED_SETS)}, not {self.name!r}")
-        parts = self._read()
-        pair(self.name, *parts)
-        object.__setattr__(self, "images", _fingerprint(parts).split()[-1])
-
-    @property
-    def configuration(self) -> dict[str, Any]:
-        """See `Source`; parts of your own are named by their images too."""
-        own = {"experiment": "images"} if self.images is None else {"experiment": "own pair", "images": self.images}
-        return {"dataset": self.name, **own}
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        return tuple(file for part in self.parts or PAIRED_SETS[self.name] for file in part.files)
+        self._set(files=tuple(file for part in self.parts or PAIRED_SETS[self.name] for file in part.files))
+        own: dict[str, Any] = {"experiment": "images"}
+        if self.parts is not None:
+            parts = self._read()
+            pair(self.name, *parts)
+            self._set(images=_fingerprint(parts).split()[-1])
+            own = {"experiment": "own pair", "images": self.images}  # named by their images too
+        self._set(configuration={"dataset": self.name, **own})
 
     def load(self, seed: int = 0, size: int | None = None, root: Root = None) -> Dataset:
-        """See `Source`; the images keep their size."""
         check.whole("seed", seed)
         parts = self._read(root)
         if self.images is not None and self.images != (found := _fingerprint(parts).split()[-1]):
@@ -89,9 +82,6 @@ class Pair:
         if state not in _FINGERPRINTS:
             _FINGERPRINTS[state] = _fingerprint(self._read(root))
         return _FINGERPRINTS[state]
-
-    def lacks(self, root: Root = None) -> str | None:
-        return lacking(self.files, root)
 
     def _read(self, root: Root = None) -> tuple[Part, Part]:
         first, second = (part.read(root) for part in self.parts or PAIRED_SETS[self.name])
@@ -189,11 +179,7 @@ def _stack(parts: tuple[Part, Part], split: str, rows: np.ndarray, least: int) -
     sizes = [part_split.images.shape[2:] for part in parts for part_split in (part.train, part.test)]
     side = max(least, *(length for size in sizes for length in size))
     chosen = [getattr(part, split).take(of_part) for part, of_part in zip(parts, rows.T.copy())]
-    halves = []
-    for images in (taken.images for taken in chosen):
-        down, right = side - images.shape[2], side - images.shape[3]
-        images = pad(images, (right // 2, right - right // 2, down // 2, down - down // 2))
-        halves.append(images.expand(-1, 3, -1, -1))
+    halves = [center_crop(taken.images, [side, side]).expand(-1, 3, -1, -1) for taken in chosen]
     attributes = {part.attribute: taken.labels for part, taken in zip(parts, chosen)}
     return Split(torch.cat(halves, dim=2), chosen[0].labels, attributes)
 

@@ -6,7 +6,7 @@ from lib.data.domains import BENCHMARKS, Domains
 from lib.data.groups import SETS, Groups
 from lib.data.pairs import PAIRED_SETS, Pair
 
-_DOMAINS = (Domains(benchmark, target) for benchmark, known in BENCHMARKS.items() for target in known.domains)
+_DOMAINS = (Domains(benchmark, target) for benchmark, letters in BENCHMARKS.items() for target in letters)
 _PAPER: tuple[Source, ...] = (*map(Pair, PAIRED_SETS), *map(Groups, SETS), *_DOMAINS)
 SOURCES = {source.name: source for source in _PAPER}
 
