@@ -13,6 +13,7 @@ import statistics
 import time
 from collections.abc import Callable
 
+import joblib
 import numba
 import numpy as np
 import torch
@@ -91,7 +92,7 @@ def engines(models: int, rounds: int) -> None:
     data = ToyConstants(test_points=100)
     full, short = lsam(0.5, data=data), lsam(0.5, data=data, epochs=2)
     plain = lsam(0.5, data=data, epochs=10)
-    cores = numba.config.NUMBA_NUM_THREADS
+    cores = joblib.cpu_count()
     contenders = {
         f"compiled, {cores} threads": (lambda: train([full], range(models)), models * full.steps),
         "compiled, 1 thread": (lambda: train([full], range(models // cores), threads=1), models // cores * full.steps),

@@ -3,6 +3,9 @@ automatic differentiation."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -196,14 +199,17 @@ def test_result_depends_neither_on_threads_nor_on_company():
         assert np.array_equal(alone.errors[0, 0], crowd.errors[1, 1])
 
 
-def test_torch_keeps_its_number_of_threads():
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        train([METHODS["lsam"]], [0])
-        assert torch.get_num_threads() == 1
-    finally:
-        torch.set_num_threads(before)
+def test_the_same_bits_whether_compiled_now_or_found_in_the_cache(tmp_path):
+    """Numba binds a compiled function to its callees, one loaded from the cache to its own copies of them."""
+    code = (
+        "from lib.toy.ensemble import *; from lib.toy import kernel\n"
+        "nets = train([lsam(0.7, epochs=5), sgd(epochs=5, batch_size=7)], range(2), keep_nets=True).nets\n"
+        "print(sum(kernel.train.stats.cache_hits.values()), *(of.tobytes().hex() for of in nets))"
+    )
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    runs = [subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True) for _ in range(2)]
+    (compiled, *now), (cached, *later) = (run.stdout.split() for run in runs)
+    assert (compiled, cached) == (b"0", b"1") and len(now) == 2 and now == later
 
 
 def test_recording_changes_no_result():

@@ -1,8 +1,10 @@
 """The compiled engine: each toy net is trained from start to end inside one core's cache.
 
 A net is one float32 vector ``[W1 (2, H), b1 (H), W2 (H, H), b2 (H), w3 (H), b3 (1)]``, weights as (input, output), with
-H padded to a multiple of `LANES` by neurons that stay zero. Threads share out whole models, and a model's arithmetic
-never depends on another's: its result is the same, bit for bit, for any number of threads and any company.
+H padded to a multiple of `LANES` by neurons that stay zero. Every thread trains one whole model at a time, without
+Python's lock: its result is the same, bit for bit, for any number of threads and any company. It is also the same
+whether this process compiled the code or found it in Numba's cache, since all of it is inlined in one function: one
+that is called could be bound to the caller's copy or to its own, which add in another order.
 
 Nearly all time goes into the middle layer, three products with W2 a step. Rows of the batch are taken `BLOCK` at a
 time, so that a weight once loaded serves five rows; the forward pass adds four terms of the sum for each visit of the
@@ -17,9 +19,8 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 LANES = 8  # floats of one AVX2 register
 BLOCK = 5  # the paper's batch size
@@ -36,8 +37,7 @@ COUNTS = "batch_size", "epochs", "phantom_points", "phantom_shift"
 WINDOW = "first", "last"  # steps from the first to before the last in which heads other than the real one are taken
 CODES = "importance", "effective", "head_importance", "anchor", "average", "displaced"
 CONFIG = np.dtype(
-    [(name, "f8") for name in (*NUMBERS, *RATES)]
-    + [(name, "i4") for name in (*COUNTS, *WINDOW, *CODES, "with_bias", "data", "order")]
+    [(name, "f8") for name in (*NUMBERS, *RATES)] + [(name, "i4") for name in (*COUNTS, *WINDOW, *CODES, "with_bias")]
 )
 
 
@@ -46,14 +46,14 @@ def padded(width: int) -> int:
     return -(-width // LANES) * LANES
 
 
-@njit(cache=True, fastmath=MATH)
+@njit(cache=True, fastmath=MATH, forceinline=True)
 def _split(rows):
     """Rows of a batch taken in blocks (the last one filled up with empty rows from three on) and one by one."""
     left = rows % BLOCK
     return (rows + BLOCK - left, 0) if left > 2 else (rows - left, left)
 
 
-@njit(cache=True, fastmath=MATH)
+@njit(cache=True, fastmath=MATH, forceinline=True)
 def _forward(net, width, x, rows, h1, h2, f):
     """f_i of equation (4) for `rows` inputs x (rows, 2); leaves both layers of activations in h1, h2."""
     zero = np.float32(0)
@@ -83,12 +83,10 @@ def _forward(net, width, x, rows, h1, h2, f):
                 z3[j] += p3 * pj + q3 * qj + s3 * sj + t3 * tj
                 z4[j] += p4 * pj + q4 * qj + s4 * sj + t4 * tj
     for b in range(blocked, blocked + single):
-        z = h2[b]
         for i in range(0, width, 4):
-            p, q, s, t = W2[i], W2[i + 1], W2[i + 2], W2[i + 3]
             pb, qb, sb, tb = h1[b, i], h1[b, i + 1], h1[b, i + 2], h1[b, i + 3]
             for j in range(width):
-                z[j] += pb * p[j] + qb * q[j] + sb * s[j] + tb * t[j]
+                h2[b, j] += pb * W2[i, j] + qb * W2[i + 1, j] + sb * W2[i + 2, j] + tb * W2[i + 3, j]
     for b in range(blocked + single):
         total = zero
         for j in range(width):
@@ -98,7 +96,7 @@ def _forward(net, width, x, rows, h1, h2, f):
         f[b] = total + net[(5 + width) * width]
 
 
-@njit(cache=True, fastmath=MATH)
+@njit(cache=True, fastmath=MATH, forceinline=True)
 def _descend(net, width, x, rows, h1, h2, delta, d2, d1, bias):
     """net -= sum over rows of delta[b] * grad f(x_b), in place: delta is the learning rate times the loss's slope in
     f. bias: 1, or 0 for layers whose biases stay as they are."""
@@ -120,50 +118,46 @@ def _descend(net, width, x, rows, h1, h2, delta, d2, d1, bias):
             b2[j] -= bias * d2[b, j]
     if single == 0 and blocked == BLOCK:
         for i in range(width):
-            w = W2[i]
             a0, a1, a2, a3, a4 = h1[0, i], h1[1, i], h1[2, i], h1[3, i], h1[4, i]
             s0, s1, s2, s3, s4 = zero, zero, zero, zero, zero
             for j in range(width):
-                v, y0, y1, y2, y3, y4 = w[j], d2[0, j], d2[1, j], d2[2, j], d2[3, j], d2[4, j]
+                v, y0, y1, y2, y3, y4 = W2[i, j], d2[0, j], d2[1, j], d2[2, j], d2[3, j], d2[4, j]
                 s0 += y0 * v
                 s1 += y1 * v
                 s2 += y2 * v
                 s3 += y3 * v
                 s4 += y4 * v
-                w[j] = v - (a0 * y0 + a1 * y1 + a2 * y2 + a3 * y3 + a4 * y4)
+                W2[i, j] = v - (a0 * y0 + a1 * y1 + a2 * y2 + a3 * y3 + a4 * y4)
             d1[0, i] = s0 if a0 > zero else zero
             d1[1, i] = s1 if a1 > zero else zero
             d1[2, i] = s2 if a2 > zero else zero
             d1[3, i] = s3 if a3 > zero else zero
             d1[4, i] = s4 if a4 > zero else zero
     elif blocked == 0:
-        y0, y1 = d2[0], d2[single - 1]
         for i in range(width):
-            w = W2[i]
             a0, a1 = h1[0, i], h1[1, i] if single == 2 else zero
             s0, s1 = zero, zero
             if a0 > zero and a1 > zero:
                 for j in range(width):
-                    v = w[j]
-                    s0 += y0[j] * v
-                    s1 += y1[j] * v
-                    w[j] = v - (a0 * y0[j] + a1 * y1[j])
+                    v = W2[i, j]
+                    s0 += d2[0, j] * v
+                    s1 += d2[1, j] * v
+                    W2[i, j] = v - (a0 * d2[0, j] + a1 * d2[1, j])
             elif a0 > zero:  # a silent unit passes nothing back and learns nothing
                 for j in range(width):
-                    s0 += y0[j] * w[j]
-                    w[j] -= a0 * y0[j]
+                    s0 += d2[0, j] * W2[i, j]
+                    W2[i, j] -= a0 * d2[0, j]
             elif a1 > zero:
                 for j in range(width):
-                    s1 += y1[j] * w[j]
-                    w[j] -= a1 * y1[j]
+                    s1 += d2[1, j] * W2[i, j]
+                    W2[i, j] -= a1 * d2[1, j]
             d1[0, i], d1[1, i] = s0, s1
     else:
         for i in range(width):
-            w = W2[i]
             for r in range(0, blocked, BLOCK):
                 s0, s1, s2, s3, s4 = zero, zero, zero, zero, zero
                 for j in range(width):
-                    v = w[j]
+                    v = W2[i, j]
                     s0 += d2[r, j] * v
                     s1 += d2[r + 1, j] * v
                     s2 += d2[r + 2, j] * v
@@ -178,19 +172,19 @@ def _descend(net, width, x, rows, h1, h2, delta, d2, d1, bias):
                 s0 = zero
                 if h1[b, i] > zero:
                     for j in range(width):
-                        s0 += d2[b, j] * w[j]
+                        s0 += d2[b, j] * W2[i, j]
                 d1[b, i] = s0
             for r in range(0, blocked, BLOCK):
                 a0, a1, a2, a3, a4 = h1[r, i], h1[r + 1, i], h1[r + 2, i], h1[r + 3, i], h1[r + 4, i]
                 for j in range(width):
-                    w[j] -= (
+                    W2[i, j] -= (
                         a0 * d2[r, j] + a1 * d2[r + 1, j] + a2 * d2[r + 2, j] + a3 * d2[r + 3, j] + a4 * d2[r + 4, j]
                     )
             for b in range(blocked, used):
                 a0 = h1[b, i]
                 if a0 > zero:
                     for j in range(width):
-                        w[j] -= a0 * d2[b, j]
+                        W2[i, j] -= a0 * d2[b, j]
     for b in range(used):
         x0, x1 = x[b, 0], x[b, 1]
         for j in range(width):
@@ -200,7 +194,7 @@ def _descend(net, width, x, rows, h1, h2, delta, d2, d1, bias):
             b1[j] -= bias * slope
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True)
 def _sigmoid(margin):
     """sigma(margin), without overflow."""
     if margin >= 0:
@@ -209,7 +203,7 @@ def _sigmoid(margin):
     return e / (1.0 + e)
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True)
 def _weight(margin, smoothing, decoupling):
     """The importance weight: the size of the loss's slope in the logit."""
     weight = _sigmoid(-margin)
@@ -218,7 +212,7 @@ def _weight(margin, smoothing, decoupling):
     return weight - smoothing / 2
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True)
 def _choose(source, config, w_easy, w_hard, phantom_easy, phantom_hard):
     """The head that a factor of the gradient is evaluated at: real, phantom, of fixed ratio (equation (7)), or at
     constant rates."""
@@ -237,7 +231,7 @@ def _choose(source, config, w_easy, w_hard, phantom_easy, phantom_hard):
     return w_easy, w_hard
 
 
-@njit(cache=True, fastmath=MATH)
+@njit(cache=True, fastmath=MATH, forceinline=True)
 def _errors(nets, width, head, X, Y, x, h1, h2, f, out):
     """Error of sign(w_e f_e), sign(w_h f_h) and sign(F) on the points (X, Y); a margin of zero is an error."""
     n, rows = X.shape[0], x.shape[1] - BLOCK
@@ -259,10 +253,13 @@ def _errors(nets, width, head, X, Y, x, h1, h2, f, out):
     out[0], out[1], out[2] = wrong_easy / n, wrong_hard / n, wrong / n
 
 
-@njit(cache=True, fastmath=MATH)
-def _train_model(nets, width, head, config, points, record, trace_every):
-    """Train one model on `points`: X, Y, evaluation and order. In `record`: stops, errors, head_record, snapshots and
-    trace. At each stop (a step number) note errors and head, and the nets where `snapshots` has room.
+@njit(cache=True, fastmath=MATH, nogil=True)
+def train(nets, width, head, config, points, record, trace_every):
+    """Train one model in place: nets (2, size), head (2) float64, `config` of CONFIG's fields.
+
+    points: X (n, 4), Y (n,), evaluation (2, points, 5), x and y in columns, and order (epochs, n). record, filled: at
+    the steps stops (c,) errors (c, 3 splits, 3), head_record (c, 2) and snapshots (c or 0, 2, size); every
+    `trace_every` steps (0: never) trace (t, 4).
 
     Equation (6): the slope in f_i is -y * lambda * g_i, with importance weight lambda and feature factors g each taken
     at the real, the phantom or the fixed-ratio head; SGD is (real, real), LSAM (phantom, phantom).
@@ -360,32 +357,3 @@ def _train_model(nets, width, head, config, points, record, trace_every):
             for feature in range(2):
                 _descend(nets[feature], width, x[feature], rows, h1[feature], h2[feature], delta[feature], d2, d1, bias)
             step += 1
-
-
-@njit(cache=True, parallel=True, nogil=True)
-def train(
-    nets, width, heads, configs, data, evaluation, orders, stops, errors, head_record, snapshots, traces, trace_every
-):
-    """Train every model in place, in parallel.
-
-    nets (m, 2, size), heads (m, 2) float64, configs (m,); data (d, n, 5) and evaluation (d, 2, points, 5), columns x
-    and y, and orders (o, epochs, n), which models share through the indices in CONFIG. Filled: errors (m, c, 3 splits,
-    3), head_record (m, c, 2), snapshots (m, c or 0, 2, size), traces (m, t, 4), at the steps stops (m, c) and every
-    `trace_every` steps (0: never).
-    """
-    for m in prange(len(configs)):
-        config = configs[m]
-        drawn = data[config.data]
-        points = drawn[:, :4], drawn[:, 4], evaluation[config.data], orders[config.order]
-        record = stops[m], errors[m], head_record[m], snapshots[m], traces[m]
-        _train_model(nets[m], width, heads[m], config, points, record, trace_every)
-
-
-def threads(count: int | None) -> int:
-    """Set the number of threads (None: one a core) and return it. Raises ValueError where there are fewer cores."""
-    most = numba.config.NUMBA_NUM_THREADS
-    count = most if count is None else count
-    if not 1 <= count <= most:
-        raise ValueError(f"threads must be between 1 and {most} on this machine, not {count!r}")
-    numba.set_num_threads(count)
-    return count
