@@ -87,26 +87,6 @@ def test_a_contribution_is_positive_exactly_where_the_probe_is_right(classes):
         probe.contributions(features, train["hard"] + 1)
 
 
-def test_probe_agrees_with_one_fitted_by_gradient_descent(sets):
-    features, train, _, _ = sets
-    probe = linear_probe(*sets, "hard", strengths=[0.1])
-    inputs = torch.tensor(features, dtype=torch.float64)
-    inputs = (inputs - inputs.mean(0)) / inputs.std(0, correction=0)
-    target = torch.tensor(train["hard"], dtype=torch.float64)
-    weights, bias = (torch.zeros(size, dtype=torch.float64, requires_grad=True) for size in (12, ()))
-    optimizer = torch.optim.LBFGS([weights, bias], max_iter=200, tolerance_grad=1e-10, line_search_fn="strong_wolfe")
-
-    def closure():
-        optimizer.zero_grad()
-        loss = torch.nn.functional.binary_cross_entropy_with_logits(inputs @ weights + bias, target, reduction="sum")
-        loss = 0.1 * loss + 0.5 * weights.square().sum()
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
-    assert np.allclose(probe.weights[0] * features.std(0), weights.detach().numpy(), atol=2e-3)
-
-
 def scores(features: np.ndarray, target: np.ndarray, held: np.ndarray, weights: np.ndarray, seen=None) -> list[tuple]:
     """Weighted error and log loss on the held rows at each strength, fitted on the others (standardised by what is
     `seen`, or by them), and the strength."""
@@ -164,7 +144,7 @@ def test_tensors_and_half_precision_are_read_and_dead_units_do_no_harm(sets):
     assert np.allclose(probe.weights[0, 12:], 0, atol=1e-6) and probe.error == plain.error
 
 
-def test_unbalanced_sets_and_missing_combinations_are_refused_unless_allowed(sets):
+def test_unbalanced_sets_and_missing_combinations_are_refused_unless_allowed(sets, refuses):
     features, train, test_features, test = sets
     agree = train["easy"] == train["hard"]
     for rows, message in (
@@ -172,9 +152,7 @@ def test_unbalanced_sets_and_missing_combinations_are_refused_unless_allowed(set
         (agree, "every combination.*: easy = 0, hard = 1 occurs 0 times"),
     ):
         for given in ((features[rows], part(train, rows), *sets[2:]), (*sets[2:], features[rows], part(train, rows))):
-            with pytest.raises(ValueError, match=message) as error:
-                linear_probe(*given, "hard")
-            assert "\n" not in str(error.value)
+            refuses(ValueError, linear_probe, *given, "hard", match=message)
             assert linear_probe(*given, "hard", allow_unbalanced=True)
 
 
@@ -206,10 +184,8 @@ def bad_inputs() -> list:
 
 
 @pytest.mark.parametrize("arguments, message", bad_inputs())
-def test_wrong_input_is_refused_in_one_line(arguments, message):
-    with pytest.raises(ValueError, match=message) as error:
-        linear_probe(**arguments)
-    assert "\n" not in str(error.value)
+def test_wrong_input_is_refused_in_one_line(arguments, message, refuses):
+    refuses(ValueError, linear_probe, **arguments, match=message)
 
 
 def test_smallest_balanced_set_is_enough():

@@ -94,12 +94,6 @@ def natural(count: int = 10, seed: int = 0) -> Images:
     return Images.of(Split(pixels, torch.arange(count) % 2, {}), None, CPU)
 
 
-def test_images_without_a_mean_pixel_are_normalised_and_keep_their_order():
-    images = natural()
-    inputs, labels = images.batch(torch.tensor([3, 1]))
-    assert torch.equal(inputs, normalise(images.pixels.permute(0, 3, 1, 2)[[3, 1]])) and labels.tolist() == [1, 1]
-
-
 def test_training_sees_the_crops_of_its_seed_and_epoch_and_evaluation_none(monkeypatch):
     asked, seen, at_epoch, batch = [], [], Images.at_epoch, Images.batch
     monkeypatch.setattr(Images, "at_epoch", lambda *given: asked.append(given[1:]) or at_epoch(*given))
@@ -109,6 +103,8 @@ def test_training_sees_the_crops_of_its_seed_and_epoch_and_evaluation_none(monke
     training.train(model, optimizer, natural(), natural(seed=1), epochs=2, batch_size=5, seed=4)
     assert asked == [(4, 0), (4, 1)] and seen == 2 * [True, True, False]
     images, which = natural(), torch.tensor([7, 2, 4])
+    plain, labels = images.batch(which)  # normalised as ImageNet's
+    assert torch.equal(plain, normalise(images.pixels.permute(0, 3, 1, 2)[which])) and labels.tolist() == [1, 0, 0]
     first = images.at_epoch(3, 2)
     assert torch.equal(first.crops, draw_crops(10, 32, 3, 2)) and images.crops is None, "the images stay plain"
     assert torch.equal(first.batch(which)[0][1:2], first.batch(torch.tensor([2]))[0]), "not on the batch"
