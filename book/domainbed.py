@@ -100,12 +100,10 @@ def rows_of_sweep(results: Mapping[Target, Result]) -> dict[str, dict[str, str]]
     probe's on the target, which has no part in it."""
     found: dict[str, dict[str, str]] = {}
     for key, result in results.items():
-        for record in (record for record in result.sweep if record["status"] == "finished"):
-            trial, metrics = record["configuration"], record["metrics"]
-            radius = f"rho {trial['rho']:g}" if trial["rho"] else "SGD"
-            errors = metrics["validation_error"], metrics["probing_error"]["class"]["error"]
-            words = "{:.1f}, {:.1f}".format(*(100 * error for error in errors))
-            found.setdefault(f"{name(*key)}, learning rate {trial['lr']:g}", {})[radius] = words
+        nets = 100 * protocols.nets(result.sweep).set_index(["lr", "rho"])[["validation error", "class"]].sort_index()
+        for (lr, rho), *errors in nets.itertuples():
+            radius = f"rho {rho:g}" if rho else "SGD"
+            found.setdefault(f"{name(*key)}, learning rate {lr:g}", {})[radius] = "{:.1f}, {:.1f}".format(*errors)
     return found or {"": {"here": NOT_RUN}}
 
 

@@ -7,11 +7,12 @@ from itertools import product
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from scipy.stats import gmean
 
 from book import mechanism, protocols, real_data, style
 from book.claims import Check
 from book.protocols import METHODS, Result, spread
-from book.real_data import COLOURS
+from book.real_data import COLOURS, LINES
 from lib.importance import WeightMap
 
 MARKERS = {"sgd": "o", "sam": "s"}
@@ -64,23 +65,30 @@ def rows_of_which(result: Result, reading: str) -> dict[str, dict[str, str]]:
     return rows
 
 
-def along_contributions(results: Sequence[Result]) -> Figure:
-    """Figure 5 feature by feature, at the end of training: the ratio of phantom to real weight, over its median, along
-    the contribution of either feature, signed by the label, in bins of equally many images from the worst fitted to the
-    best; geometric mean and range over seeds."""
+def along_contributions(results: Sequence[Result], *of: str) -> Figure:
+    """Figure 5 feature by feature, at the end of training: medians of the "real" or "phantom" weights, or of their
+    "ratio" over its own, along the contribution of either feature, signed by the label, in bins of equally many images
+    from the worst fitted to the best; geometric mean and range over seeds."""
     shown = [(result, *kind) for result in results for kind in zip(("easy", "hard"), result.features)]
-    fig, grid = real_data.panels(len(shown), 4, 2.4, sharex=True, sharey="row")
+    fig, grid = style.grid(len(shown), 4, 2.4, sharex=True, sharey="row")
     for (result, kind, attribute), ax in zip(shown, grid.flat):
-        for method, net in result.measured().items():
-            bins = [one["contributions"]["label"]["attributes"][attribute]["bins"]["ratio"] for one in net]
-            values, places = np.log(np.array(bins)), (np.arange(len(bins[0])) + 0.5) / len(bins[0])
-            style.band(ax, places, *np.exp([values.min(0), values.max(0)]), COLOURS[method], alpha=0.14)
-            look = {"color": COLOURS[method], "marker": MARKERS[method], "ms": 3, "lw": 1.5}
-            ax.plot(places, np.exp(values.mean(0)), label=f"{METHODS[method]} net", **look)
-        ax.axhline(1, color=style.GREY, lw=0.7)
+        for (method, net), point in product(result.measured().items(), of):
+            bins = [one["contributions"]["label"]["attributes"][attribute]["bins"][point] for one in net]
+            places = (np.arange(len(bins[0])) + 0.5) / len(bins[0])
+            style.band(ax, places, np.min(bins, axis=0), np.max(bins, axis=0), COLOURS[method], alpha=0.14)
+            look = {
+                "color": COLOURS[method],
+                "marker": MARKERS[method],
+                "ms": 3,
+                "lw": 1.5,
+                "ls": LINES.get(point, "-"),
+            }
+            ax.plot(places, gmean(bins), label=f"{METHODS[method]} net" + f", {point}" * (len(of) > 1), **look)
         ax.set(yscale="log", xlim=(0, 1), xticks=[0, 1], xticklabels=["worst\nfitted", "best\nfitted"])
         ax.set_title(f"{result.title.removeprefix('CelebA, ')}:\n{attribute} ({kind})", fontsize=6.8)
-    plt.setp(grid[:, 0], ylabel="phantom / real")
+        if of == ("ratio",):
+            ax.axhline(1, color=style.GREY, lw=0.7)
+    plt.setp(grid[:, 0], ylabel="phantom / real" if of == ("ratio",) else "median weight")
     fig.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return fig
 

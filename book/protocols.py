@@ -2,11 +2,11 @@
 what they lack of the paper's protocol."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import count, product
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,6 @@ import pandas as pd
 from book import compute
 from book.image_trial import ImageTrial, grouped, paired
 from book.plan import Plan
-from book.selection import best_record
 from book.weight_trial import WeightTrial
 from lib import stats
 from lib.data import domains, groups
@@ -36,6 +35,7 @@ TITLES = {
 NOT_RUN = "not run here"
 Settings = dict[str, ImageTrial]  # the setting of each method
 Records = list[dict]
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,11 @@ REDUCED = {
 NATURAL = {"reduced": REDUCED, "full": FULL}
 
 
+def on_seeds(trials: Collection[ImageTrial], seeds: int) -> list[ImageTrial]:
+    """The trials with seeds 0, 1, ...: paired by seed."""
+    return [replace(trial, seed=seed) for seed in range(seeds) for trial in trials]
+
+
 def grid(protocol: Protocol, seed: int = 0) -> list[ImageTrial]:
     """The sweep: every learning rate with SGD and with SAM at every radius, on seed 0, where it selects, or another."""
     pairs = product(protocol.rates, (0.0, *protocol.radii))
@@ -88,28 +93,32 @@ def grid(protocol: Protocol, seed: int = 0) -> list[ImageTrial]:
 
 
 def selected(protocol: Protocol, store: Store) -> Settings | None:
-    """The setting chosen for each method by the validation data of seed 0, see `best_record`, SGD's and SAM's
-    separately; None while the sweep is not complete. A single setting needs no record. Raises ValueError where all
-    trials of a method diverged."""
-    chosen = {}
-    for method in ("sgd", "sam"):
-        sweep = [trial for trial in grid(protocol) if trial.method == method]
-        if len(sweep) > 1:
-            records = [store.read(trial.configuration) for trial in sweep]
-            if None in records:
-                return None
-            if (best := best_record(records)) is None:
-                all_of_it = f"all {len(sweep)} as {sweep[0].label}"
-                raise ValueError(f"sweep must hold a trial that finished, but {all_of_it} did not")
-            sweep = [sweep[records.index(best)]]
-        chosen[method] = sweep[0]
-    return chosen | ({"lsam": replace(chosen["sam"], method="lsam")} if protocol.lsam else {})
+    """The setting chosen for each method by the validation data of seed 0, see `best`; None while the sweep is not
+    complete. A single setting needs no record. Raises ValueError where all trials of a method diverged."""
+    sweep = grid(protocol)
+    if len(sweep) > 2:
+        records = there(sweep, store)
+        if len(records) < len(sweep):
+            return None
+        chosen = best(nets(records))[["method", "lr", "rho"]].itertuples(index=False, name=None)
+        found = {method: replace(protocol.base, method=method, lr=lr, rho=rho) for method, lr, rho in chosen}
+        for lost in (trial for trial in sweep if trial.method not in found):
+            raise ValueError(f"sweep must hold a trial that finished, but all as {lost.label} did not")
+    else:
+        found = {trial.method: trial for trial in sweep}
+    settings = {method: found[method] for method in ("sgd", "sam")}
+    return settings | ({"lsam": replace(settings["sam"], method="lsam")} if protocol.lsam else {})
+
+
+def best(nets: pd.DataFrame, by: Sequence[str] = ("validation error", "validation loss")) -> pd.DataFrame:
+    """Of `nets` that of each method and seed with the lowest value in the first of the columns `by`, of equal ones in
+    the second: so few images are told wrongly that many settings tie."""
+    return nets.sort_values([*by]).drop_duplicates(["method", "seed"])
 
 
 def comparison(protocol: Protocol, settings: Settings, seeds: int) -> list[ImageTrial]:
-    """The untrained net and every method at its setting, with seeds 0, 1, ...: paired by seed."""
-    nets = replace(protocol.base, epochs=0), *settings.values()
-    return [replace(trial, seed=seed) for seed in range(seeds) for trial in nets]
+    """The untrained net and every method at its setting."""
+    return on_seeds([replace(protocol.base, epochs=0), *settings.values()], seeds)
 
 
 def weight_trials(protocol: Protocol, settings: Settings, seeds: int) -> list[WeightTrial]:
@@ -151,21 +160,29 @@ def table(records: Iterable[dict]) -> pd.DataFrame:
     """The finished trials' errors, a row each: method (at 0 epochs ``untrained``), lr, rho, seed, measure, error and of
     how many examples (None where it is weighted).
 
-    `measure` is ``test``, ``worst group`` (the highest test error of a group), the attribute of a probing error, or
-    ``answer`` and the attribute that the net's own answer is held against on the balanced test images.
+    `measure` is ``validation error``, ``validation loss``, ``test``, ``worst group`` (the highest test error of a
+    group), the attribute of a probing error, or ``answer`` and the attribute that the net's own answer is held against
+    on the balanced test images.
     """
     rows: list[dict] = []
     for record in (record for record in records if record["status"] == "finished"):
         trial, metrics = record["configuration"], record["metrics"]
         setting = {name: trial[name] for name in ("method", "lr", "rho", "seed")}
         setting |= {} if trial["epochs"] else {"method": "untrained"}
-        test = metrics.get("test_error", {})
-        rates = {"test": test, "worst group": {"error": test.get("worst_group_error")}, **metrics["probing_error"]}
+        rates = {f"validation {of}": {"error": metrics.get(f"validation_{of}")} for of in ("error", "loss")}
+        rates["test"] = test = metrics.get("test_error", {})
+        rates |= {"worst group": {"error": test.get("worst_group_error")}, **metrics["probing_error"]}
         rates |= {f"answer {name}": rate for name, rate in metrics.get("classifier_error", {}).items()}
         for measure, rate in rates.items():
             if rate.get("error") is not None:
                 rows.append(setting | {"measure": measure, "error": rate["error"], "examples": rate.get("examples")})
     return pd.DataFrame(rows, columns=["method", "lr", "rho", "seed", "measure", "error", "examples"])
+
+
+def nets(records: Iterable[dict]) -> pd.DataFrame:
+    """The finished trials, a row each: method, lr, rho, seed, and the errors of `table` by measure."""
+    settings = ["method", "lr", "rho", "seed"]
+    return table(records).pivot(index=settings, columns="measure", values="error").reset_index()
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,8 +222,8 @@ class Result:
 
     def gains(self, measure: str, other: str = "sam") -> pd.Series:
         """SGD's error less that of the `other` method, by the seeds that both finished."""
-        errors = self.table[self.table.measure == measure].pivot(index="seed", columns="method", values="error")
-        return errors.reindex(columns=["sgd", other]).dropna().eval(f"sgd - {other}")
+        errors = self.errors.reindex(columns=[("sgd", measure), (other, measure)])
+        return -errors.dropna().diff(axis=1).iloc[:, 1]
 
     def measured(self, epoch: int | None = None) -> dict[str, list[dict]]:
         """What was measured on SGD's and on SAM's nets after `epoch` (None: the last one), an entry for each seed that
@@ -230,10 +247,13 @@ def result(
     *,
     lr: float = 0.0,
     rho: float = 0.0,
+    jobs: int = 1,
+    scheduler: str | None = None,
     **changes: Any,
 ) -> Result | None:
-    """What is stored, where SGD and SAM finished on two seeds or more; with a `place` what is missing is computed,
-    weights where the protocol is whole. None where something has to be selected and the sweep is not complete.
+    """What is stored, where SGD and SAM finished on two seeds or more; with a `place` what is missing is computed, see
+    `lib.trials.run`, weights where the protocol is whole. None where something has to be selected and the sweep is not
+    complete.
 
     lr, rho: in place of what the sweep selects, where not 0; `changes` are of other fields of the trials. whole: the
     paper's protocol for these images, where it is not in TABLE_1. Raises MissingTrials where all nets of a method
@@ -246,27 +266,46 @@ def result(
         settings[method] = replace(trial, lr=lr or trial.lr, rho=trial.rho and (rho or trial.rho), **changes)
     own = replace(protocol, base=replace(protocol.base, **changes))
     whole = whole or TABLE_1.get(protocol.base.data.configuration.get("dataset", ""))
-    nets, sweep = comparison(own, settings, seeds), swept(protocol, store)
-    records = run(nets, store, place) if place else there(nets, store)
+    compared, sweep = comparison(own, settings, seeds), swept(protocol, store)
+    computed: Any = partial(run, store=store, place=place, jobs=jobs, scheduler=scheduler)
+    records = computed(compared) if place else there(compared, store)
     lacking = shortfalls(protocol, whole, records, sum(not one["configuration"]["seed"] for one in sweep))
     if whole and selected(whole, store) not in (None, settings):
         lacking.append("another setting than the selected one")
     found = Result(protocol, settings, records, [], sweep, lacking)
     finished = {method: set(nets.seed) for method, nets in found.table.groupby("method")}
-    for lost in diverged(found) if place else ():
-        if lost["configuration"]["method"] not in finished:
-            words = "{method} finished: seed {seed} diverged at step".format(**lost["configuration"])
-            raise MissingTrials(f"no trial of {words} {lost['diverged_at']}; take a smaller lr or rho")
+    if place and (lost := settings.keys() - finished.keys()):
+        raise MissingTrials(f"all nets of {', '.join(sorted(lost))} diverged; take a smaller lr or rho")
     if not place and len(finished.get("sgd", set()) & finished.get("sam", set())) < 2:
         return None
     measured = weight_trials(own, settings, seeds)
-    weights = run(measured, store, place) if place and not lacking else there(measured, store)
+    weights = computed(measured) if place and not lacking else there(measured, store)
     return replace(found, weights=weights if len(weights) == len(measured) else [])
 
 
 def there(trials: Iterable[Trial], store: Store) -> Records:
     """The records of those trials that are stored."""
     return [record for trial in trials if (record := store.read(trial.configuration)) is not None]
+
+
+def by_seed(nets: Mapping[Key, ImageTrial], store: Store, seeds: int) -> dict[Key, list[dict | None]]:
+    """The record of every net on seeds 0, 1, ..., None where it is not stored."""
+    return {key: [store.read(one.configuration) for one in on_seeds([net], seeds)] for key, net in nets.items()}
+
+
+def probing(records: Mapping[Key, Sequence[dict | None]], sgd: Key) -> dict[Key, pd.DataFrame]:
+    """Of `by_seed` the probing errors (seed, attribute), the *hard* one first, which is by the paper's rule that of the
+    higher mean error under the net `sgd`; NaN where a net is not stored or diverged. No column where SGD's is not."""
+    rates = {
+        key: [one["metrics"]["probing_error"] if one and one["metrics"] else {} for one in some]
+        for key, some in records.items()
+    }
+    errors = {
+        key: pd.DataFrame([{name: rate["error"] for name, rate in one.items()} for one in some])
+        for key, some in rates.items()
+    }
+    order = errors.get(sgd, pd.DataFrame()).mean().sort_values(ascending=False, kind="stable").index
+    return {key: table.reindex(columns=order) for key, table in errors.items()}
 
 
 def swept(protocol: Protocol, store: Store) -> Records:
@@ -291,7 +330,9 @@ def diverged(result: Result) -> list[dict]:
 
 def shortfalls(protocol: Protocol, whole: Protocol | None, records: Sequence[dict], swept: int) -> list[str]:
     """What stands between these records, with so many settings of the sweep stored (`swept`), and the paper's `whole`
-    protocol, of how much; without one, what there is."""
+    protocol, of how much; without one, what there is. Nothing, for data of your own."""
+    if protocol.base.configuration["experiment"].startswith("own"):
+        return []
     trials = [record["configuration"] for record in records if record["configuration"]["epochs"]]
     paper = (whole or protocol).base.configuration
     counts = {

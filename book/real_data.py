@@ -27,7 +27,7 @@ from lib.trials.trial import Place
 COLOURS = {"sgd": style.SGD, "sam": style.SAM, "lsam": style.LSAM}
 ATTRIBUTES = {"cifar": "CIFAR", "fmnist": "FMNIST", "mnist": "MNIST"}
 LINES = {"real": (0, (3, 1.5)), "phantom": "-"}
-CHOICES = {"validation": ["validation_error", "validation_loss"], "oracle": ["hard"]}  # see `gains_of_choice`
+CHOICES = {"validation": ["validation error", "validation loss"], "oracle": ["hard"]}  # see `gains_of_choice`
 PROBED = 300  # test images of a probe; on fewer no claim is decided
 
 
@@ -130,27 +130,17 @@ def numbers(result: Result | None) -> dict[str, str]:
 
 
 def swept(result: Result) -> pd.DataFrame:
-    """The sweep's nets, a row each: method, lr, rho, seed, its hard probing error in per cent, `gain` (that of SGD at
-    the same learning rate and seed less its own), and what validation and test data say of it."""
-    names = {f"configuration.{name}": name for name in ("method", "lr", "rho", "seed")}
-    names |= {f"metrics.{name}": name for name in ("validation_error", "validation_loss")}
-    names |= {f"metrics.probing_error.{result.features[1]}.error": "hard", "metrics.test_error.error": "test"}
-    finished = [record for record in result.sweep if record["status"] == "finished"]
-    nets = pd.json_normalize(finished).rename(columns=names)[[*names.values()]]
-    nets.hard *= 100
+    """The `protocols.nets` of the sweep, with the hard probing error in per cent, ``hard``, and that of SGD at the same
+    learning rate and seed less it, ``gain``."""
+    nets = protocols.nets(result.sweep).eval("hard = 100 * `" + result.features[1] + "`")
     sgd = nets[nets.method == "sgd"].set_index(["lr", "seed"]).hard.rename("sgd")
     return nets.join(sgd, on=["lr", "seed"]).eval("gain = sgd - hard")
 
 
-def surface(nets: pd.DataFrame, column: str) -> pd.Series:
-    """The estimate over seeds of a `column` of `swept` at every setting, by (lr, rho)."""
-    return nets.groupby(["lr", "rho"])[column].agg(lambda seeds: stats.estimate(seeds.to_numpy()))
-
-
-def gains_of_choice(nets: pd.DataFrame, by: list[str]) -> np.ndarray:
-    """The hard probing error of SGD less SAM's, (seed,), where each seed chooses the setting of the lowest value in the
-    columns `by` (in the second where the first is equal) for either method."""
-    chosen = nets.sort_values(by).groupby(["seed", "method"]).hard.first().unstack()
+def gains_of_choice(nets: pd.DataFrame, by: Sequence[str]) -> np.ndarray:
+    """The hard probing error of SGD less SAM's, (seed,), where each seed chooses the setting of either method, see
+    `protocols.best`."""
+    chosen = protocols.best(nets, by).pivot(index="seed", columns="method", values="hard")
     return (chosen.sgd - chosen.sam).dropna().to_numpy()
 
 
@@ -167,36 +157,37 @@ def numbers_of_sweep(result: Result | None) -> dict[str, str]:
 def rows_of_sweep(results: Iterable[Result]) -> dict[str, Any]:
     """The sweeps, a column over seeds and one for each: how much of the difference is tuning, what hangs on the choice
     of a setting, and does the test error tell?"""
-    rows: dict[str, Any] = {}
+    columns: dict[str, dict[str, str]] = {}
     for result in results:
         nets = swept(result)
-        parts = {f"over {count} seeds": nets} if (count := nets.seed.nunique()) > 1 else {}
-        parts |= {f"seed {seed}": of for seed, of in nets.groupby("seed")}
-        for name, of in parts.items():
-            for row, words in _of_sweep(of).items():
-                rows.setdefault(row, {})[f"{result.title}, {name}"] = words
-    return rows or {"": NOT_RUN}
+        if (count := nets.seed.nunique()) > 1:
+            columns[f"{result.title}, over {count} seeds"] = _of_sweep(nets)
+        columns |= {f"{result.title}, seed {seed}": _of_sweep(of) for seed, of in nets.groupby("seed")}
+    return pd.DataFrame(columns).T.fillna("").to_dict() or {"": NOT_RUN}
 
 
 def _of_sweep(nets: pd.DataFrame) -> dict[str, str]:
     """A column of `rows_of_sweep`: of one seed's nets, or over seeds."""
-    sam, several = nets[nets.method == "sam"], nets.seed.nunique() > 1
-    at, found = surface(sam, "gain"), {}
-    found["SAM's settings below SGD at the same rate"] = _count(at.map(lambda one: one.mean > 0))
+    at, several = nets[nets.method == "sam"].groupby(["lr", "rho"]).gain, nets.seed.nunique() > 1
+    found = {"SAM's settings below SGD at the same rate": _count(at.mean() > 0)}
     if several:
-        found["below SGD at the same rate on every seed"] = _count(sam.groupby(["lr", "rho"]).gain.min() > 0)
-        found["below SGD at the same rate by the interval"] = _count(at.map(lambda one: one.low > 0))
+        found["below SGD at the same rate on every seed"] = _count(at.min() > 0)
+        found["below SGD at the same rate by the interval"] = _count(at.agg(_estimate).map(lambda one: one.low > 0))
     for name, words in (("validation", "validation"), ("oracle", "the hard probe")):
         gain = gains_of_choice(nets, CHOICES[name])
         found[f"SGD less SAM, chosen by {words}"] = interval(gain, 1) if several else f"{gain[0]:.1f}"
     if several:
         return found
     for name, of in nets.groupby("method"):
-        tied, method = of.validation_error == of.validation_error.min(), METHODS[name]
-        found[f"{method}, from to"] = f"{of.hard.min():.1f} to {of.hard.max():.1f}"
-        found[f"{method}'s settings at the lowest validation error"] = _count(tied)
+        found[f"{METHODS[name]}, from to"] = f"{of.hard.min():.1f} to {of.hard.max():.1f}"
+        tied = of["validation error"] == of["validation error"].min()
+        found[f"{METHODS[name]}'s settings at the lowest validation error"] = _count(tied)
     told = stats.rank_correlation(nets.test.to_numpy(), nets[["hard"]].to_numpy())[0]
     return found | {"rank correlation with the test error": f"{told:.2f}"}
+
+
+def _estimate(seeds: pd.Series) -> stats.Estimate:
+    return stats.estimate(seeds.to_numpy())
 
 
 def _count(true: pd.Series) -> str:
@@ -226,16 +217,6 @@ def rows_of_gains(names: Sequence[str], label: str) -> tuple[Figure, Axes]:
     return fig, ax
 
 
-def panels(count: int, columns: int, height: float, **shared: Any) -> tuple[Figure, np.ndarray]:
-    """A figure of `count` panels, `columns` in a row; those that are left over are hidden."""
-    rows = -(-count // columns)
-    size = (style.PAGE_WIDTH, 0.5 + height * rows)
-    fig, grid = plt.subplots(rows, min(count, columns), figsize=size, squeeze=False, **shared)
-    for ax in grid.flat[count:]:
-        ax.set_axis_off()
-    return fig, grid
-
-
 def gains(results: Sequence[Result]) -> Figure:
     """Probing error of SGD less SAM's, in points, of both features of every set: dots are seeds, marks with bars means
     with 95 % intervals."""
@@ -258,7 +239,7 @@ def against_rho(results: Sequence[Result]) -> Figure:
     for result, ax in zip(results, axes[0]):
         nets, rates, radii = swept(result), result.protocol.rates, [0.0, *result.protocol.radii]
         for place, (lr, colour, marker) in enumerate(zip(rates, style.sequence(len(rates)), style.MARKERS)):
-            line = surface(nets, "hard")[lr].reindex(radii).dropna()
+            line = nets[nets.lr == lr].groupby("rho").hard.agg(_estimate)
             at = np.array([radii.index(rho) for rho in line.index]) + 0.12 * (place - 1)
             means, *ends = np.array([(one.mean, one.low, one.high) for one in line]).T
             bars = {"yerr": np.abs(ends - means), "elinewidth": 0.9, "label": f"learning rate {lr:g}"}
@@ -283,7 +264,7 @@ def lorenz_curves(results: Sequence[Result], first: int = 0) -> Figure:
     """Figure 3: Lorenz curves of the importance weights of training images at the end of training, at the real and at
     the phantom parameters, mean and range over seeds, from the `first` of their hundredths on; where that is not 0, on
     a logarithmic axis: few pairs hold nearly everything. Dotted: equal weights."""
-    fig, grid = panels(len(results), 2, 2.8, sharey=True)
+    fig, grid = style.grid(len(results), 2, 2.8, sharey=True)
     shares = FRACTIONS[first:]
     for result, ax in zip(results, grid.flat):
         ax.plot(shares, shares, color=style.GREY, lw=0.8, ls=":")

@@ -1,19 +1,6 @@
 """Choosing settings on validation data, seed by seed, and which seeds can be compared at all."""
 
-from collections.abc import Iterable
-from typing import Any
-
 import numpy as np
-
-
-def best_record(records: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
-    """The record with the lowest validation error after the last epoch; ties go to the lower validation loss, as so
-    few images are told wrongly that many settings tie. Diverged trials are left out; None where none finished."""
-    return min(
-        (record for record in records if record["status"] == "finished"),
-        default=None,
-        key=lambda record: (record["metrics"]["validation_error"], record["metrics"]["validation_loss"]),
-    )
 
 
 def whole_seeds(errors: np.ndarray) -> np.ndarray:

@@ -87,6 +87,16 @@ def panels(
     return fig, axes
 
 
+def grid(count: int, columns: int, height: float, **shared: Any) -> tuple[Figure, np.ndarray]:
+    """`count` panels, `columns` in a row; those that are left over are hidden. `height` in inches, a row."""
+    rows = -(-count // columns)
+    size = PAGE_WIDTH, 0.5 + height * rows
+    fig, axes = plt.subplots(rows, min(count, columns), figsize=size, squeeze=False, **shared)
+    for panel in axes.flat[count:]:
+        panel.set_axis_off()
+    return fig, axes
+
+
 def band(
     axes: Axes, places: Sequence[float], low: np.ndarray, high: np.ndarray, colour: Any, alpha: float = 0.18
 ) -> None:

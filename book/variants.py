@@ -2,7 +2,7 @@
 read of them, what a step costs, and the figures."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import cycle, product
 
@@ -109,41 +109,25 @@ def live_plan(methods: Sequence[str], rho: float, seeds: int, epochs: int) -> li
     ]
 
 
-@dataclass(frozen=True)
-class Best:
-    """A row at its chosen settings: errors (seed,), and the setting that most seeds chose."""
-
-    setting: VariantSetting
-    chosen_by: int  # seeds that chose it
-    hard: np.ndarray  # probing error on test data
-    easy: np.ndarray
-    training: np.ndarray  # the model's own, on the training points
-    hard_training: np.ndarray  # of the hard feature's net alone, on the training points
-    easy_training: np.ndarray
-    diverged: int  # nets among the chosen
-
-
-def best(record: dict, settings: Sequence[VariantSetting]) -> Best:
-    """Each seed at the setting that has the lowest mean of both probing errors on the validation data of the
+def best(record: dict, settings: slice = slice(None)) -> pd.DataFrame:
+    """Errors of a row, or of some of a record's settings, a line a seed: both probing errors on test data, "hard" and
+    "easy", the model's on the training points, "training", and there "easy_training", where it is stored. Each seed is
+    at the setting, its index is "chosen", that has the lowest mean of both probing errors on the validation data of the
     *other* seeds.
 
     A net that diverged has learned nothing: its errors count as chance, one half.
     """
-    validation = [filled(errors(record, feature, "validation")) for feature in ("easy", "hard")]
-    if len(settings) == 1:
-        chosen = np.zeros(validation[0].shape[-1], dtype=int)
-    else:
-        chosen = choose((validation[0] + validation[1]) / 2)
-    read = ("hard", "test"), ("easy", "test"), ("model", "train"), ("hard", "train"), ("easy", "train")
-    found = (at_choice(filled(errors(record, *which)), chosen) for which in read)
-    gone = at_choice(np.isnan(errors(record, "model")), chosen)
-    votes = np.bincount(chosen)
-    return Best(settings[votes.argmax()], int(votes.max()), *found, int(gone.sum()))
+    seen = [filled(errors(record, feature, "validation"))[settings] for feature in ("easy", "hard")]
+    chosen = choose(seen[0] + seen[1])
+    read = {"hard": ("hard", "test"), "easy": ("easy", "test"), "training": ("model", "train")}
+    read |= {"easy_training": ("easy", "train")} if "easy" in record["metrics"]["wrong"]["train"] else {}
+    found = {name: at_choice(filled(errors(record, *which))[settings], chosen) for name, which in read.items()}
+    return pd.DataFrame(found | {"chosen": chosen})
 
 
 def filled(values: np.ndarray) -> np.ndarray:
     """Errors with one half, chance, in place of NaN."""
-    return np.where(np.isnan(values), 0.5, values)
+    return np.nan_to_num(values, nan=0.5)
 
 
 def words(setting: VariantSetting) -> str:
@@ -158,25 +142,25 @@ def words(setting: VariantSetting) -> str:
     return f"ρ = {setting.rho:g}" if setting.rho else ""
 
 
-def helps(row: Best, sgd: Best) -> bool:
+def helps(row: pd.DataFrame, sgd: pd.DataFrame) -> bool:
     """The rule: it fits, the hard feature gains over SGD, and the easy one does not pay."""
     gain, rise = paired_difference(sgd.hard, row.hard), paired_difference(row.easy, sgd.easy)
     return bool(row.training.mean() <= FIT and gain.low > 0 and rise.high <= RISE)
 
 
-def balances(row: Best, sgd: Best) -> bool:
+def balances(row: pd.DataFrame, sgd: pd.DataFrame) -> bool:
     """It helps, and the hard feature is learned nearly as well as the easy one."""
     return helps(row, sgd) and bool(paired_difference(row.hard, row.easy).high <= GAP)
 
 
-def judged(found: Mapping[str, Best]) -> dict[str, dict]:
-    """A line of the table for every row but SGD, the largest gain first."""
+def judged(found: Mapping[str, pd.DataFrame]) -> dict[str, dict]:
+    """A line of the table for every row of `ROWS` but SGD, the largest gain first, from the `best` of each."""
     sgd, table = found["SGD"], {}
     for name, row in sorted(found.items(), key=lambda item: item[1].hard.mean()):
-        base = BASES.get(name)
+        base, most = BASES.get(name), row.chosen.mode()[0]
         table[name] = {
-            "setting": f"{words(row.setting)} ({row.chosen_by})".strip(),
-            **{measure: getattr(row, measure).mean() for measure in ("hard", "easy", "training")},
+            "setting": f"{words(ROWS[name][most])} ({(row.chosen == most).sum()})".strip(),
+            **row[["hard", "easy", "training"]].mean(),
             "gain over SGD": protocols.interval(sgd.hard - row.hard, 3),
             "over its base": protocols.interval(found[base].hard - row.hard, 3) if base else "",
             "helps": helps(row, sgd),
@@ -186,18 +170,13 @@ def judged(found: Mapping[str, Best]) -> dict[str, dict]:
     return table
 
 
-def against(data: str, rows: Mapping[str, Best], others: Sequence[str]) -> dict[str, dict[str, float]]:
+def against(data: str, rows: Mapping[str, pd.DataFrame], others: Sequence[str]) -> dict[str, dict[str, float]]:
     """By how much the hard probing errors of `others` lie above those of SAM and of LSAM, paired by seed."""
     found = {}
     for other, name in product(others, ("SAM", "LSAM")):
         effect = paired_difference(rows[other].hard, rows[name].hard)
         found[f"{data}: {other} minus {name}"] = {"mean": effect.mean, "from": effect.low, "to": effect.high}
     return found
-
-
-def ends(name: str, effect: Estimate) -> dict[str, float]:
-    """An effect and the ends of its interval as numbers for the prose."""
-    return {name: effect.mean, f"{name}_low": effect.low, f"{name}_high": effect.high}
 
 
 def reach(record: dict) -> pd.DataFrame:
@@ -223,67 +202,54 @@ ASAM_TIMES = 10.0  # ASAM's radius over SAM's: its paper's 0.5 against SAM's 0.0
 IMAGES = protocols.PAIRED["cifar-mnist"]
 
 
-def image_rows(lr: float, rho: float, epochs: int, sgd_lr: float) -> dict[str, ImageTrial]:
-    """Every variant at one setting, SAM's, and SGD at its own learning rate.
+def image_rows(store: Store, epochs: int) -> dict[str, ImageTrial]:
+    """Every variant at the setting that the sweep chose for SAM, and SGD at its own; none while the sweep is not
+    complete.
 
     ASAM's radius is `ASAM_TIMES` times SAM's, its norm being another; Adam has its own learning rate.
     """
-    sam = replace(IMAGES.base, method="sam", lr=lr, epochs=epochs, rho=rho)
+    if not (settings := protocols.selected(IMAGES, store)):
+        return {}
+    sam = replace(settings["sam"], epochs=epochs)
     own: dict[str, dict] = {
-        "sgd": {"lr": sgd_lr},
-        "asam": {"rho": ASAM_TIMES * rho},
+        "sgd": {"lr": settings["sgd"].lr},
+        "asam": {"rho": ASAM_TIMES * sam.rho},
         "sam_decay_inside": {"weight_decay": DECAY},
         "adam": {"lr": ADAM_RATE},
         "sam_adam": {"lr": ADAM_RATE},
     }
     rows = {}
     for name, title in TITLES.items():
-        radius = 0.0 if name in WITHOUT_RADIUS else rho
+        radius = 0.0 if name in WITHOUT_RADIUS else sam.rho
         rows[title] = replace(sam, **{"method": name, "rho": radius} | own.get(name, {}))
     decayed = {"SGD, weight decay": "SGD", "SAM, decay outside": "SAM"}
     return rows | {name: replace(rows[base], weight_decay=DECAY) for name, base in decayed.items()}
 
 
-def chosen_image_rows(store: Store, epochs: int) -> dict[str, ImageTrial]:
-    """`image_rows` at the settings that the sweep chose; none while the sweep is not complete."""
-    settings = protocols.selected(IMAGES, store)
-    return image_rows(settings["sam"].lr, settings["sam"].rho, epochs, settings["sgd"].lr) if settings else {}
-
-
 def image_plan(store: Store, seeds: int, epochs: int) -> Plan:
-    """The image trials of all rows, each with seeds 0, 1, ...: paired by seed. They follow the sweep."""
-    chosen = chosen_image_rows(store, epochs).values()
-    later = 0 if chosen else seeds * len(image_rows(0.01, 0.1, epochs, 0.01))
-    return Plan(tuple(replace(trial, seed=seed) for seed in range(seeds) for trial in chosen), later)
+    """The image trials of all rows, which follow the sweep."""
+    rows = image_rows(store, epochs).values()
+    return Plan(tuple(protocols.on_seeds(rows, seeds)), 0 if rows else seeds * (len(TITLES) + 2))
 
 
 Gains = Mapping[str, np.ndarray | None]  # row -> (2, seed), of the hard and of the easy feature
 
 
 def image_gains(rows: Mapping[str, ImageTrial], seeds: int, store: Store) -> tuple[str, dict[str, np.ndarray | None]]:
-    """The hard feature by the paper's rule, that of the higher probing error under SGD, and how far each row's probing
-    errors lie below SGD's with the same seed; a row's name says how many seeds it has, or how many diverged.
+    """The hard feature, and how far each row's probing errors lie below SGD's with the same seed, see
+    `protocols.probing`; a row's name says how many seeds it has, or how many diverged.
 
     Where SGD itself is not stored, nothing is known: "" and no gain. A row of which a net diverged has none: a mean
     over the seeds that were left would flatter a method that fails on others.
     """
-    errors, lost, features = {}, {}, ["cifar", "mnist"]
-    for name, trial in rows.items():
-        records = [store.read(replace(trial, seed=seed).configuration) for seed in range(seeds)]
-        found = [record for record in records if record is not None]
-        lost[name] = sum(record["status"] == "diverged" for record in found)
-        table = protocols.table(found).pivot(index="seed", columns="measure", values="error")
-        errors[name] = table.reindex(columns=features)
-    known = bool(rows) and not errors["SGD"].empty
-    features.sort(key=lambda feature: -errors["SGD"][feature].mean() if known else 0)
-    gains: dict[str, np.ndarray | None] = {}
-    for name, table in errors.items():
-        values = (errors["SGD"] - table).dropna()[features].to_numpy().T
-        if lost[name]:
-            gains[f"{name} ({lost[name]} diverged)"] = None
-        else:
-            gains[f"{name} (n = {values.shape[1]})" if values.size else name] = values if values.size else None
-    return features[0] if known else "", gains
+    records = protocols.by_seed(rows, store, seeds)
+    errors, gains = protocols.probing(records, "SGD"), dict[str, np.ndarray | None]()
+    for name, of_row in errors.items():
+        lost = sum(record["status"] == "diverged" for record in records[name] if record)
+        values = (errors["SGD"] - of_row).dropna().to_numpy().T
+        words = f" ({lost} diverged)" if lost else f" (n = {values.shape[1]})" if values.size else ""
+        gains[name + words] = values if values.size and not lost else None
+    return next((name for of_row in errors.values() for name in of_row), ""), gains
 
 
 def image_numbers(rows: Mapping[str, ImageTrial], gains: Gains) -> dict[str, str]:
@@ -392,15 +358,13 @@ def ranking(rows: Mapping[str, Sequence[Estimate] | None], titles: Sequence[str]
 def every_radius(curves: Mapping[str, tuple[Sequence[float], np.ndarray, np.ndarray]], sgd: float) -> Figure:
     """One panel a method: its radii, and the hard and the easy probing error at each, (radius, seed); dotted, SGD's
     mean hard one."""
-    count = -(-len(curves) // 4)
-    fig, axes = plt.subplots(count, 4, figsize=(style.PAGE_WIDTH, 0.5 + 1.75 * count), sharey=True, squeeze=False)
+    fig, axes = style.grid(len(curves), 4, 1.75, sharey=True)
     for panel, (name, (radii, hard, easy)) in zip(axes.flat, curves.items()):
         panel.axhline(sgd, color=style.SGD, linestyle=":", linewidth=1.1, label="hard, SGD")
         style.line(panel, radii, hard, style.HARD, "o", label="hard")
         style.line(panel, radii, easy, style.EASY, "s", label="easy")
         panel.set(title=name, ylim=(-0.02, 0.56), xlim=(0, None))
         panel.tick_params(labelsize=8)
-    plt.setp(axes.flat[len(curves) :], visible=False)
     plt.setp(axes[-1], xlabel=r"radius $\rho$")
     plt.setp(axes[:, 0], ylabel="probing error")
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)

@@ -7,6 +7,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
@@ -15,10 +16,11 @@ from scipy.optimize import brentq
 from book import style
 from book.claims import MARGIN, Check, Outcome, compared, exact, weakest
 from book.image_trial import ImageTrial
+from book.open_choices import CHOICES, common
 from book.plan import Plan, space_filling
-from book.protocols import PAIRED, selected
-from book.selection import at_choice, choose
+from book.protocols import PAIRED, on_seeds, selected
 from book.toy_trial import ToyTrial, errors
+from book.variants import best
 from lib.data.toy import ToyConstants
 from lib.device import threads
 from lib.stats import Estimate, estimate, mean_interval
@@ -27,6 +29,7 @@ from lib.toy.nets import points as points_of
 from lib.toy.setting import ToySetting, lsam, sgd
 from lib.toy.stack import errors as stack_errors
 from lib.toy.stack import evaluate, initial, unit
+from lib.toy.variants import run
 from lib.trials.store import Store
 
 Window = tuple[float, float]  # epochs, from the first to before the second, in which the radius holds
@@ -69,18 +72,9 @@ BASELINES: dict[str, tuple[Callable[[float], dict[str, Any]], tuple[float, ...]]
     "spectral decoupling": (lambda strength: {"decoupling": strength, **PLAIN}, (0.03, 0.1, 0.3, 1.0, 3.0)),
     "label smoothing": (lambda share: {"smoothing": share, **PLAIN}, (0.1, 0.4, 0.6, 0.8, 0.9)),
 }
-# Other constants of the toy: chapter 13's ranges, and trainings that are shorter.
-RANGES = {
-    "gap": (0.0, 0.4, "linear"),  # a / b
-    "easy_scale": (0.5, 2.0, "log"),
-    "hard_scale": (1.0, 6.0, "log"),
-    "complexity": (180.0, 540.0, "linear"),
-    "learning_rate": (0.01, 0.1, "log"),
-    "width": (16, 96, "whole"),
-    "epochs": (20, 100, "whole"),
-    "head_easy": (0.5, 2.0, "log"),
-    "head_hard": (0.5, 2.0, "log"),
-}
+# Other constants of the toy: chapter 13's ranges of long trainings, and trainings that are shorter.
+RANGES = {one.name: (*one.long, one.scale) for one in CHOICES if one.long and one.name not in ("outer", "noise")}
+RANGES["epochs"] = (20, 100, "whole")
 POINTS, POINT_SEEDS = 96, 20
 # After these had been seen, the first of them once more on other seeds, as long as the main setting: rate x epochs.
 LONG, LONG_POINTS, LONG_SEED = 3.0, 50, 6000
@@ -115,30 +109,7 @@ def plan(dataset: str, store: Store, seeds: int = SEEDS) -> Plan:
     """The `image_nets` on every seed; they follow the sweep of the set."""
     nets = image_nets(dataset, store).values()
     expected = 0 if nets else seeds * (1 + len(METHODS) * (2 + 2 * len(SWITCHES)))
-    return Plan(tuple(replace(net, seed=seed) for seed in range(seeds) for net in nets), expected)
-
-
-def image_records(dataset: str, store: Store, seeds: int) -> dict[Net, list[dict | None]]:
-    """What is stored of the `image_nets`, by seed; None where it is not, or diverged."""
-    found = {}
-    for key, net in image_nets(dataset, store).items():
-        records = (store.read(replace(net, seed=seed).configuration) for seed in range(seeds))
-        found[key] = [one if one and one["status"] == "finished" else None for one in records]
-    return found
-
-
-def probing(records: Mapping[Net, Sequence[dict | None]], attribute: str) -> dict[Net, np.ndarray]:
-    """Probing errors of an attribute, (seed,), NaN where there is none."""
-    return {
-        key: np.array([one["metrics"]["probing_error"][attribute]["error"] if one else np.nan for one in found])
-        for key, found in records.items()
-    }
-
-
-def hard_attribute(records: Mapping[Net, Sequence[dict | None]]) -> str:
-    """The attribute with the higher mean probing error under SGD."""
-    names = next(one["metrics"]["probing_error"] for one in records["sgd", None] if one)
-    return max(names, key=lambda name: np.nanmean(probing(records, name)["sgd", None]))
+    return Plan(tuple(on_seeds(nets, seeds)), expected)
 
 
 def paired(*errors: np.ndarray) -> list[np.ndarray]:
@@ -187,17 +158,13 @@ def checks(where: str, before: np.ndarray, whole: np.ndarray, parts: Parts) -> l
     return [premise, *found]
 
 
-def at_best(record: dict) -> dict[str, tuple[np.ndarray, np.ndarray, float]]:
-    """Of the baselines' record: hard and easy probing errors (seed,) at the strength that validation data of the other
-    seeds choose by both errors, and the strength chosen most often. A net that diverged counts as chance."""
-    test = {feature: np.nan_to_num(errors(record, feature), nan=0.5) for feature in ("easy", "hard")}
-    validation = sum(np.nan_to_num(errors(record, name, "validation"), nan=0.5) for name in test)
+def at_best(record: dict) -> dict[str, tuple[pd.DataFrame, float]]:
+    """Of the baselines' record: errors at the strength that validation data choose, see `variants.best`, and the
+    strength chosen most often."""
     found, start = {}, 0
     for name, (_, strengths) in BASELINES.items():
-        rows = slice(start, start := start + len(strengths))
-        chosen = choose(validation[rows])
-        hard, easy = (at_choice(test[feature][rows], chosen) for feature in ("hard", "easy"))
-        found[name] = hard, easy, strengths[np.bincount(chosen).argmax()]
+        row = best(record, slice(start, start := start + len(strengths)))
+        found[name] = row, strengths[row.chosen.mode()[0]]
     return found
 
 
@@ -209,11 +176,8 @@ def points(count: int = POINTS, seed: int = 0) -> list[dict[str, float]]:
 def of_point(values: Mapping[str, float], rho: float = RHO) -> list[ToySetting]:
     """SGD, LSAM, and LSAM in each of the `tenths`, with these constants; the radius is to the head's initial length as
     `rho` is to that of (1, 1)."""
-    head = values["head_easy"], values["head_hard"]
-    named = {name: values[name] for name in ("complexity", "easy_scale", "hard_scale")}
-    shared = {"data": ToyConstants(inner=values["gap"], **named), "head": head}
-    shared |= {name: values[name] for name in ("learning_rate", "width", "epochs")}
-    whole = lsam(float(f"{rho * np.linalg.norm(head) / 2**0.5:.3g}"), **shared)
+    shared = common(values)
+    whole = lsam(float(f"{rho * np.linalg.norm(shared['head']) / 2**0.5:.3g}"), **shared)
     return [sgd(**shared), whole, *(replace(whole, ascent=part) for part in tenths(values["epochs"]).values())]
 
 
@@ -302,29 +266,25 @@ def border_checks(error: Epochs, share: Epochs) -> list[Check]:
 
 
 @threads(1)  # more only wait for one another: the arrays are small
-@torch.no_grad()
-def two_radii(
-    radii: Sequence[tuple[float, float]],
-    seeds: Sequence[int],
-    data: ToyConstants = ToyConstants(),
-    epochs: int = EPOCHS,
-) -> np.ndarray:
+def two_radii(radii: Sequence[tuple[float, float]], seeds: Sequence[int], epochs: int = EPOCHS) -> np.ndarray:
     """Errors (radii, seed, feature) on test data of SAM whose ascent has one length on the head and another below: with
     (rho, 0) LSAM, with (0, 0) SGD. Width, rate, batch and head are those of `ToySetting`."""
     nets = [(lengths, seed) for lengths in radii for seed in seeds]
-    models = [Model(ToySetting(data=data, epochs=epochs), seed) for _, seed in nets]
-    training, evaluation, index = points_of(models)
-    theta, training = initial(models), torch.from_numpy(training[index])
+    models = [Model(ToySetting(epochs=epochs), seed) for _, seed in nets]
+    drawn, evaluation, index = points_of(models)
+    theta, training = initial(models), torch.from_numpy(drawn[index])
     on_head, below = torch.tensor([lengths for lengths, _ in nets], dtype=torch.float64).T[..., None, None]
-    order = np.stack([batch_order(seed, data.training_points, epochs).ravel() for _, seed in nets]).astype(np.int64)
-    each, rate = torch.arange(len(nets))[:, None], torch.tensor(-models[0].setting.learning_rate)
-    for chosen in torch.from_numpy(order).split(models[0].setting.batch_size, dim=1):
+    each = torch.arange(len(nets))[:, None]
+
+    def descent(step: int, theta: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
         x, y = training[each, chosen].split((4, 1), dim=-1)
         gradient = evaluate(theta, x, y[..., 0])[1]
         head = torch.zeros_like(gradient)
         head[..., -1] = gradient[..., -1]
-        phantom = theta + unit(head, on_head) + unit(gradient - head, below)
-        theta.addcmul_(evaluate(phantom, x, y[..., 0])[1], rate)
+        return evaluate(theta + unit(head, on_head) + unit(gradient - head, below), x, y[..., 0])[1]
+
+    order = np.stack([batch_order(seed, training.shape[1], epochs).ravel() for _, seed in nets])
+    theta = run(theta, models, order, descent)
     return stack_errors(theta, evaluation[index][:, 1]).reshape(len(radii), len(seeds), -1)
 
 

@@ -6,32 +6,27 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
-from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
-from scipy.stats import gmean
 from scipy.stats import t as student
 from scipy.stats.contingency import association
 from sklearn.datasets import load_digits
 from torch import nn
 
-from book import real_data, style
 from book.image_trial import ImageTrial
 from book.notebook import ParameterError
-from book.protocols import METHODS, Protocol, Result, comparison, diverged, selected, weight_trials
+from book.protocols import METHODS, Protocol, Result, result
 from book.templates import render
 from lib import stats
 from lib.data.dataset import Dataset, Source, Split
 from lib.data.own import Files, Table
 from lib.data.pairs import Pair, Part
-from lib.trials import run
 from lib.trials.store import Store
-from lib.trials.trial import MissingTrials, Place
+from lib.trials.trial import Place
 
 SIDE = 64  # pixels of a table's images, where none are asked for
 BATCHES = 20  # of training images whose importance weights are measured, at most
@@ -88,14 +83,8 @@ def measured(
 ) -> Result:
     """SGD's setting `trial`, SAM and LSAM at `rho`, and the net before training, on paired seeds: errors, and the
     importance weights of SGD's and SAM's nets. Raises MissingTrials where all nets of a method diverged."""
-    where: dict[str, Any] = {"jobs": jobs, "scheduler": scheduler or None}
     protocol = Protocol(trial, (trial.lr,), (rho,), moments=(trial.epochs,), batches=BATCHES, lsam=True)
-    settings = selected(protocol, store) or {}
-    records = run(comparison(protocol, settings, seeds), store, place, **where)
-    found = Result(protocol, settings, records, [], [], [])
-    if lost := {one["configuration"]["method"] for one in diverged(found)} - set(found.table.method):
-        raise MissingTrials(f"all nets of {', '.join(sorted(lost))} diverged; take a smaller lr or rho")
-    return replace(found, weights=run(weight_trials(protocol, settings, seeds), store, place, **where))
+    return cast(Result, result(protocol, store, seeds, place, jobs=jobs, scheduler=scheduler or None))
 
 
 def net(given: str) -> nn.Module:
@@ -154,25 +143,3 @@ def conclusions(result: Result, of: Mapping[str, Any]) -> str:
         correlation=of["correlation in training (Cramér's V)"],
         evenness=evenness,
     )
-
-
-def rows(result: Result) -> dict[str, dict[str, str]]:
-    """`real_data.rows_of_table` of the one data set, without its name."""
-    return {name.removeprefix(f"{result.title}: "): row for name, row in real_data.rows_of_table(result).items()}
-
-
-def medians(result: Result) -> Figure:
-    """Figure 5 feature by feature: the median importance weight of the training images, real and phantom, along the
-    contribution of either feature, signed by the label, in bins of equally many images from the worst fitted to the
-    best; geometric mean and range over seeds."""
-    titles = [f"{attribute} ({kind})" for attribute, kind in zip(result.features, ("easy", "hard"))]
-    fig, panels = style.panels(["median weight"], titles, 2.5, sharey=True)
-    for attribute, ax in zip(result.features, panels[0]):
-        for (method, net), (point, line) in product(result.measured().items(), {"real": "--", "phantom": "-"}.items()):
-            bins = [one["contributions"]["label"]["attributes"][attribute]["bins"][point] for one in net]
-            places, colour = (np.arange(len(bins[0])) + 0.5) / len(bins[0]), real_data.COLOURS[method]
-            style.band(ax, places, np.min(bins, axis=0), np.max(bins, axis=0), colour, alpha=0.1)
-            ax.plot(places, gmean(bins), line, color=colour, lw=1.5, label=f"{METHODS[method]} net, {point}")
-        ax.set(yscale="log", xlim=(0, 1), xticks=[0, 1], xticklabels=["worst\nfitted", "best\nfitted"])
-    fig.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    return fig

@@ -8,7 +8,7 @@ from scipy.stats import spearmanr
 from scipy.stats import t as student
 
 from book.claims import seeds_needed
-from book.selection import at_choice, best_record, choose, whole_seeds
+from book.selection import at_choice, choose, whole_seeds
 from lib import stats
 from lib.stats import FEW, Estimate, estimate, mean_interval
 
@@ -108,16 +108,6 @@ WILSON = [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0, 0.161
 @pytest.mark.parametrize("errors, examples, low, high", [*WILSON, (20, 20, 0.8389, 1)])
 def test_wilson_interval_against_published_values(errors, examples, low, high):
     assert np.allclose(stats.wilson_interval(errors, examples), (low, high), atol=5e-5)
-
-
-def record(error: float, loss: float) -> dict:
-    return {"status": "finished", "metrics": {"validation_error": error, "validation_loss": loss}}
-
-
-def test_best_record_has_the_lowest_error_then_loss_and_did_not_diverge():
-    records = [record(0.2, 0.1), record(0.1, 0.5), record(0.1, 0.4), {"status": "diverged", "metrics": None}]
-    assert best_record(records) is records[2]
-    assert best_record(records[3:]) is None
 
 
 def test_seeds_of_which_a_net_diverged_are_left_out():

@@ -80,22 +80,18 @@ def test_a_share_of_a_gain_that_may_be_none_is_undecided_and_one_that_was_not_tr
     assert [check.outcome for check in found] == [HOLDS, HOLDS, NOT_RUN, NOT_RUN, NOT_RUN]
 
 
-def test_hard_attribute_is_the_one_that_sgd_leaves_worse():
-    def record(cat, dog):
-        return {"metrics": {"probing_error": {"cat": {"error": cat}, "dog": {"error": dog}}}}
-
-    records = {("sgd", None): [None, record(0.1, 0.2), record(0.3, 0.1)], ("sam", None): [None, record(0.0, 0.4), None]}
-    assert when.hard_attribute(records) == "cat"
-    np.testing.assert_array_equal(when.probing(records, "dog")["sam", None], [np.nan, 0.4, np.nan])
-
-
 def record_of(**wrong: np.ndarray) -> dict:
     """A stored record of these wrong points of 1000, "split feature" -> (setting, seed)."""
     found: dict = {}
     for name, counts in wrong.items():
         found.setdefault(name.split("_")[0], {})[name.split("_")[1]] = np.asarray(counts).tolist()
     settings, seeds = np.shape(counts)
-    shared = {"experiment": "toy", "seeds": seeds, "shared": {"test_points": 1000}, "settings": [{}] * settings}
+    shared = {
+        "experiment": "toy",
+        "seeds": seeds,
+        "shared": {"test_points": 1000, "training_points": 1000},
+        "settings": [{}] * settings,
+    }
     return {"configuration": shared, "metrics": {"wrong": found}}
 
 
@@ -122,12 +118,11 @@ def test_each_seeds_strength_is_the_others_choice():
     test = np.arange(sum(strengths) * 3, dtype=object).reshape(-1, 3)
     hard = test.copy()
     hard[-strengths[-1], 0] = None  # that net diverged
-    easy = {"validation_easy": validation, "test_easy": 10 * test}
-    found = when.at_best(record_of(validation_hard=validation, test_hard=hard, **easy))
-    np.testing.assert_allclose(found["LSAM"][0], test[1].astype(float) / 1000)
-    np.testing.assert_allclose(found["LSAM"][1], test[1].astype(float) / 100)
-    assert found["label smoothing"][0][0] == 0.5
-    assert (found["LSAM"][2], found["constant easy rate"][2]) == (1.4, 0.03)
+    others = {"validation_easy": validation, "test_easy": 10 * test, "train_model": test}
+    found = when.at_best(record_of(validation_hard=validation, test_hard=hard, **others))
+    (lsam, rho), (_, rate) = found["LSAM"], found["constant easy rate"]
+    np.testing.assert_allclose(np.array([lsam.hard, lsam.easy / 10]) * 1000, [test[1].astype(float)] * 2)
+    assert found["label smoothing"][0].hard[0] == 0.5 and (rho, rate) == (1.4, 0.03)
 
 
 # The hard rate

@@ -14,7 +14,7 @@ from scipy.stats import nct
 from scipy.stats import t as student
 from test_own import write_folder, write_npz, write_table
 
-from book import your_data
+from book import natural_images, real_data, your_data
 from book.image_trial import ImageTrial
 from book.notebook import ParameterError
 from book.templates import render
@@ -126,9 +126,9 @@ def test_one_setting_is_measured_on_paired_seeds_and_said_in_words(pair, tmp_pat
     base = ImageTrial(pair, "sgd", 0.05, epochs=1, batch_size=12)
     result = your_data.measured(base, 0.1, 2, Store(tmp_path / "results"), place)
     assert {one["configuration"]["method"] for one in result.records} == {"sgd", "sam", "lsam"}
-    rows, attribute = your_data.rows(result), result.features[0]
-    assert len(rows) == 5 and all(row.startswith(("test", "probe, ", "own answer, ")) for row in rows)
-    left, _ = your_data.medians(result).axes
+    attribute = result.features[0]
+    assert len(real_data.rows_of_table(result)) == 5 and not result.lacking
+    left, _ = natural_images.along_contributions([result], "real", "phantom").axes
     nets = [one["contributions"]["label"]["attributes"][attribute]["bins"]["real"] for one in result.measured()["sgd"]]
     assert np.allclose(left.lines[0].get_ydata(), np.exp(np.log(nets).mean(0)))
     said = your_data.conclusions(result, your_data.of_data(pair.load()))
