@@ -86,17 +86,10 @@ class ChainTrial(Trial):
             file.write(f"{event} {self.number} {os.getpid()}\n")
 
 
-@dataclass
 class FailingStore(Store):
     """A store that workers cannot write to: full, or another folder than the sweep's."""
 
-    folder: Path
     error: int | None = None
-    experiment: str | None = None
-
-    @property
-    def own(self):
-        return self.folder
 
     def write(self, record):
         if self.error is not None:

@@ -9,8 +9,8 @@ import pytest
 import result_tables
 from records import whole
 
-from book.compute import diverged, efforts, hardware, nets
-from book.plan import duration, total_seconds
+from book.compute import diverged, efforts, nets
+from book.plan import duration
 from lib.trials.store import Store
 
 CPU = {"device": "cpu", "model": "a processor", "threads": 2}
@@ -33,7 +33,7 @@ def toy(wrong: list | None) -> dict:
     metrics = {"wrong": {"train": split, "validation": split, "test": split}, "heads": [None, None]} if wrong else None
     return {
         "configuration": configuration, "status": "finished" if wrong else "diverged", "metrics": metrics,
-        "seconds": {"total": 5.0}, "hardware": CPU,
+        "seconds": {"total": 5.0}, "hardware": CPU | {"threads": 1},
     }  # fmt: skip
 
 
@@ -47,26 +47,15 @@ def results(tmp_path) -> Path:
     return tmp_path
 
 
-def test_time_is_the_total_where_there_is_one_and_the_sum_of_the_parts_elsewhere():
-    assert total_seconds([image(0, {"training": 10.0, "total": 30.0}), image(1, {"a": 1.0, "b": 2.0})]) == 33
-
-
-def test_every_net_of_a_toy_trial_counts_and_those_without_an_error_have_diverged():
-    record = toy([[0, None, 2], [1, 1, None]])
-    assert (nets(record), diverged(record)) == (6, 2)
+def test_every_net_of_a_diverged_trial_has_diverged():
     assert (nets(toy(None)), diverged(toy(None))) == (6, 6)
     assert (nets(image(0, {})), diverged(image(0, {}, "diverged"))) == (1, 1)
 
 
-def test_efforts_add_up_by_experiment_and_kind_of_trial(results):
+def test_efforts_add_up_by_experiment_and_kind_of_trial_with_threads_on_a_cpu_only(results):
     images, toys = efforts(results).to_dict("split")["data"]
     assert images == ["cifar-mnist, images", 2, 2, 1, 40, "a graphics card; a processor, 2 threads"]
-    assert toys == ["noise, toy", 1, 6, 2, 5, "a processor, 2 threads"]
-
-
-def test_threads_count_on_a_cpu_only():
-    assert hardware(image(0, {}, device=GPU)) == "a graphics card"
-    assert hardware(image(0, {}, device={**CPU, "threads": 1})) == "a processor, 1 thread"
+    assert toys == ["noise, toy", 1, 6, 2, 5, "a processor, 1 thread"]
 
 
 def test_a_duration_has_the_unit_that_one_would_use():
@@ -78,7 +67,7 @@ def test_page_lists_every_kind_of_trial_and_their_sum(results):
     table = result_tables.computing_time(efforts(results))
     assert table.count("<tr>") == 4
     assert "<td>together</td><td>3</td><td>8</td><td>3</td><td>45 s</td>" in table
-    assert "a graphics card; a processor, 2 threads" in table
+    assert "a graphics card; a processor, 1 thread; a processor, 2 threads" in table
     assert "No result" in result_tables.computing_time(efforts(results / "none"))
 
 

@@ -12,6 +12,12 @@ from book import drawing, notebook, style
 pytestmark = pytest.mark.usefixtures("styled")
 
 
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
 def grid(rows: int, columns: int, **shared: str):
     """Panels with words, points and a legend."""
     fig, axes = plt.subplots(rows, columns, figsize=(style.PAGE_WIDTH, 2.5 * rows), squeeze=False, **shared)
@@ -36,7 +42,6 @@ def test_panels_of_a_row_stand_below_each_other_on_a_phone(columns, across):
             place = axes[row, column].get_subplotspec()
             assert place.get_gridspec().get_geometry() == (2 * down, across)
             assert (place.rowspan.start, place.colspan.start) == (row * down + column // across, column % across)
-    plt.close(fig)
 
 
 def test_letters_are_large_and_nothing_is_cut_on_a_phone():
@@ -51,7 +56,6 @@ def test_letters_are_large_and_nothing_is_cut_on_a_phone():
     assert all(0 <= box.x0 and box.x1 <= fig.bbox.width for box in (text.get_window_extent() for text in words))
     assert axes[0, 1].get_ylabel() == "y label", "the label that the panel shared with the one beside it"
     assert any(name.get_visible() and name.get_text() for name in axes[0, 1].get_yticklabels())
-    plt.close(fig)
 
 
 @pytest.mark.parametrize("text, broken", [
@@ -65,7 +69,6 @@ def test_a_long_text_is_broken_at_a_space_outside_of_formulas(text, broken):
     width = shown.get_window_extent().width
     assert not drawing._break([shown], width) and shown.get_text() == text
     assert drawing._break([shown], width - 1) and shown.get_text() in broken
-    plt.close(fig)
 
 
 def test_words_alone_stand_below_each_other_on_a_phone():
@@ -73,7 +76,6 @@ def test_words_alone_stand_below_each_other_on_a_phone():
     assert drawing.for_a_phone(fig) and fig.get_figwidth() == drawing.PHONE
     fig.draw_without_rendering()
     assert "\n" in fig.texts[0].get_text() and fig.texts[0].get_window_extent().width < fig.bbox.width
-    plt.close(fig)
 
 
 def test_figures_with_colour_bars_keep_their_layout():
@@ -82,7 +84,6 @@ def test_figures_with_colour_bars_keep_their_layout():
     width = fig.get_figwidth()
     picture = drawing.svg(fig)
     assert fig.get_figwidth() == width and "<svg y" not in picture
-    plt.close(fig)
 
 
 def test_the_picture_is_transparent_the_same_each_time_and_small():
@@ -93,7 +94,6 @@ def test_the_picture_is_transparent_the_same_each_time_and_small():
         axes[0].fill_between(np.linspace(0, 1, 3000), np.linspace(0, 1, 3000) ** 3)
         axes[1].scatter(*np.random.default_rng(0).normal(size=(2, 5000)))
         pictures.append(drawing.svg(fig))
-        plt.close(fig)
     first, second = pictures
     assert first == second and len(first) < 60_000
     assert len(re.findall("<image ", first)) == 2, "the cloud of points, in each layout"
@@ -114,7 +114,6 @@ def test_many_marks_are_drawn_as_pixels(draw, count, pixels):
     fig, axes = plt.subplots(layout="constrained")
     draw(axes, np.arange(count))
     assert drawing.svg(fig).count("<image ") == pixels
-    plt.close(fig)
 
 
 def test_photographs_keep_their_colours_at_night():
@@ -122,4 +121,3 @@ def test_photographs_keep_their_colours_at_night():
     assert "invert" in drawing.svg(fig)
     axes.imshow(np.zeros((2, 2, 3)))
     assert "invert" not in drawing.svg(fig)
-    plt.close(fig)

@@ -16,23 +16,16 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 REQUIREMENTS = PROJECT["project"]["dependencies"] + PROJECT["project"]["optional-dependencies"]["dev"]
 
 
-def canonical(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
 def pins(lines: list[str]) -> dict[str, str]:
     """Versions by canonical name; every line must be `name==version`."""
-    unpinned = [line for line in lines if not re.fullmatch(r"[\w.-]+==[\w.]+", line)]
-    assert not unpinned
-    return {canonical(name): release for name, release in (line.split("==") for line in lines)}
+    assert not [line for line in lines if not re.fullmatch(r"[\w.-]+==[\w.]+", line)]
+    return {re.sub(r"[-_.]+", "-", name).lower(): release for name, release in (line.split("==") for line in lines)}
 
 
-LOCK = pins([line for line in (ROOT / "requirements-lock.txt").read_text().splitlines() if line[0] != "#"])
-
-
-def test_every_requirement_is_pinned_and_locked_at_the_same_version():
-    wanted = pins(REQUIREMENTS)
-    assert wanted.items() <= LOCK.items(), "run `make lock` after changing pyproject.toml"
+def test_every_requirement_is_pinned_locked_and_installed_at_the_same_version():
+    lock = pins([line for line in (ROOT / "requirements-lock.txt").read_text().splitlines() if line[0] != "#"])
+    assert pins(REQUIREMENTS).items() <= lock.items(), "run `make lock` after changing pyproject.toml"
+    assert {name: version(name).split("+")[0] for name in pins(REQUIREMENTS)} == pins(REQUIREMENTS)
 
 
 def test_conda_installs_the_pins_of_pyproject_and_none_of_its_own():
@@ -44,16 +37,9 @@ def test_conda_installs_the_pins_of_pyproject_and_none_of_its_own():
     assert '"--constraint", "requirements-lock.txt", "--editable", ".[dev]"' in script, "make installs something else"
 
 
-def test_installed_versions_are_the_pinned_ones():
-    assert {name: version(name).split("+")[0] for name in pins(REQUIREMENTS)} == pins(REQUIREMENTS)
-
-
 def test_every_package_of_the_library_is_installed():
-    found = {
-        ".".join(path.parent.relative_to(ROOT).parts)
-        for room in ("book", "lib")
-        for path in (ROOT / room).rglob("__init__.py")
-    }
+    rooms = [path.parent for room in ("book", "lib") for path in (ROOT / room).rglob("__init__.py")]
+    found = {".".join(room.relative_to(ROOT).parts) for room in rooms}
     assert set(PROJECT["tool"]["setuptools"]["packages"]) == found
 
 

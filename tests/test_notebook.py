@@ -39,66 +39,46 @@ def test_good_parameters_pass_and_a_whole_number_becomes_a_float():
     assert result == {**VALUES, "rho": 1.0} and type(result["rho"]) is float
 
 
-NUMBER, NUMBERS = "rho must be a number from 0 to 5", "rhos must be a list of one or more values from 0 to 5"
+REFUSED = {
+    "rho must be a number from 0 to 5": [("rho", value) for value in (5.1, -0.1, "high", float("nan"), True)],
+    "seeds must be a whole number from 1 to 1000": [("seeds", 2.5), ("seeds", 0)],
+    "engine must be a text, one of 'cpu', 'torch'": [("engine", "jax")],
+    "rhos must be a list of one or more values from 0 to 5": [("rhos", value) for value in (0.5, [], [0.1, "x"])],
+    "names must be a list of one or more texts": [("names", ["a", 1])],
+}
+
+
+@pytest.mark.parametrize("allowed", REFUSED)
+def test_bad_value_is_refused_in_one_line_with_what_is_allowed(allowed):
+    for name, value in REFUSED[allowed]:
+        with pytest.raises(ParameterError) as error:
+            checked([CELL], VALUES | {name: value}, RULES)
+        assert str(error.value) == f"parameter {allowed}, not {value!r}"
+        assert error.value._render_traceback_() == [f"ParameterError: {error.value}"]
 
 
 @pytest.mark.parametrize(
-    ("change", "allowed"),
+    ("cells", "values", "rules", "line"),
     [
-        ({"rho": 5.1}, NUMBER),
-        ({"rho": -0.1}, NUMBER),
-        ({"rho": "high"}, NUMBER),
-        ({"rho": float("nan")}, NUMBER),
-        ({"rho": True}, NUMBER),
-        ({"seeds": 2.5}, "seeds must be a whole number from 1 to 1000"),
-        ({"seeds": 0}, "seeds must be a whole number from 1 to 1000"),
-        ({"engine": "jax"}, "engine must be a text, one of 'cpu', 'torch'"),
-        ({"rhos": 0.5}, NUMBERS),
-        ({"rhos": []}, NUMBERS),
-        ({"rhos": [0.1, "x"]}, NUMBERS),
-        ({"names": ["a", 1]}, "names must be a list of one or more texts"),
+        ([CELL], VALUES | {"rhos": [9.0] * 10_000}, RULES, "^.{,150}$"),
+        ([CELL, "# Parameters\nrho = 0.1\nnonsense = 1\n"], VALUES | {"nonsense": 1}, RULES,
+         "unknown parameter nonsense; this notebook takes rho, seeds, "),
+        ([""], VALUES | {"rho": 7.0}, RULES, "parameter rho must be a number from 0 to 5, not 7.0"),
+        ([CELL], VALUES, dict(list(RULES.items())[:-1]), "parameter names has no rule"),
+        ([CELL], VALUES, RULES | {"width": anything()}, "parameter width has no line in the parameters cell"),
+        (["x: dict = {}"], {"x": {}}, {"x": anything()}, "must be annotated bool, int, float, str or list, not dict"),
     ],
-)
-def test_bad_value_is_refused_in_one_line_with_what_is_allowed(change, allowed):
-    with pytest.raises(ParameterError) as error:
-        checked([CELL], {**VALUES, **change}, RULES)
-    assert str(error.value) == f"parameter {allowed}, not {next(iter(change.values()))!r}"
-    assert error.value._render_traceback_() == [f"ParameterError: {error.value}"]
-
-
-def test_long_value_stays_in_one_short_line():
-    with pytest.raises(ParameterError, match="^.{,150}$"):
-        checked([CELL], {**VALUES, "rhos": [9.0] * 10_000}, RULES)
-
-
-def test_unknown_name_is_refused_with_the_names_there_are():
-    cells = [CELL, "# Parameters\nrho = 0.1\nnonsense = 1\n"]
-    with pytest.raises(ParameterError, match="unknown parameter nonsense; this notebook takes rho, seeds, "):
-        checked(cells, {**VALUES, "nonsense": 1}, RULES)
+)  # fmt: skip
+def test_what_cannot_be_is_refused_in_one_short_line(cells, values, rules, line):
+    with pytest.raises(ParameterError, match=line):
+        checked(cells, values, rules)
 
 
 def test_names_of_other_cells_are_no_parameters_and_the_latest_run_of_theirs_counts():
     cells = ["%matplotlib inline", CELL, "other = 3", "x: int = 4"]
     assert checked(cells, {**VALUES, "other": 3, "x": 4}, RULES) == VALUES
     assert checked([CELL, "# Parameters\nnonsense = 1\n", CELL], VALUES, RULES) == VALUES
-
-
-def test_defaults_are_checked_where_the_kernel_keeps_no_history():
-    assert checked([""], VALUES, RULES) == VALUES
-    with pytest.raises(ParameterError, match="parameter rho must be a number from 0 to 5, not 7.0"):
-        checked([""], {**VALUES, "rho": 7.0}, RULES)
-
-
-def test_every_parameter_has_a_rule_and_every_rule_a_parameter():
-    with pytest.raises(ParameterError, match="parameter names has no rule"):
-        checked([CELL], VALUES, {name: rule for name, rule in RULES.items() if name != "names"})
-    with pytest.raises(ParameterError, match="parameter width has no line in the parameters cell"):
-        checked([CELL], VALUES, {**RULES, "width": anything()})
-
-
-def test_what_is_no_parameter_of_a_notebook_says_so():
-    with pytest.raises(ParameterError, match="must be annotated bool, int, float, str or list, not dict"):
-        checked(["x: dict = {}"], {"x": {}}, {"x": anything()})
+    assert checked([""], VALUES, RULES) == VALUES, "a kernel that keeps no history"
     with pytest.raises(RuntimeError, match="must be called in one"):
         notebook.check_parameters(rho=anything())
 
@@ -147,8 +127,5 @@ def test_key_numbers_show_long_labels_whole_and_nested_values_as_columns():
     table = notebook.key_numbers({label: {"SGD": 0.3, "LSAM": 0.1}, "n": {"SGD": 20}}, digits=2)
     assert label in repr(table) and label in table._repr_html_()
     assert list(table.columns) == ["SGD", "LSAM"] and table.loc["n", "LSAM"] == ""
-
-
-def test_key_numbers_need_a_value():
     with pytest.raises(ValueError, match="at least one labelled value"):
         notebook.key_numbers({})

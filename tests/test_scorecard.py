@@ -16,7 +16,7 @@ from sphinx.util.docutils import docutils_namespace
 
 from book import scorecard
 from book.claims import CLAIMS, JUDGEMENT, Check, Judgement, Outcome, Verdict, judge
-from book.make import fingerprint, pages
+from book.make import fingerprint
 from book.scorecard import ClaimRecord, Score
 from lib.stats import estimate
 
@@ -28,18 +28,10 @@ BOOK = {"seeds": 20, "fast": True, "rhos": [0.0, 0.5], "dataset": "cifar-mnist",
 
 def execute(folder: Path, name: str, *judgements: Judgement, parameters: dict = BOOK) -> None:
     """Write a chapter as if it had been run: a title, a rule, and these judgements displayed."""
-    outputs = [
-        {
-            "output_type": "execute_result",
-            "data": {"text/plain": [repr(shown)]},
-            "metadata": {JUDGEMENT: shown.as_json()},
-        }
-        for shown in judgements
-    ]
     cells = [
         {"cell_type": "markdown", "source": [f"# Chapter {name}: a subtitle\n", "\n", "*A claim.*"]},
         {"cell_type": "markdown", "source": "## How the claims are judged\n\nBy a rule."},
-        {"cell_type": "code", "source": "...", "outputs": outputs},
+        {"cell_type": "code", "outputs": [{"metadata": {JUDGEMENT: shown.as_json()}} for shown in judgements]},
     ]
     folder.mkdir(exist_ok=True)
     metadata = {"parameters": parameters, "seconds": 14, "cores": 2}
@@ -64,15 +56,12 @@ def by_claim(scores: list[Score]) -> dict[str, Score]:
     return {score.claim.id: score for score in scores}
 
 
-def test_every_claim_has_a_score_and_one_without_a_record_is_not_run(executed):
+def test_every_claim_has_a_score_and_a_record_says_where_how_and_in_what_time(executed):
     scores = by_claim(scorecard.collect(executed))
     assert list(scores) == list(CLAIMS)
     assert scores["C8"].verdict is Verdict.NOT_RUN and scores["C8"].not_run == ["08_domainbed"]
     assert scores["C7"].verdict is Verdict.NOT_RUN and scores["C7"].not_run == ["07_real_data", "16_natural_images"]
-
-
-def test_a_record_says_where_how_and_in_what_time(executed):
-    (record,) = by_claim(scorecard.collect(executed))["C1"].records
+    (record,) = scores["C1"].records
     assert (record.chapter, record.title) == ("03_toy", "Chapter 03_toy")
     assert record.rule == "how-the-claims-are-judged"
     assert record.checks == (LOSS, replace(GAIN, main=True))
@@ -144,6 +133,7 @@ def test_the_main_check_leads_and_a_failing_one_is_not_hidden(checks, shown):
 
 def test_scores_are_read_back_from_a_file_that_is_replaced_whole_where_it_says_something_else(executed, tmp_path):
     path, scores = tmp_path / "results" / "claims.json", scorecard.collect(executed)
+    assert {score.verdict for score in scorecard.read(path)} == {Verdict.NOT_RUN}, "no file"
     scorecard.write(scores, path)
     assert scorecard.read(path) == scores and [file.name for file in path.parent.iterdir()] == ["claims.json"]
     (first, *rest), written = scores, path.read_bytes()
@@ -174,15 +164,7 @@ def test_what_is_alike_is_not_written_again(one, other, same):
     assert scorecard.alike(one, other) is scorecard.alike(other, one) is same
 
 
-def test_without_a_file_no_claim_was_run(tmp_path):
-    scores = scorecard.read(tmp_path / "claims.json")
-    assert list(by_claim(scores)) == list(CLAIMS)
-    assert {score.verdict for score in scores} == {Verdict.NOT_RUN}
-
-
 def test_the_stored_file_holds_every_claim_with_the_verdict_of_its_checks():
-    if not fingerprint.CLAIMS.exists():
-        pytest.skip("results/claims.json is not there (make book)")
     rows = json.loads(fingerprint.CLAIMS.read_text(encoding="utf-8"))["claims"]
     assert [row["claim"] for row in rows] == list(CLAIMS)
     scores = scorecard.read()
@@ -191,48 +173,23 @@ def test_the_stored_file_holds_every_claim_with_the_verdict_of_its_checks():
     assert {score.claim.id: score.verdict.value for score in scores} == written_for, "book/claims.yml: found"
 
 
-def build(folder: Path, executed: Path) -> Path:
-    """The pages of a small book with the directives and these chapters; returns their folder."""
-    source = folder / "book"
-    (source / "chapters").mkdir(parents=True)
-    for chapter in executed.glob("*.ipynb"):
-        text = "# Chapter\n\n## How the claims are judged\n\nBy a rule.\n"
-        (source / "chapters" / f"{chapter.stem}.md").write_text(text)
+@pytest.fixture(scope="module")
+def small(tmp_path_factory) -> tuple[Path, list[Score]]:
+    """The pages of the small book with the directives, and the scores in the file that they were made from."""
+    folder = tmp_path_factory.mktemp("small")
+    (source := folder / "book").mkdir()
+    for chapter in small_book(source / "chapters").glob("*.ipynb"):
+        chapter.with_suffix(".md").write_text("# Chapter\n\n## How the claims are judged\n\nBy a rule.\n")
     (source / "intro.md").write_text("# Book\n\n```{claims-table}\n```\n\n```{not-run}\n```\n")
     (source / "scorecard.md").write_text("# Scorecard\n\n```{scorecard}\n```\n")
     (source / "index.md").write_text("# Index\n\n```{toctree}\n:glob:\n*\nchapters/*\n```\n")
-    with docutils_namespace():
-        Sphinx(
-            source,
-            None,
-            folder / "html",
-            folder / "doctrees",
-            "html",
-            status=None,
-            warningiserror=True,
-            confoverrides={"extensions": ["myst_parser", "result_tables"], "html_theme": "basic"},
-        ).build()
-    return folder / "html"
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory) -> tuple[Path, list[Score]]:
-    """The pages of the small book, and the scores in the file that they were made from."""
-    folder = tmp_path_factory.mktemp("small")
-    with pytest.MonkeyPatch.context() as patch:
+    own = {"extensions": ["myst_parser", "result_tables"], "html_theme": "basic"}
+    with pytest.MonkeyPatch.context() as patch, docutils_namespace():
         patch.setattr(fingerprint, "CLAIMS", folder / "claims.json")
-        scorecard.write(scorecard.collect(small_book(folder / "chapters")))
-        return build(folder, folder / "chapters"), scorecard.read()
-
-
-@pytest.fixture(params=["a small book", "this book"])
-def built(request) -> tuple[Path, list[Score]]:
-    """A folder of pages, and the scores in the file that they were made from."""
-    if request.param == "a small book":
-        return request.getfixturevalue("small")
-    if not pages.MADE_FROM.exists() or pages.MADE_FROM.read_text() != pages.inputs():
-        pytest.skip("the pages are not built from what is here now (make book)")
-    return pages.HTML, scorecard.read()
+        scorecard.write(scorecard.collect(source / "chapters"))
+        where = source, None, folder / "html", folder / "doctrees", "html"
+        Sphinx(*where, status=None, warningiserror=True, confoverrides=own).build()
+        return folder / "html", scorecard.read()
 
 
 def soup(page: Path) -> BeautifulSoup:
@@ -243,8 +200,8 @@ def texts(part: BeautifulSoup, selector: str) -> list[str]:
     return [found.get_text() for found in part.select(selector)]
 
 
-def test_scorecard_and_file_agree(built):
-    html, scores = built
+def test_scorecard_and_file_agree(small):
+    html, scores = small
     cards = soup(html / "scorecard.html").select(".claim")
     assert [card["data-claim"] for card in cards] == list(CLAIMS) == list(by_claim(scores))
     counting = [check for score in scores for check in score.checks if check.counts]
@@ -271,8 +228,8 @@ def test_scorecard_and_file_agree(built):
         assert all(chapter in card.get_text() for chapter in score.not_run)
 
 
-def test_landing_page_and_file_agree(built):
-    html, scores = built
+def test_landing_page_and_file_agree(small):
+    html, scores = small
     landing = soup(html / "intro.html")
     rows = landing.select("table.claims tr[data-claim]")
     assert [row["data-claim"] for row in rows] == list(CLAIMS)
@@ -286,8 +243,8 @@ def test_landing_page_and_file_agree(built):
         assert texts(page, ".tally .outcome") == [f"{n} {verdict.value}" for n, verdict in zip(told, Verdict)]
 
 
-def test_links_of_the_claims_lead_to_something(built):
-    html, scores = built
+def test_links_of_the_claims_lead_to_something(small):
+    html, scores = small
     links = [
         link["href"]
         for page, part in (("intro", "table.claims"), ("scorecard", ".claim"))

@@ -425,8 +425,10 @@ def test_sweep_ends_in_one_line_at_the_first_trial_that_is_not_stored(
 ):
     monkeypatch.setenv("SWEEP_STEP", "0.3")
     monkeypatch.setattr(engine, "SEEN_SECONDS", 0.1)
+    store = FailingStore(tmp_path / "store")
+    store.error = error
     with pytest.raises(SweepError) as caught:
-        run(chains(*range(9), *range(100, 200)), FailingStore(tmp_path / "store", error), place, jobs=jobs)
+        run(chains(*range(9), *range(100, 200)), store, place, jobs=jobs)
     assert re.fullmatch(line, str(caught.value))
     assert sum(count for (event, _), count in log().items() if event == "begin") < 50
 

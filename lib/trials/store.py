@@ -54,6 +54,7 @@ class Store:
     def __init__(self, folder: Path | str = RESULTS, experiment: str | None = None, own: Path | None = None) -> None:
         self.folder, self.experiment = Path(folder), experiment
         self.own = own or (RUNS if self.folder == RESULTS else self.folder)
+        self.folders = list(dict.fromkeys([self.folder, self.own]))
 
     def path(self, configuration: dict) -> Path:
         """Where the record of this configuration is or would be."""
@@ -84,15 +85,13 @@ class Store:
         """Every usable record, of the experiment where the store has one, by file name; any other file is named in
         a ResultWarning and skipped."""
         note_read(f"{self.experiment or ''}/")
-        kept = self.fingerprints()
-        paths = (path for folder in self._folders() for path in folder.glob(f"{self.experiment or '*'}/*.json"))
-        records = (self._load(path, kept) for path in sorted(paths))
-        return (record for record in records if record is not None)
+        paths = (path for folder in self.folders for path in folder.glob(f"{self.experiment or '*'}/*.json"))
+        return (record for path in sorted(paths) if (record := self._load(path)) is not None)
 
     def fingerprints(self) -> dict[str, dict[str, str]]:
         """Of each experiment, the fingerprints of its data by their names; raises ValueError for a damaged file."""
         kept: dict[str, dict[str, str]] = {}
-        for path in filter(Path.is_file, (folder / DATA for folder in reversed(self._folders()))):
+        for path in filter(Path.is_file, (folder / DATA for folder in reversed(self.folders))):
             try:
                 for experiment, own in json.loads(path.read_text(encoding="utf-8")).items():
                     kept[experiment] = kept.get(experiment, {}) | dict(own)
@@ -100,20 +99,23 @@ class Store:
                 raise ValueError(f"{path} must hold the fingerprints of data: {error}") from error
         return kept
 
-    def _folders(self) -> list[Path]:
-        return list(dict.fromkeys([self.folder, self.own]))
-
-    def other_data(self, data: Mapping[str, str]) -> str | None:
-        """In one line how `data` (fingerprints by name) differ from the experiment's own; None: they do not."""
-        return _other_data(data, self.experiment or "", self.fingerprints())
+    def other_data(self, data: Mapping[str, str], experiment: str | None = None) -> str | None:
+        """In one line how `data` (fingerprints by name) differ from those of the experiment (None: the store's own);
+        None: they do not."""
+        experiment = experiment or self.experiment or ""
+        own = self.fingerprints().get(experiment, {}) if data else {}
+        for name, fingerprint in data.items():
+            if own.get(name, fingerprint) != fingerprint:
+                return f"{name} is other data ({fingerprint}) than those of the experiment {experiment} ({own[name]})"
+        return None
 
     def _keep_fingerprints(self, experiment: str, data: Mapping[str, str]) -> None:
         if data.items() <= self.fingerprints().get(experiment, {}).items():
             return
         with locked(self.own / ".locks" / "data"):
-            kept = self.fingerprints()
-            if problem := _other_data(data, experiment, kept):
+            if problem := self.other_data(data, experiment):
                 raise ValueError(f"record must be of the experiment's own data: {problem}")
+            kept = self.fingerprints()
             kept[experiment] = {**kept.get(experiment, {}), **data}
             with replacing(self.own / DATA) as file:
                 file.write((json.dumps(kept, indent=1, sort_keys=True) + "\n").encode())
@@ -124,10 +126,9 @@ class Store:
         name = identity(configuration)
         digits = f".{name[:DIGITS]}"
         note_read(digits)
-        walks = (walk for folder in self._folders() for walk in os.walk(folder))
+        walks = (walk for folder in self.folders for walk in os.walk(folder))
         paths = [Path(folder, file) for folder, _, files in walks for file in files if digits in file]
-        kept = self.fingerprints() if paths else {}
-        found = {path: self._load(path, kept) for path in sorted(paths) if path.suffix == ".json"}
+        found = {path: self._load(path) for path in sorted(paths) if path.suffix == ".json"}
         for path, record in found.items():
             if record and identity(record["configuration"]) == name:
                 return path, record, found
@@ -135,7 +136,7 @@ class Store:
         short, whole = (folder / f"{label(configuration)}{end}.json" for end in (digits, f".{name}"))
         return whole if found.get(short) else short, None, found
 
-    def _load(self, path: Path, kept: Mapping[str, Mapping[str, str]]) -> dict | None:
+    def _load(self, path: Path) -> dict | None:
         """The record in a file; None, with a warning, where there is no good one."""
         try:
             text = path.read_text(encoding="utf-8")
@@ -143,20 +144,12 @@ class Store:
             name, digits = identity(record["configuration"]), path.stem.rpartition(".")[2]
             if digits not in (name[:DIGITS], name):
                 raise ValueError(f"its configuration has the name {name}")
-            if problem := _other_data(record.get("data", {}), self.experiment or path.parent.name, kept):
+            if problem := self.other_data(record.get("data", {}), self.experiment or path.parent.name):
                 raise ValueError(problem)
         except (OSError, ValueError, RecursionError) as error:  # damaged JSON and text are ValueErrors too
             warnings.warn(f"skipped {path}: {error}", ResultWarning, stacklevel=3)
             return None
         return record
-
-
-def _other_data(data: Mapping[str, str], experiment: str, kept: Mapping[str, Mapping[str, str]]) -> str | None:
-    own = kept.get(experiment, {})
-    for name, fingerprint in data.items():
-        if own.get(name, fingerprint) != fingerprint:
-            return f"{name} is other data ({fingerprint}) than those of the experiment {experiment} ({own[name]})"
-    return None
 
 
 @cache
