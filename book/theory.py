@@ -11,11 +11,11 @@ bound. Expansions are float64 on the CPU: small radii and float precision are wh
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, fields, replace
-from typing import Any, Self
+from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, PercentFormatter
@@ -30,7 +30,7 @@ from lib.data.toy import ToyConstants, sample
 from lib.device import threads
 from lib.importance import gini
 from lib.models import ConvNet, SingleLogit, ToyNet
-from lib.stats import estimate, rank_correlation
+from lib.stats import estimate
 from lib.toy.ensemble import ToyResult, unpack
 
 LOSSES = ("exponential", "logistic")
@@ -46,21 +46,11 @@ def last_layer_norms(phi: Tensor, outputs: int = 1, bias: bool = False) -> Tenso
     return torch.sqrt(outputs * (phi.square().sum(1) + bias))
 
 
-def two_layer_norms(first: Tensor, last: Tensor, x: Tensor) -> Tensor:
-    """Example 2, f = v'Wx: sqrt(||Wx||^2 + ||v||^2 ||x||^2), shape (n,), of W (h, d), v (h,) and x (n, d)."""
-    return torch.sqrt((x @ first.T).square().sum(1) + last.square().sum() * x.square().sum(1))
-
-
-def two_layer_curvatures(first: Tensor, last: Tensor, x: Tensor) -> Tensor:
-    """g'Hg/||g||^2 of Example 2, shape (n,): 2 f(x) ||x||^2/||grad f||^2. No further term follows."""
-    return 2 * (x @ first.T @ last) * x.square().sum(1) / two_layer_norms(first, last, x).square()
-
-
 def layer_terms(weights: Sequence[Tensor], x: Tensor, relu: bool) -> Tensor:
-    """Examples 3 and 4: the terms ||W_L M_{L-1} ... W_{l+1} M_l||^2 ||h_{l-1}(x)||^2 of ||grad f||^2, (n, L).
+    """Examples 2 to 4: the terms ||W_L M_{L-1} ... W_{l+1} M_l||^2 ||h_{l-1}(x)||^2 of ||grad f||^2, (n, L).
 
     `weights` are W_1 ... W_L, each (out, in), the last one (1, in). M_l keeps the units that are active for
-    an input (`relu`, Example 4) or all of them (Example 3).
+    an input (`relu`, Example 4) or all of them (Example 3, and 2 of two layers).
     """
     hidden, masks = [x], []
     for weight in weights[:-1]:
@@ -90,72 +80,20 @@ def logistic_error(margin: np.ndarray, shift: np.ndarray) -> np.ndarray:
     return 1 - (log_weights(margin - shift, "logistic") - log_weights(margin, "logistic")) / shift
 
 
-@dataclass(frozen=True)
-class Expansion:
-    """Of n examples, each with w moved along a unit direction d by `radii` (r,). Float64.
-
-    `labels`, `margin` m = y f at w, `norm` ||grad f||, `slope` -y d'grad f (the norm itself where the batch
-    is one example), `curvature` d'Hd: each (n,). `shift` m(w) - m(w~): (r, n).
-    """
-
-    radii: np.ndarray
-    labels: np.ndarray
-    margin: np.ndarray
-    norm: np.ndarray
-    slope: np.ndarray
-    curvature: np.ndarray
-    shift: np.ndarray
-
-    def at(self, radius: float) -> Self:
-        """The same at one of the radii, the nearest to `radius`."""
-        k = int(np.abs(self.radii - radius).argmin())
-        return replace(self, radii=self.radii[k : k + 1], shift=self.shift[..., k : k + 1, :])
-
-    def log_ratio(self, loss: str) -> np.ndarray:
-        """log(lambda~/lambda), (r, n): equation (19)."""
-        margin = self.margin[..., None, :]
-        return log_weights(margin - self.shift, loss) - log_weights(margin, loss)
-
-    @property
-    def first_order(self) -> np.ndarray:
-        """rho times the slope, (r, n): equation (23)."""
-        return self.radii[:, None] * self.slope[..., None, :]
-
-    @property
-    def second_order(self) -> np.ndarray:
-        """The next term of the shift, -y/2 rho^2 d'Hd, (r, n)."""
-        return -0.5 * self.radii[:, None] ** 2 * (self.labels * self.curvature)[..., None, :]
-
-    def error(self, loss: str) -> np.ndarray:
-        """1 - log ratio/(rho slope), (r, n): positive where the first order promises too much."""
-        return 1 - self.log_ratio(loss) / self.first_order
-
-    def typical_error(self, radius: float, loss: str) -> np.ndarray:
-        """Size of the error at one radius: median over the correctly classified examples, for each net."""
-        sizes = np.abs(self.at(radius).error(loss)[..., 0, :])
-        return np.nanmedian(np.where(self.margin > 0, sizes, np.nan), axis=-1)
-
-    def typical_second_order(self, radius: float) -> np.ndarray:
-        """Size of the second order as a part of the first at a radius: median over examples, for each net."""
-        e = self.at(radius)
-        return np.median(np.abs(e.second_order / e.first_order)[..., 0, :], axis=-1)
-
-
 def expand(
-    net: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    radii: Sequence[float],
-    perturbed: str = "all",
-    batch_size: int = 1,
-    curved: bool = True,
-) -> Expansion:
-    """The expansion of each example of x (n, ...), labels y (n,) in {-1, +1}, around the net's weights.
+    net: nn.Module, x: Tensor, y: Tensor, radii: Sequence[float], perturbed: str = "all", batch_size: int = 1
+) -> pd.DataFrame:
+    """The expansion of each example of x (n, ...), labels y (n,) in {-1, +1}, around the net's weights: rows (rho,
+    example), indexed so.
 
-    The direction is the ascent of the mean logistic loss of each batch of `batch_size` examples, in the order given;
+    Columns: `label`; `margin` m = y f at w; `norm` ||grad f||; `slope` -y d'grad f along the unit direction d of the
+    ascent (the norm itself where the batch is one example); `curvature` d'Hd; `shift` m(w) - m(w~); `first` and
+    `second`, its orders: rho times the slope, equation (23), and -y/2 rho^2 d'Hd; and by each of `LOSSES`
+    log(lambda~/lambda), equation (19).
+
+    The direction is that of the mean logistic loss of each batch of `batch_size` examples, in the order given;
     `perturbed` is "all" parameters (SAM) or those of the "head" (LSAM). A net with two outputs has the logit f = output
-    1 - output 0. Unless `curved` the curvature, half of the work, is left out: NaN. Raises ValueError for what is not
-    allowed.
+    1 - output 0. Raises ValueError for what is not allowed.
     """
     check.choice("perturbed", perturbed, PERTURBED)
     check.whole("batch_size", batch_size, 1)
@@ -177,10 +115,30 @@ def expand(
         # A Hessian-vector product, the gradient of d'grad f, and its product with d.
         return grad(lambda p: grad(logit)(p, one) @ d)(start) @ d
 
-    phantom = torch.stack([y * vmap(logit)(start + rho * direction, x) for rho in radii])
-    second = vmap(curvature)(direction, x) if curved else torch.full_like(y, torch.nan)
-    parts = y, margin, gradients.norm(dim=1), -y * (gradients * direction).sum(1), second, margin - phantom
-    return Expansion(np.array(radii, dtype=float), *(part.numpy() for part in parts))
+    parts = {"label": y, "margin": margin, "norm": gradients.norm(dim=1), "slope": -y * (gradients * direction).sum(1)}
+    parts |= {"curvature": vmap(curvature)(direction, x)}
+    phantoms = [y * vmap(logit)(start + rho * direction, x) for rho in radii]
+    each = [pd.DataFrame(parts | {"shift": margin - phantom}) for phantom in phantoms]
+    found = pd.concat(each, keys=map(float, radii), names=["rho", "example"])
+    rho = found.index.get_level_values("rho")
+    found["first"], found["second"] = rho * found["slope"], -0.5 * rho**2 * found["label"] * found["curvature"]
+    for loss in LOSSES:
+        found[loss] = log_weights(found["margin"] - found["shift"], loss) - log_weights(found["margin"], loss)
+    return found
+
+
+def typical_error(found: pd.DataFrame, rho: float, loss: str) -> np.ndarray:
+    """Size of the first order's error, 1 - log ratio/(rho slope), at a radius of a `survey`: median over the correctly
+    classified examples, for each net."""
+    one = found.xs(rho, level="rho")
+    sizes = (1 - one[loss] / one["first"]).abs().where(one["margin"] > 0)
+    return sizes.groupby("net").median().to_numpy()
+
+
+def typical_second_order(found: pd.DataFrame, rho: float) -> np.ndarray:
+    """Size of the second order as a part of the first at a radius: median over examples, for each net."""
+    one = found.xs(rho, level="rho")
+    return (one["second"] / one["first"]).abs().groupby("net").median().to_numpy()
 
 
 def _logit(net: nn.Module, perturbed: str) -> tuple[Callable[[Tensor, Tensor], Tensor], Tensor]:
@@ -197,12 +155,12 @@ def _logit(net: nn.Module, perturbed: str) -> tuple[Callable[[Tensor, Tensor], T
     return logit, torch.cat([p.flatten() for p in moved.values()])
 
 
-def reach(radii: np.ndarray, errors: np.ndarray, tolerance: float) -> np.ndarray:
-    """The radius at which |error| first exceeds `tolerance`, (..., n), of errors (..., r, n) at rising
-    radii (r,).
-
-    Interpolated in log-log. The first radius where it is exceeded from the start, the last where it never is.
-    """
+def reach(found: pd.DataFrame, loss: str, tolerance: float) -> np.ndarray:
+    """The radius at which the first order's error of a `survey` first exceeds `tolerance`: median over examples, for
+    each net. Interpolated in log-log; the first radius where it is exceeded from the start, the last where it never
+    is."""
+    sizes = (1 - found[loss] / found["first"]).abs().clip(lower=1e-300).unstack("rho")
+    radii = sizes.columns.to_numpy()
 
     def crossing(size: np.ndarray) -> float:
         over = np.flatnonzero(size > tolerance)
@@ -211,37 +169,41 @@ def reach(radii: np.ndarray, errors: np.ndarray, tolerance: float) -> np.ndarray
         ends = slice(over[0] - 1, over[0] + 1)
         return np.exp(np.interp(np.log(tolerance), np.log(size[ends]), np.log(radii[ends])))
 
-    return np.apply_along_axis(crossing, -2, np.maximum(np.abs(errors), 1e-300))
+    return sizes.apply(crossing, axis=1, raw=True).groupby("net").median().to_numpy()
 
 
-def batch_effect(alone: Expansion, together: Expansion, batch_size: int) -> dict[str, Any]:
-    """What a shared perturbation does to the weights (logistic loss), by expansions (nets, n) at one radius: batches of
-    one, and batches of `batch_size`.
+def batch_effect(alone: pd.DataFrame, together: pd.DataFrame, batch_size: int) -> dict[str, Any]:
+    """What a shared perturbation does to the weights (logistic loss), by surveys at one radius, rows (net, example):
+    batches of one, and batches of `batch_size`.
 
     "correlation": Spearman's, of log ratio and gradient norm, (2, nets): alone, in the batch. "falls" (nets,): share of
     examples that lose weight in the batch; "opposite": how many of all those, over all nets, have the label opposite to
     the worst-fitted example of their batch. "spread": standard deviation of the log weights, "gini": Gini coefficient
     of the weights, both (3, nets): at w, at w~ alone, at w~ in the batch.
     """
-    margins = alone.margin, alone.margin - alone.shift[:, 0], together.margin - together.shift[:, 0]
-    logs = log_weights(np.stack(margins), "logistic")
-    pairs = [zip(e.norm, e.log_ratio("logistic")[:, 0]) for e in (alone, together)]
-    falls, labels = together.slope < 0, together.labels
-    worst = labels[worst_fitted(together.margin, batch_size)].reshape(len(labels), -1)  # a label a batch
-    opposite = (np.repeat(worst, batch_size, axis=1)[:, : labels.shape[1]] != labels)[falls]
+    margins = [alone["margin"], *(e["margin"] - e["shift"] for e in (alone, together))]
+    logs = log_weights(np.stack([margin.unstack("net").T for margin in margins]), "logistic")
+    pairs = [e[["norm", "logistic"]].groupby("net") for e in (alone, together)]
+    falls = together["slope"] < 0
+    labels = together["label"].where(worst_fitted(together, batch_size))
+    opposite = labels.groupby(_batches(together, batch_size)).transform("max") != together["label"]
     return {
-        "correlation": np.array([[rank_correlation(x, y[:, None])[0] for x, y in of_nets] for of_nets in pairs]),
-        "falls": falls.mean(axis=-1),
-        "opposite": float(opposite.mean()) if opposite.size else 0.0,
+        "correlation": np.stack([of_nets.corr("spearman").iloc[::2, 1] for of_nets in pairs]),
+        "falls": falls.groupby("net").mean().to_numpy(),
+        "opposite": float(opposite[falls].mean()) if falls.any() else 0.0,
         "spread": logs.std(axis=-1),
         "gini": gini(np.exp(logs)),
     }
 
 
-def worst_fitted(margin: np.ndarray, batch_size: int) -> np.ndarray:
-    """Which examples have the smallest margin of their batch, booleans (nets, n), of margins (nets, n)."""
-    starts, batch = np.arange(0, margin.shape[1], batch_size), np.arange(margin.shape[1]) // batch_size
-    return margin == np.minimum.reduceat(margin, starts, axis=1)[:, batch]
+def worst_fitted(found: pd.DataFrame, batch_size: int) -> pd.Series:
+    """Which examples, rows (net, example), have the smallest margin of their batch."""
+    return found["margin"] == found["margin"].groupby(_batches(found, batch_size)).transform("min")
+
+
+def _batches(found: pd.DataFrame, batch_size: int) -> list:
+    """What rows (net, example) are grouped by for batches."""
+    return [found.index.get_level_values("net"), found.index.get_level_values("example") // batch_size]
 
 
 # The nets, untrained and trained, each with its labelled examples.
@@ -260,8 +222,7 @@ def matrices(net: nn.Module) -> list[Tensor]:
     return [weight.detach() for weight in net.parameters()]
 
 
-@dataclass(frozen=True)
-class Subject:
+class Subject(NamedTuple):
     """A net with labelled examples: inputs x (n, ...), labels y (n,) in {-1, +1}."""
 
     net: nn.Module
@@ -331,16 +292,15 @@ def fitted(subject: Subject, seed: int, steps: int, batch_size: int, **settings:
         optimizer.zero_grad()
         F.softplus(-subject.y[batch] * logit).mean().backward()
         optimizer.step()
-    return Subject(net, subject.x, subject.y)
+    return subject._replace(net=net)
 
 
 @threads(1)
-def survey(subjects: Iterable[Subject], points: int, *given: Any, **options: Any) -> Expansion:
-    """`expand` for the first `points` examples of every subject, its other arguments `given`: arrays with the nets
-    as first axis."""
-    each = [expand(one.net, one.x[:points], one.y[:points], *given, **options) for one in subjects]
-    stacked = [np.stack([getattr(e, field.name) for e in each]) for field in fields(Expansion)[1:]]
-    return Expansion(each[0].radii, *stacked)
+def survey(subjects: Iterable[Subject], points: int, *given: Any) -> pd.DataFrame:
+    """`expand` for the first `points` examples of every subject, its other arguments `given`: rows (net, rho,
+    example)."""
+    each = [expand(net, x[:points], y[:points], *given) for net, x, y in subjects]
+    return pd.concat(each, keys=range(len(each)), names=["net"])
 
 
 @threads(1)
@@ -349,29 +309,28 @@ def example_differences(draws: int, seed: int = 0) -> dict[str, float]:
     nets, each with widths, depth and ten inputs of its own. The keys begin with the example's number."""
     draw, found = np.random.default_rng(seed), {}
 
-    def compare(name: str, closed: Tensor, reference: np.ndarray) -> None:
-        difference = float(np.abs(closed.numpy() - reference).max() / np.abs(reference).max())
+    def compare(name: str, closed: Tensor, reference: pd.Series) -> None:
+        difference = float((reference - closed.detach().numpy()).abs().max() / reference.abs().max())
         found[name] = max(found.get(name, 0.0), difference)
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        y, options = torch.ones(10, dtype=torch.float64), {"dtype": torch.float64}
+        y, options = torch.ones(10), {"dtype": torch.float64}
         for _ in range(draws):
             size, hidden, depth = (int(n) for n in draw.integers((2, 4, 3), (9, 17, 7)))
             net, x = ToyNet(hidden).double(), torch.randn(10, 4, **options)
-            norms = last_layer_norms(net.features(x).detach())
-            compare("1, toy net", norms, expand(net, x, y, [1.0], "head").norm)
+            compare("1, toy net", last_layer_norms(net.features(x)), expand(net, x, y, [1.0], "head")["norm"])
             net, x = ConvNet(2, height=8, width=8).double(), torch.randn(10, 3, 8, 8, **options)
-            norms = last_layer_norms(net.features(x).detach(), outputs=2, bias=True)
-            compare("1, conv net", norms, expand(net, x, y, [1.0], "head").norm)
+            norms = last_layer_norms(net.features(x), outputs=2, bias=True)
+            compare("1, conv net", norms, expand(net, x, y, [1.0], "head")["norm"])
             net, x = layered((size, hidden, 1), relu=False).double(), torch.randn(10, size, **options)
-            first, last = matrices(net)
-            e = expand(net, x, y, [1.0])
-            compare("2", two_layer_norms(first, last[0], x), e.norm)
-            compare("2, second order", two_layer_curvatures(first, last[0], x), e.curvature)
+            (first, last), e = matrices(net), expand(net, x, y, [1.0])
+            squares = layer_terms([first, last], x, relu=False).sum(1)
+            compare("2", squares.sqrt(), e["norm"])
+            compare("2, second order", 2 * (x @ first.T @ last[0]) * x.square().sum(1) / squares, e["curvature"])
             for name, relu in (("3", False), ("4", True)):
                 net = layered((size, *draw.integers(4, 17, depth).tolist(), 1), relu).double()
-                compare(name, layer_terms(matrices(net), x, relu).sum(1).sqrt(), expand(net, x, y, [1.0]).norm)
+                compare(name, layer_terms(matrices(net), x, relu).sum(1).sqrt(), expand(net, x, y, [1.0])["norm"])
     return found
 
 
@@ -403,20 +362,18 @@ PALE = "#ECEEF0"
 COLOURS = {"exponential": "#22272E", "logistic": "#CC79A7"}  # the second is Okabe and Ito's reddish purple
 ALONE, WORST, OTHERS = "#C9CDD1", "#C2478B", "#4A5662"
 FIRST_ORDER, LOG_RATIO = r"$\rho\,\Vert\nabla f\Vert$", r"$\log(\tilde\lambda/\lambda)$"
-Expansions = Mapping[str, Expansion]  # a panel each
+Surveys = Mapping[str, pd.DataFrame]  # a panel each
 
 
-def log_ratio_scatter(expansions: Expansions, radii: Sequence[float], nets: int = 6) -> Figure:
+def log_ratio_scatter(surveys: Surveys, radii: Sequence[float], nets: int = 6) -> Figure:
     """The claim as it stands: log ratio (exponential loss) against rho ||grad f||; a point an example."""
-    fig, axes = plt.subplots(1, len(expansions), figsize=(style.PAGE_WIDTH, 2.3), sharex=True, sharey=True)
-    limits = 2e-3, 4e2
-    for panel, (name, e) in zip(axes, expansions.items()):
-        panel.plot(limits, limits, color=style.GREY, linewidth=0.8, zorder=1)
-        for radius, colour in zip(radii, style.sequence(len(radii))):
-            one = e.at(radius)
-            x, y = one.first_order[:nets].ravel(), one.log_ratio("exponential")[:nets].ravel()
-            look = {"s": 5, "color": colour, "linewidths": 0, "zorder": 2, "label": rf"$\rho={radius:g}$"}
-            panel.scatter(x, np.where(y > 0, y, np.nan), **look)
+    fig, axes = plt.subplots(1, len(surveys), figsize=(style.PAGE_WIDTH, 2.3), sharex=True, sharey=True)
+    limits, colours = (2e-3, 4e2), dict(zip(radii, style.sequence(len(radii))))
+    for panel, (name, e) in zip(axes, surveys.items()):
+        panel.axline((1, 1), (2, 2), color=style.GREY, linewidth=0.8, zorder=1)
+        for radius, one in e.query("net < @nets and rho in @radii and exponential > 0").groupby("rho"):
+            look = {"s": 5, "color": colours[radius], "linewidths": 0, "label": rf"$\rho={radius:g}$"}
+            panel.scatter("first", "exponential", data=one, **look)
         panel.set(xscale="log", yscale="log", xlim=limits, ylim=limits, aspect="equal", xlabel=FIRST_ORDER)
         panel.set_title(name, fontsize=9)
         style.plain(panel.xaxis, panel.yaxis, ticks=[0.01, 0.1, 1, 10, 100])
@@ -425,33 +382,33 @@ def log_ratio_scatter(expansions: Expansions, radii: Sequence[float], nets: int 
     return fig
 
 
-def orders(expansions: Expansions, tolerance: float) -> Figure:
+def orders(surveys: Surveys, tolerance: float) -> Figure:
     """The log ratio as a part of its first order, with what first and second order together predict (dashed). Lines are
     medians over all examples of all nets, bands the 10th to the 90th percentile."""
-    fig, axes = plt.subplots(1, len(expansions), figsize=(style.PAGE_WIDTH, 2.4), sharex=True, sharey=True)
-    looks = {f"{loss} loss": {"color": COLOURS[loss], "linewidth": 1.7} for loss in LOSSES}
-    looks["both orders"] = {"color": style.SAM, "linestyle": (0, (4, 2)), "linewidth": 1.2}
-    for panel, (name, e) in zip(axes, expansions.items()):
+    fig, axes = plt.subplots(1, len(surveys), figsize=(style.PAGE_WIDTH, 2.4), sharex=True, sharey=True)
+    looks = {loss: {"color": COLOURS[loss], "linewidth": 1.7, "label": f"{loss} loss"} for loss in LOSSES[::-1]}
+    looks["both"] = {"color": style.SAM, "linestyle": (0, (4, 2)), "linewidth": 1.2, "label": "both orders"}
+    for panel, (name, e) in zip(axes, surveys.items()):
         panel.axhspan(1 - tolerance, 1 + tolerance, color=PALE, zorder=0)
-        for loss in LOSSES[::-1]:
-            low, middle, high = np.quantile(1 - e.error(loss), [0.1, 0.5, 0.9], axis=(0, 2))
-            style.band(panel, e.radii, low, high, COLOURS[loss], alpha=0.16)
-            panel.plot(e.radii, middle, **looks[f"{loss} loss"])
-        panel.plot(e.radii, np.median(1 + e.second_order / e.first_order, axis=(0, 2)), **looks["both orders"])
+        parts = e.assign(both=e["first"] + e["second"])[[*looks]].div(e["first"], axis=0).groupby("rho")
+        low, middle, high = (parts.quantile(level) for level in (0.1, 0.5, 0.9))
+        for what, look in looks.items():
+            panel.plot(middle[what], **look)
+            if what in LOSSES:
+                style.band(panel, low.index, low[what], high[what], COLOURS[what], alpha=0.16)
         panel.set(xscale="log", xlabel=r"radius $\rho$", ylim=(0, 1.22))
         panel.set_title(name, fontsize=9)
         panel.xaxis.set_major_locator(LogLocator(numticks=5))
         style.plain(panel.xaxis)
     axes[0].set_ylabel(r"$\log(\tilde\lambda/\lambda)\;/\;\rho\,\Vert\nabla f\Vert$")
-    corner = {"loc": "lower left", "fontsize": 7.5, "handlelength": 1.6, "borderpad": 0.1, "labelspacing": 0.3}
-    style.legend(axes[0], looks, **corner)
+    axes[0].legend(loc="lower left", fontsize=7.5, handlelength=1.6, borderpad=0.1, labelspacing=0.3)
     return fig
 
 
 def logistic_limits(
-    examples: Expansions, fractions: Sequence[float], errors: Mapping[float, np.ndarray], tolerance: float
+    examples: Surveys, fractions: Sequence[float], errors: Mapping[float, np.ndarray], tolerance: float
 ) -> Figure:
-    """Left, the logistic loss's error by margin and shift, with examples (each an expansion at one radius).
+    """Left, the logistic loss's error by margin and shift, with examples (each a survey at one radius).
 
     Right, an error while LSAM trains: errors[rho] is (checkpoints, seeds), at `fractions` of training.
     """
@@ -463,7 +420,7 @@ def logistic_limits(
     plane.plot(grid, grid, color="white", linewidth=1, linestyle=(0, (4, 2)))
     for (name, e), colour, marker in zip(examples.items(), (style.EASY, style.LSAM, style.SAM), "o^s"):
         look = {"s": 9, "color": colour, "marker": marker, "edgecolors": "white", "linewidths": 0.25}
-        plane.scatter(e.margin, e.shift[:, 0], label=name, **look)
+        plane.scatter("margin", "shift", data=e, label=name, **look)
     for x, y, text in ((40, 0.14, f"error below {100 * tolerance:g} %"), (0.55, 9, "saturated")):
         plane.text(x, y, text, ha="center", fontsize=8)
     plane.set(xscale="log", yscale="log", xlim=(0.1, 200), ylim=(0.1, 200), xlabel=r"margin $m = yf$ at $w$")
@@ -481,23 +438,23 @@ def logistic_limits(
     return fig
 
 
-def batches(alone: Expansions, together: Expansions, batch_size: int) -> Figure:
+def batches(alone: Surveys, together: Surveys, batch_size: int) -> Figure:
     """Log ratio (logistic loss) in batches by rho ||grad f|| (above) and rho times the projection (below).
 
-    Each net at the one radius of its expansion; `alone` is the same with batches of one.
+    Surveys at one radius each; `alone` are the same with batches of one.
     """
     fig, axes = plt.subplots(2, len(together), figsize=(style.PAGE_WIDTH, 4.6))
-    dots = {"alone: a batch of one": ALONE, f"worst-fitted of its batch of {batch_size}": WORST, "the others": OTHERS}
     for (upper, lower), (name, e) in zip(axes.T, together.items()):
-        ratio, worst, single = e.log_ratio("logistic")[:, 0], worst_fitted(e.margin, batch_size), alone[name]
-        reference = single.first_order[:, 0], single.log_ratio("logistic")[:, 0]
-        upper.scatter(*map(np.ravel, reference), s=3, color=ALONE, linewidths=0)
-        norm, projection = e.radii[0] * e.norm, e.first_order[:, 0]
-        top = np.quantile(norm, 0.98)
-        low = 1.1 * min(np.quantile(ratio, 0.02), 0) - 0.05 * top
-        for panel, x, left in ((upper, norm, -0.03 * top), (lower, projection, low)):
-            for chosen, colour, size in ((~worst, OTHERS, 5), (worst, WORST, 8)):
-                panel.scatter(x[chosen], ratio[chosen], s=size, c=colour, linewidths=0, alpha=0.75)
+        upper.scatter(
+            "first", "logistic", data=alone[name], s=3, color=ALONE, label="alone: a batch of one", linewidths=0
+        )
+        e, worst = e.assign(norm=alone[name]["first"]), worst_fitted(e, batch_size)
+        top = e["norm"].quantile(0.98)
+        low = 1.1 * min(e["logistic"].quantile(0.02), 0) - 0.05 * top
+        dots = {f"worst-fitted of its batch of {batch_size}": (worst, WORST, 8), "the others": (~worst, OTHERS, 5)}
+        for panel, x, left in ((upper, "norm", -0.03 * top), (lower, "first", low)):
+            for label, (chosen, colour, size) in reversed(dots.items()):
+                panel.scatter(x, "logistic", data=e[chosen], s=size, c=colour, label=label, linewidths=0, alpha=0.75)
             panel.axline((0, 0), slope=1, color=style.GREY, linewidth=0.8, zorder=0)
             panel.axhline(0, color="#D5D8DB", linewidth=0.7, zorder=0)
             panel.set(xlim=(left, 1.06 * top), ylim=(low, 1.08 * top))
@@ -506,8 +463,6 @@ def batches(alone: Expansions, together: Expansions, batch_size: int) -> Figure:
         upper.set_xlabel(FIRST_ORDER)
         lower.set_xlabel(r"$\rho\,\langle -y\nabla f, d\rangle$")
     plt.setp(axes[:, 0], ylabel=LOG_RATIO)
-    looks = {
-        label: {"color": colour, "marker": "o", "markersize": 4, "linestyle": ""} for label, colour in dots.items()
-    }
-    style.legend(fig, looks, loc="outside lower center", ncols=3, fontsize=8, handletextpad=0.1)
+    handles = axes[0, 0].get_legend_handles_labels()
+    fig.legend(*handles, loc="outside lower center", ncols=3, fontsize=8, handletextpad=0.1, markerscale=1.6)
     return fig

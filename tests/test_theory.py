@@ -3,22 +3,23 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import spearmanr
 from torch.nn import CrossEntropyLoss, SoftMarginLoss
 
+from book import theory
 from book.claims import Outcome
 from book.theory import (
     RELU_FIT,
     batch_effect,
     checks,
     conv_subject,
-    example_differences,
     expand,
     fitted,
-    last_layer_norms,
     layer_terms,
     layered,
     log_weights,
@@ -28,9 +29,7 @@ from book.theory import (
     relu_subject,
     survey,
     toy_subjects,
-    two_layer_curvatures,
-    two_layer_norms,
-    worst_fitted,
+    typical_error,
 )
 from lib.importance import gini, real_and_phantom_weights
 from lib.models import ConvNet, ToyNet
@@ -38,7 +37,7 @@ from lib.optim import LSAM, SAM
 from lib.stats import FEW
 from lib.toy.ensemble import features, lsam, train
 
-EXACT = 1e-12
+EXACT = 1e-12  # of closed forms
 SEEDS, SIZES = st.integers(0, 2**31 - 1), st.integers(1, 7)
 
 
@@ -57,49 +56,26 @@ def gradient_norms(net: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
     return torch.tensor(norms, dtype=torch.float64)
 
 
-def same(closed: torch.Tensor, reference: torch.Tensor) -> None:
-    torch.testing.assert_close(closed, reference, rtol=EXACT, atol=EXACT)
-
-
-@settings(max_examples=25, deadline=None)
-@given(SEEDS, SIZES, SIZES)
-def test_example_1_is_the_norm_of_the_representation(seed, points, width):
-    torch.manual_seed(seed)
-    net, (x, _) = ToyNet(width).double(), labelled(points, 4)
-    for p in (*net.easy.parameters(), *net.hard.parameters()):
-        p.requires_grad_(False)
-    norms = [torch.autograd.grad(net(one[None])[0], net.head.weight)[0].norm() for one in x]
-    same(last_layer_norms(net.features(x)), torch.stack(norms))
-
-
-@settings(max_examples=25, deadline=None)
-@given(SEEDS, SIZES, SIZES, SIZES)
-def test_example_2_is_the_gradient_norm_of_a_two_layer_linear_net(seed, points, inputs, hidden):
-    torch.manual_seed(seed)
-    net, (x, _) = layered((inputs, hidden, 1), relu=False).double(), labelled(points, inputs)
-    first, last = matrices(net)
-    same(two_layer_norms(first, last[0], x), gradient_norms(net, x))
-
-
 @settings(max_examples=25, deadline=None)
 @given(SEEDS, SIZES, st.lists(SIZES, min_size=1, max_size=6), st.booleans())
-def test_examples_3_and_4_are_the_gradient_norm_of_layered_nets(seed, points, widths, relu):
+def test_examples_2_to_4_are_the_gradient_norm_of_layered_nets(seed, points, widths, relu):
     torch.manual_seed(seed)
     net, (x, _) = layered((*widths, 1), relu).double(), labelled(points, widths[0])
     terms = layer_terms(matrices(net), x, relu)
     assert terms.shape == (points, len(widths))
-    same(terms.sum(1).sqrt(), gradient_norms(net, x))
+    torch.testing.assert_close(terms.sum(1).sqrt(), gradient_norms(net, x), rtol=EXACT, atol=EXACT)
 
 
 def test_each_term_is_the_gradient_norm_of_one_layer():
     torch.manual_seed(0)
     net, (x, _) = layered((3, 6, 5, 1)).double(), labelled(1, 3)
     gradients = torch.autograd.grad(net(x)[0], list(net.parameters()))
-    same(layer_terms(matrices(net), x, relu=True)[0], torch.stack([g.square().sum() for g in gradients]))
+    terms = torch.stack([g.square().sum() for g in gradients])
+    torch.testing.assert_close(layer_terms(matrices(net), x, relu=True)[0], terms, rtol=EXACT, atol=EXACT)
 
 
 def test_all_closed_forms_agree_with_automatic_differentiation():
-    found = example_differences(2)
+    found = theory.example_differences(2)
     assert {name[0] for name in found} == set("1234")
     assert max(found.values()) < EXACT
 
@@ -118,39 +94,24 @@ def test_shift_is_that_of_the_optimizers_phantom(kind, perturbed, batch_size):
     loss = SoftMarginLoss() if kind == "toy" else CrossEntropyLoss()
     real, phantom = real_and_phantom_weights(net, optimizer, zip(*(one.split(batch_size) for one in (x, labels))), loss)
     e = expand(net, x, y, [0.4], perturbed, batch_size)
-    np.testing.assert_allclose(e.log_ratio("logistic")[0], (phantom / real).log(), rtol=1e-9, atol=1e-12)
-
-
-def test_a_batch_of_one_moves_along_its_own_gradient():
-    torch.manual_seed(0)
-    net, (x, y) = layered((3, 6, 1)), labelled(5, 3)
-    e = expand(net, x, y, [0.1, 1.0])
-    np.testing.assert_allclose(e.slope, e.norm, rtol=1e-12)
+    np.testing.assert_allclose(e["logistic"], (phantom / real).log(), rtol=1e-9, atol=1e-12)
 
 
 def test_lsams_log_ratio_is_its_first_order_with_the_exponential_loss():
     torch.manual_seed(0)
     net, (x, y) = ToyNet(8), labelled(20, 4)
     e = expand(net, x, y, [0.01, 1.0, 30.0], "head")
-    assert np.abs(e.error("exponential")).max() < 1e-9
-    assert np.abs(e.second_order).max() < 1e-9
+    np.testing.assert_allclose(e["exponential"], e["first"], rtol=1e-9)
+    np.testing.assert_allclose(e["slope"], e["norm"], rtol=1e-12)
+    assert np.abs(e["second"]).max() < 1e-9
 
 
-def test_a_two_layer_linear_net_needs_two_orders_and_no_more():
+@pytest.mark.parametrize(("widths", "left"), [((3, 5, 1), 0), ((3, 6, 6, 1), 8)])
+def test_two_orders_leave_nothing_of_two_linear_layers_and_a_third_order_of_more(widths, left):
     torch.manual_seed(0)
-    net, (x, y) = layered((3, 5, 1), relu=False).double(), labelled(8, 3)
-    e = expand(net, x, y, [0.1, 1.0, 7.0])
-    np.testing.assert_allclose(e.shift, e.first_order + e.second_order, rtol=1e-9, atol=1e-12)
-    first, last = matrices(net)
-    np.testing.assert_allclose(e.curvature, two_layer_curvatures(first, last[0], x), rtol=1e-9, atol=1e-14)
-
-
-def test_what_two_orders_leave_over_shrinks_with_the_cube_of_the_radius():
-    torch.manual_seed(0)
-    net, (x, y) = layered((3, 6, 6, 1), relu=False).double(), labelled(8, 3)
-    e = expand(net, x, y, [0.01, 0.02])
-    left = np.abs(e.shift - e.first_order - e.second_order)
-    np.testing.assert_allclose(left[1] / left[0], 8, rtol=0.2)
+    net, (x, y) = layered(widths, relu=False).double(), labelled(8, 3)
+    e = expand(net, x, y, [0.01, 0.02]).eval("left = shift - first - second")["left"].abs()
+    assert (e < 1e-12).all() if not left else np.allclose(e[0.02] / e[0.01], left, rtol=0.2)
 
 
 @settings(max_examples=60, deadline=None)
@@ -173,27 +134,21 @@ def test_in_a_batch_the_first_order_is_a_projection_with_a_positive_weighted_mea
     torch.manual_seed(seed)
     net, (x, y) = layered((3, 6, 1)), labelled(batch_size, 3)
     e = expand(net, x, y, [0.1], batch_size=batch_size)
-    assert np.all(np.abs(e.slope) <= e.norm * (1 + 1e-9) + 1e-12)
-    assert np.exp(log_weights(e.margin, "logistic")) @ e.slope >= -1e-12
+    assert np.all(np.abs(e["slope"]) <= e["norm"] * (1 + 1e-9) + 1e-12)
+    assert np.exp(log_weights(e["margin"], "logistic")) @ e["slope"] >= -1e-12
 
 
 def test_tiny_importance_weights_still_give_a_direction():
     net = layered((1, 1), relu=False)
     torch.nn.init.constant_(net[-1].weight, 2000.0)
     e = expand(net, torch.ones(2, 1), torch.ones(2), [0.5], batch_size=2)
-    np.testing.assert_allclose(e.slope, 1.0)
+    np.testing.assert_allclose(e["slope"], 1.0)
 
 
 def test_an_input_without_gradient_stays_where_it_is():
     net = layered((2, 3, 1))
     e = expand(net, torch.zeros(1, 2), torch.ones(1), [0.5])
-    assert e.norm.tolist() == e.slope.tolist() == e.shift[0].tolist() == [0.0]
-
-
-def test_one_order_leaves_the_curvature_out():
-    net, (x, y) = ToyNet(4), labelled(5, 4)
-    one, two = (expand(net, x, y, [0.5], curved=curved) for curved in (False, True))
-    assert np.isnan(one.curvature).all() and np.array_equal(one.shift, two.shift)
+    assert (e[["norm", "slope", "shift"]] == 0).all(axis=None)
 
 
 def test_expanding_leaves_the_net_as_it_was():
@@ -204,45 +159,52 @@ def test_expanding_leaves_the_net_as_it_was():
     assert all(torch.equal(p, q) and p.grad is None for p, q in zip(net.parameters(), before))
 
 
-def test_reach_finds_where_an_error_crosses_the_tolerance_and_keeps_leading_axes():
-    radii = np.array([0.1, 1.0, 10.0])
-    errors = np.array([[0.01, -0.002, 0.5, 0.0], [0.1, -0.02, 0.6, 0.01], [1.0, -0.2, 0.7, 0.02]])
-    expected = np.tile([1.0, 10 ** np.log10(5), 0.1, 10.0], (2, 1))
-    np.testing.assert_allclose(reach(radii, np.stack([errors, errors]), 0.1), expected)
+def test_reach_finds_where_an_error_crosses_the_tolerance_in_the_median_over_examples():
+    crosses = {1.0: [0.01, 0.1, 1.0], 5.0: [-0.002, -0.02, -0.2], 0.1: [0.5, 0.6, 0.7], 10.0: [0.0, 0.01, 0.02]}
+    errors = np.array([*crosses.values(), *list(crosses.values())[1:]])
+    examples = pd.MultiIndex.from_tuples(
+        [(0, 0), (1, 0), (2, 0), (3, 0), (4, 0), (4, 1), (4, 2)], names=["net", "example"]
+    )
+    table = pd.DataFrame(errors, examples, pd.Index([0.1, 1.0, 10.0], name="rho")).stack()
+    found = pd.DataFrame({"logistic": 1 - table, "first": 1.0})
+    np.testing.assert_allclose(reach(found, "logistic", 0.1), [1.0, 10 ** np.log10(5), 0.1, 10.0, 10 ** np.log10(5)])
 
 
 def test_one_example_of_each_batch_is_fitted_worst():
-    margin = np.array([[3.0, 1.0, 2.0, 5.0, 4.0], [0.0, 1.0, -2.0, -5.0, 4.0]])
-    expected = [[False, True, False, False, True], [False, False, True, True, False]]
-    assert worst_fitted(margin, 3).tolist() == expected
+    rows = pd.MultiIndex.from_product([range(2), range(5)], names=["net", "example"])
+    found = pd.DataFrame({"margin": [3.0, 1, 2, 5, 4, 0, 1, -2, -5, 4]}, index=rows)
+    expected = [False, True, False, False, True, False, False, True, True, False]
+    assert theory.worst_fitted(found, 3).tolist() == expected
 
 
 def test_batch_effect_compares_weights_alone_and_in_the_batch():
     subjects = [relu_subject(seed) for seed in (0, 1)]
-    alone, together = (survey(subjects, 10, [0.3], "all", size) for size in (1, 5))
+    alone, together = (survey(subjects, 10, [0.3], "all", size).droplevel("rho") for size in (1, 5))
     effect = batch_effect(alone, together, 5)
     assert effect["spread"].shape == effect["gini"].shape == (3, 2) and effect["falls"].shape == (2,)
-    real = log_weights(together.margin[1], "logistic")
-    phantom = log_weights(together.margin[1] - together.shift[1, 0], "logistic")
-    np.testing.assert_allclose(effect["spread"][[0, 2], 1], [real.std(), phantom.std()])
-    assert effect["gini"][2, 1] == pytest.approx(gini(np.exp(phantom)))
-    alone_, in_batch = effect["correlation"]
-    assert np.all(alone_ > 0.9) and np.all(in_batch < alone_)
-    labels, worst = together.labels[0], worst_fitted(together.margin, 5)[0]
-    falls = np.flatnonzero(together.slope[0] < 0)
-    assert len(falls) == round(10 * effect["falls"][0]) > 0
-    opposite = [labels[i] != labels[i // 5 * 5 :][:5][worst[i // 5 * 5 :][:5]][0] for i in falls]
-    one = batch_effect(survey(subjects[:1], 10, [0.3], "all"), survey(subjects[:1], 10, [0.3], "all", 5), 5)
-    assert one["opposite"] == pytest.approx(np.mean(opposite))
+    second = together.loc[1]
+    margins = second["margin"], alone.loc[1].eval("margin - shift"), second.eval("margin - shift")
+    logs = [log_weights(margin.to_numpy(), "logistic") for margin in margins]
+    np.testing.assert_allclose(effect["spread"][:, 1], np.std(logs, axis=1))
+    np.testing.assert_allclose(effect["gini"][:, 1], gini(np.exp(logs)))
+    expected = spearmanr(second["norm"], second["logistic"]).statistic
+    assert effect["correlation"][1, 1] == pytest.approx(expected) and np.all(effect["correlation"][0] > 0.9)
+    falling = together[together["slope"] < 0].reset_index()
+    assert falling.groupby("net").size().tolist() == (10 * effect["falls"]).round().tolist()
+    batches = [together.loc[net].iloc[i // 5 * 5 :][:5] for net, i in zip(falling["net"], falling["example"])]
+    worst = [batch["label"][batch["margin"].idxmin()] for batch in batches]
+    assert effect["opposite"] == np.mean(falling["label"] != worst)
 
 
 def test_typical_errors_are_medians_over_fitted_examples():
     e = survey([relu_subject(0)], 20, [0.1, 0.4], "all")
-    fits = e.margin[0] > 0
-    expected = np.median(np.abs(e.error("logistic")[0, 1, fits]))
-    assert 0 < fits.sum() < 20 and e.typical_error(0.4, "logistic") == pytest.approx(expected)
-    second = np.median(np.abs(e.second_order / e.first_order)[0, 0])
-    assert e.typical_second_order(0.1) == pytest.approx(second)
+    small, one = e.xs(0.1, level="rho"), e.xs(0.4, level="rho")
+    fits = one[one["margin"] > 0]
+    expected = np.median(np.abs(1 - fits["logistic"] / fits["first"]))
+    assert 0 < len(fits) < 20 and typical_error(e, 0.4, "logistic") == pytest.approx(expected)
+    second = np.median(np.abs(small["second"] / small["first"]))
+    assert theory.typical_second_order(e, 0.1) == pytest.approx(second)
+    assert np.isnan(typical_error(e.assign(margin=-1.0), 0.1, "logistic")).tolist() == [True], "none is fitted"
 
 
 HOLDS, UNDECIDED, CONTRADICTED, _ = Outcome
@@ -315,13 +277,11 @@ def test_images_are_gratings_of_mean_zero_that_say_their_label():
     assert torch.equal(torch.sign(rows), subject.y)
 
 
-def test_a_survey_has_the_nets_as_first_axis():
-    subjects = [relu_subject(seed) for seed in (0, 1)]
-    e = survey(subjects, 4, [0.1, 0.2, 0.4], "all")
-    assert e.shift.shape == e.error("logistic").shape == (2, 3, 4)
-    np.testing.assert_array_equal(e.at(0.21).error("logistic"), e.error("logistic")[:, 1:2])
-    second = subjects[1]
-    np.testing.assert_allclose(e.shift[1], expand(second.net, second.x[:4], second.y[:4], e.radii).shift)
+def test_a_survey_has_the_nets_first():
+    net, x, y = relu_subject(1)
+    e = survey([relu_subject(0), relu_subject(1)], 4, [0.1, 0.2, 0.4], "all")
+    assert e.index.names == ["net", "rho", "example"] and len(e) == 2 * 3 * 4
+    pd.testing.assert_frame_equal(e.loc[1], expand(net, x[:4], y[:4], [0.1, 0.2, 0.4]))
 
 
 @pytest.mark.parametrize(
