@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from book.sam import GOALS, step_costs, verdict
+from book.sam import GOALS, costs, step_times, verdict
 from lib import device
 
 
@@ -17,22 +17,20 @@ def main() -> None:
     given = parser.parse_args()
     try:
         where = device.pick(given.device)
-        costs = step_costs(given.seconds, given.batch_size, given.threads, where)
+        times = step_times(given.seconds, given.batch_size, given.threads, where)
     except ValueError as error:
         parser.error(str(error))
-    rounds = len(costs["SGD"].ratios)
     print(
-        f"conv net at 64 by 32 pixels, batch {given.batch_size}, on {where}: {rounds} rounds, "
+        f"conv net at 64 by 32 pixels, batch {given.batch_size}, on {where}: {len(times)} rounds, "
         f"{given.threads} thread{'s' if given.threads > 1 else ''}"
     )
     print(f"{'':6}{'ms a step':>10}{'times SGD':>11}{'95 % interval':>18}{'goal':>8}")
-    for method, cost in costs.items():
-        interval = f"[{cost.low:.3f}, {cost.high:.3f}]" if method in GOALS else ""
-        goal = f"{GOALS[method]:.2f}" if method in GOALS else ""
-        print(
-            f"{method:6}{1e3 * cost.seconds:10.1f}{cost.ratio:11.3f}{interval:>18}{goal:>8}"
-            f"  {verdict(method, cost) if method in GOALS else ''}".rstrip()
-        )
+    for method, cost in costs(times).iterrows():
+        row = f"{method:6}{1e3 * cost.seconds:10.1f}{cost.ratio:11.3f}"
+        if method in GOALS:
+            interval = f"[{cost.low:.3f}, {cost.high:.3f}]"
+            row += f"{interval:>18}{GOALS[method]:8.2f}  {verdict(method, cost.low, cost.high)}"
+        print(row)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """SGD, SAM and LSAM side by side (chapter 01): walks on a surface, what holds in every step, what a step costs."""
 
 import copy
-import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,12 +8,14 @@ from functools import cached_property, partial
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import seaborn as sns
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from scipy.optimize import brentq
+from scipy.stats import bootstrap
 from torch import Tensor, nn
 from torch.func import grad, jacrev, vmap
 from torch.nn import functional as F
@@ -32,22 +33,28 @@ METHODS = ("SGD", "SAM", "LSAM")
 # A loss surface one can see.
 
 
-class ProductNet(FeatureNet):
-    """logit(x) = w theta x of `x`, shape (n,): theta x is the feature phi, and w the last layer."""
+class Net(FeatureNet):
+    """Any `body`, whose output are the features, and any last layer."""
 
-    def __init__(self, theta: float, w: float) -> None:
+    def __init__(self, body: nn.Module, head: nn.Module) -> None:
         super().__init__()
-        self.body, self.head = nn.Linear(1, 1, bias=False), SingleLogit(1)
-        nn.init.constant_(self.body.weight, theta)
-        nn.init.constant_(self.head.weight, w)
+        self.body, self.head = body, head
 
     def features(self, x: Tensor) -> Tensor:
-        return self.body(x[:, None])
+        return self.body(x)
+
+
+def product_net(theta: float, w: float) -> Net:
+    """logit(x) = w theta x of x, shape (n, 1): theta x is the feature phi, and w the last layer."""
+    net = Net(nn.Linear(1, 1, bias=False), SingleLogit(1))
+    for p, value in zip(net.parameters(), (theta, w)):
+        nn.init.constant_(p, value)
+    return net
 
 
 @dataclass(frozen=True)
 class Surface:
-    """The logistic loss of `ProductNet`, Example 2 of Appendix D in one dimension; all of it chosen here.
+    """The logistic loss of `product_net`, Example 2 of Appendix D in one dimension; all of it chosen here.
 
     It depends on the product w theta only, so its minima form the hyperbola w theta = `valley`, along which the
     sharpness varies. Points of the surface, `weights`, are (theta, w), shape (..., 2).
@@ -67,29 +74,25 @@ class Surface:
         y[::2] = -1
         return y + torch.randn(self.points, generator=draw), y
 
-    def loss(self, weights: np.ndarray) -> np.ndarray:
-        """Mean logistic loss over all points."""
-        return self._at(weights, lambda loss: loss)
+    def loss(self, weights: np.ndarray, what: Callable[[Callable], Callable] = lambda loss: loss) -> np.ndarray:
+        """Mean logistic loss over all points, or what a transformation makes of it, at every one of `weights`."""
+        margins = torch.mul(*self.sample).double()
+        mean_loss = what(lambda point: F.softplus(-margins * point.prod()).mean())
+        found = vmap(mean_loss)(torch.from_numpy(weights).view(-1, 2)).numpy()
+        return found.reshape(weights.shape[:-1] + found.shape[1:])
 
     def gradient(self, weights: np.ndarray) -> np.ndarray:
         """The loss's gradient, (..., 2)."""
-        return self._at(weights, grad)
+        return self.loss(weights, grad)
 
     def sharpness(self, weights: np.ndarray) -> np.ndarray:
         """Largest eigenvalue of the loss's Hessian."""
-        return np.linalg.eigvalsh(self._at(weights, lambda loss: jacrev(grad(loss))))[..., -1]
+        return np.linalg.eigvalsh(self.loss(weights, lambda loss: jacrev(grad(loss))))[..., -1]
 
     @cached_property
     def valley(self) -> float:
         """The product w theta at which the loss, convex in it, is least."""
         return brentq(lambda product: self.gradient(np.array([product, 1.0]))[0], 0, 10, xtol=1e-14)
-
-    def _at(self, weights: np.ndarray, what: Callable[[Callable], Callable]) -> np.ndarray:
-        """The loss, or what a transformation makes of it, at every point."""
-        margins = torch.mul(*self.sample).double()
-        mean_loss = what(lambda point: F.softplus(-margins * point.prod()).mean())
-        found = vmap(mean_loss)(torch.from_numpy(weights).view(-1, 2)).numpy()
-        return found.reshape(weights.shape[:-1] + found.shape[1:])
 
 
 Walk = tuple[np.ndarray, np.ndarray]  # (theta, w) before each step and at the end, (steps + 1, 2); phantoms, (steps, 2)
@@ -99,7 +102,7 @@ def walk(method: str, rho: float, steps: int, seed: int, surface: Surface = Surf
     """`steps` steps of one of `METHODS` from the surface's start, with each step's phantom; `seed` draws the batches,
     for all methods the same. Raises ValueError for an unknown method."""
     check.choice("method", method, METHODS)
-    model, (x, y) = ProductNet(*surface.start), surface.sample
+    model, (x, y) = product_net(*surface.start), surface.sample
     optimizer = VARIANTS[method.lower()](model, rho, {"lr": surface.learning_rate})
     draw = torch.Generator().manual_seed(seed)
     visited: list[list[list[float]]] = []  # in each step: w, and w~ where there is one
@@ -107,7 +110,7 @@ def walk(method: str, rho: float, steps: int, seed: int, surface: Surface = Surf
     def closure(batch: Tensor) -> Tensor:
         visited[-1].append([p.item() for p in model.parameters()])
         optimizer.zero_grad()
-        loss = F.softplus(-y[batch] * model(x[batch])).mean()
+        loss = F.softplus(-y[batch] * model(x[batch, None])).mean()
         loss.backward()
         return loss
 
@@ -131,18 +134,6 @@ BASE = {"lr": 0.05, "momentum": 0.9, "weight_decay": 1e-3}
 Run = tuple[nn.Module, Optimizer]
 
 
-class BatchNormNet(FeatureNet):
-    """Images (n, 1, 16, 16) to logits: a convolution, batch norm, ReLU, and a linear head."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(1, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten())
-        self.head = nn.Linear(8 * 8 * 8, CLASSES)
-
-    def features(self, x: Tensor) -> Tensor:
-        return self.body(x)
-
-
 @torch_threads(1)  # on so small a net more would only wait for each other
 def measure(method: str, rho: float, seed: int = 0) -> dict[str, float]:
     """What holds in every step of ``"SAM"`` or ``"LSAM"`` (fused), radius `rho`, on noise images drawn by `seed`:
@@ -150,23 +141,23 @@ def measure(method: str, rho: float, seed: int = 0) -> dict[str, float]:
 
     distance: of ||w~ - w|| from rho, as a fraction of rho. restoration: of the weights after a step of learning rate 0
     from those before. rho_zero: of weights, batch-norm buffers and momentum at rho = 0 from those of torch.optim.SGD.
-    resumed: of the same in a run that was saved, loaded and went on, from one without a break. fused: of LSAM's fused
-    steps from steps that evaluate twice; NaN for SAM. batch_norm_steps: how many batch norm has counted, of ten.
+    resumed: of the same in a run that was saved, loaded and went on, from one without a break. fused: of the same after
+    LSAM's fused steps, from steps that evaluate twice. batch_norm_steps: how many batch norm has counted, of ten.
     """
     torch.manual_seed(seed)
-    start = BatchNormNet()
+    body = nn.Sequential(nn.Conv2d(1, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten())
+    start = Net(body, nn.Linear(8 * 8 * 8, CLASSES))
     data = [(torch.randn(IMAGES, 1, 16, 16), torch.randint(CLASSES, (IMAGES,))) for _ in range(STEPS)]
     run, half = partial(_run, start, method), STEPS // 2
     whole, plain = run(rho, data), _run(start, "SGD", 0.0, data)
     norms = [run(rho, data[: number + 1])[1].phantom_norm for number in range(STEPS)]
-    resumed = _run(BatchNormNet(), method, rho, data[half:], saved=run(rho, data[:half]))
-    twice = _difference(whole[0].parameters(), run(rho, data, fused=False)[0].parameters())
+    resumed = _run(start, method, rho, data[half:], saved=run(rho, data[:half]))
     return {
         "distance": max(abs(norm - rho) for norm in norms) / (rho or 1),
         "restoration": _difference(run(rho, data, lr=0.0)[0].parameters(), start.parameters()),
         "rho_zero": _difference(_everything(run(0.0, data)), _everything(plain)),
         "resumed": _difference(_everything(resumed), _everything(whole)),
-        "fused": twice if method == "LSAM" else math.nan,
+        "fused": _difference(_everything(run(rho, data, fused=False)), _everything(whole)),
         "batch_norm_steps": int(whole[0].body[1].num_batches_tracked),
     }
 
@@ -203,24 +194,13 @@ def _difference(first: Iterable[Tensor], second: Iterable[Tensor]) -> float:
     return max((a.double() - b.double()).abs().max().item() for a, b in zip(first, second, strict=True))
 
 
-# What a step costs, side by side on the conv net, as ratios to SGD.
+# What a step costs, side by side on the conv net, as ratios to SGD's.
 
 GOALS = {"LSAM": 1.10, "SAM": 2.10}  # at most this many times SGD's step: goals set here, not the paper's
 WARM_UP, LEAST_ROUNDS = 2, 8
 
 
-@dataclass(frozen=True)
-class StepCost:
-    """Seconds of a step, and its ratio to the reference's of the same round: medians over rounds."""
-
-    seconds: float
-    ratio: float
-    low: float  # 95 % bootstrap interval of the median ratio
-    high: float
-    ratios: np.ndarray  # shape (rounds,)
-
-
-def step_costs(
+def step_times(
     seconds: float,
     batch_size: int = 100,
     threads: int = 1,
@@ -228,28 +208,35 @@ def step_costs(
     methods: Sequence[str] = ("SGD", "LSAM", "SAM"),
     height: int = 64,
     period: int = 1,
-) -> dict[str, StepCost]:
-    """The cost of a step of each of `methods` (LSAM's is fused) on `ConvNet`, as a ratio to the first's, measured for
-    about `seconds`, in turns of `period` steps.
+) -> pd.DataFrame:
+    """Seconds of a step of each of `methods` (LSAM's is fused) on `ConvNet`, a row a round, measured for about
+    `seconds`, eight rounds at least.
 
     Each method has a net of its own from one seed, in channels_last; all see one batch of noise images of `height` by
-    32 pixels. With one thread on the CPU the clock is the process's own, which leaves out what other programs take;
-    elsewhere it is the wall's. Raises ValueError for a number out of range.
+    32 pixels. A round takes `period` steps of each, and begins with another than the last, so that whatever else the
+    machine does meanwhile falls on all alike; a few before the first do not count. With one thread on the CPU the clock
+    is the process's own, which leaves out what other programs take; elsewhere it is the wall's. Raises ValueError for a
+    number out of range.
     """
     check.number("seconds", seconds, 0)
     check.whole("batch_size", batch_size, 1)
     check.whole("threads", threads, 1)
-    device = torch.device(device)
-
-    def turn(step: Callable[[], object]) -> None:
-        for _ in range(period):
-            step()
-
-    steps = {name: partial(turn, prepared(name.lower(), batch_size, height, device)[1]) for name in methods}
-    alone = device.type == "cpu" and threads == 1
+    device, rounds = torch.device(device), []
+    clock = time.process_time if device.type == "cpu" and threads == 1 else time.perf_counter
+    steps = {name: prepared(name.lower(), batch_size, height, device)[1] for name in methods}
     with torch_threads(threads):
-        times = interleaved_seconds(steps, seconds, device, time.process_time if alone else time.perf_counter)
-    return {method: median_ratio(own, times[methods[0]]) for method, own in times.items()}
+        begin = clock()
+        while len(rounds) < WARM_UP + LEAST_ROUNDS or clock() - begin < seconds:
+            first = len(rounds) % len(methods)
+            rounds.append({})
+            for name in (*methods[first:], *methods[:first]):
+                start = clock()
+                for _ in range(period):
+                    steps[name]()
+                if device.type != "cpu":
+                    torch.accelerator.synchronize()
+                rounds[-1][name] = (clock() - start) / period
+    return pd.DataFrame(rounds[WARM_UP:], columns=list(methods))
 
 
 def prepared(
@@ -266,45 +253,25 @@ def prepared(
     return model, partial(take_step, model, optimizer, images, labels)
 
 
-def interleaved_seconds(
-    steps: Mapping[str, Callable[[], object]],
-    seconds: float,
-    device: torch.device = torch.device("cpu"),
-    clock: Callable[[], float] = time.perf_counter,
-) -> dict[str, np.ndarray]:
-    """Seconds of each of `steps` in each round, shape (rounds,), in about `seconds` by the clock, eight at least.
-
-    A round runs every step once, each round beginning with another, so that whatever else the machine does
-    meanwhile falls on all alike. A few rounds before the first do not count.
-    """
-    names = list(steps)
-    times: dict[str, list[float]] = {name: [] for name in names}
-    begin, number = clock(), 0
-    while number < WARM_UP + LEAST_ROUNDS or clock() - begin < seconds:
-        first = number % len(names)
-        for name in names[first:] + names[:first]:
-            start = clock()
-            steps[name]()
-            if device.type != "cpu":
-                torch.accelerator.synchronize()
-            times[name].append(clock() - start)
-        number += 1
-    return {name: np.array(values[WARM_UP:]) for name, values in times.items()}
+def ratios(times: pd.DataFrame) -> pd.DataFrame:
+    """Every time over that of the first method in the same round."""
+    return times.div(times.iloc[:, 0], axis=0)
 
 
-def median_ratio(own: np.ndarray, reference: np.ndarray) -> StepCost:
-    """The cost of a step that took `own` seconds in each round, (rounds,), against `reference` in the same rounds."""
-    ratios = own / reference
-    draws = np.random.default_rng(0).choice(ratios, size=(4000, len(ratios)))
-    low, high = np.quantile(np.median(draws, axis=1), [0.025, 0.975])
-    return StepCost(float(np.median(own)), float(np.median(ratios)), float(low), float(high), ratios)
+def costs(times: pd.DataFrame) -> pd.DataFrame:
+    """Of each method, a row each, the medians over rounds of its `seconds` and of its `ratio` to the first, and the
+    ends, `low` and `high`, of the ratio's 95 % bootstrap interval."""
+    found = ratios(times)
+    how = {"n_resamples": 4000, "method": "percentile", "rng": 0}
+    ends = [bootstrap((found[name],), np.median, **how).confidence_interval for name in found]
+    middle = {"seconds": times.median(), "ratio": found.median()}
+    return pd.DataFrame(middle).join(pd.DataFrame(ends, found.columns, ["low", "high"]))
 
 
-def verdict(method: str, cost: StepCost) -> str:
-    """``"met"`` where the interval is within the goal, ``"missed"`` where beyond it, else ``"undecided"``."""
-    if cost.high <= GOALS[method]:
-        return "met"
-    return "missed" if cost.low > GOALS[method] else "undecided"
+def verdict(method: str, low: float, high: float) -> str:
+    """``"met"`` where the interval of a ratio is within the method's goal, ``"missed"`` where it lies beyond, else
+    ``"undecided"``."""
+    return "met" if high <= GOALS[method] else "missed" if low > GOALS[method] else "undecided"
 
 
 # Figures.
@@ -374,18 +341,18 @@ def drift(weights: Mapping[str, np.ndarray], surface: Surface = Surface()) -> Fi
     return fig
 
 
-def cost(costs: Mapping[str, StepCost]) -> Figure:
-    """Every round's ratio to SGD's step, with the median, its 95 % interval and, where there is one, the goal."""
-    shown = [method for method in costs if method != "SGD"]
-    fig, ax = plt.subplots(figsize=(style.PAGE_WIDTH, 1.1 + 0.3 * len(shown)))
+def cost(times: pd.DataFrame) -> Figure:
+    """Every round's ratio to the first method's step, with the median, its 95 % interval and, where there is one, the
+    goal."""
+    shown, found = ratios(times).iloc[:, 1:], costs(times).iloc[1:]
+    fig, ax = plt.subplots(figsize=(style.PAGE_WIDTH, 1.1 + 0.3 * len(found)))
+    colours = [COLOURS.get(method, style.SAM) for method in shown]
+    sns.stripplot(shown, orient="h", size=3.6, jitter=0.16, palette=colours, alpha=0.45, ax=ax)
+    ax.hlines(range(len(found)), found["low"], found["high"], color=INK, lw=2)
+    ax.plot(found["ratio"], range(len(found)), "o", ms=5, color=INK)
     for row, method in enumerate(shown):
-        own = costs[method]
-        jitter = np.random.default_rng(0).uniform(-0.16, 0.16, len(own.ratios))
-        ax.scatter(own.ratios, row + jitter, s=13, color=COLOURS.get(method, style.SAM), alpha=0.45, lw=0)
-        ax.plot([own.low, own.high], [row, row], color=INK, lw=2, solid_capstyle="butt")
-        ax.plot(own.ratio, row, "o", ms=5, color=INK)
-        ax.plot([GOALS.get(method, np.nan)] * 2, [row - 0.36, row + 0.36], color=style.GREY, lw=1.2, ls=(0, (3, 2)))
-    style.rows(ax, shown)
+        ax.vlines(GOALS.get(method, np.nan), row - 0.36, row + 0.36, color=style.GREY, lw=1.2, ls=(0, (3, 2)))
+    style.rows(ax, list(shown))
     ax.axvline(1, color=COLOURS["SGD"], lw=1.2, zorder=0)
     ax.text(0.99, -0.5, "SGD", color=COLOURS["SGD"], ha="right", va="top", fontsize=9)
     ax.set_xlabel("time of a step, as a multiple of SGD's")
