@@ -125,10 +125,10 @@ def error_against_ratio(rows: Mapping[str, tuple[Compared, int]]) -> Figure:
     return fig
 
 
-def rates_by_fit(parts: Decomposition, head: np.ndarray) -> np.ndarray:
+def rates_by_fit(parts: Decomposition) -> np.ndarray:
     """Mean w~_h / w_h over the points that the hard feature gets wrong, that it gets right, and over all, (3, seeds),
-    the first two with importance weights, as the gradient has them; NaN where there is none. head (seeds, 2): real."""
-    rate, wrong = parts.phantom_head[..., 1] / head[:, 1:], parts.hard <= 0
+    the first two with importance weights, as the gradient has them; NaN where there is none."""
+    rate, wrong = parts.hard_rate, parts.hard <= 0
     with np.errstate(invalid="ignore"):
         weights = [parts.real * wrong, parts.real * ~wrong]
         chosen = [(weight * rate).sum(axis=1) / weight.sum(axis=1) for weight in weights]

@@ -2,12 +2,12 @@
 (Figures 3, 5, 7 and 8)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from itertools import product
 from typing import NamedTuple, Self
 
 import numpy as np
-from matplotlib.colors import LogNorm
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from scipy.special import expit
@@ -19,25 +19,28 @@ from lib.importance import WeightMap, gini, lorenz_curve, weight_map, worst_shar
 from lib.toy.ensemble import ToyResult, batch_order, features, lsam, sgd, train
 
 
-@dataclass(frozen=True)
-class Decomposition:
-    """What drives each seed's gradient, equation (6), at its training points: arrays (seeds, n), heads (seeds, n, 2).
+class Decomposition(NamedTuple):
+    """What drives each seed's gradient, equation (6), at its training points: arrays (seeds, n).
 
     easy, hard: signed contributions y w_e f_e and y w_h f_h at the real head. real, phantom: importance weights lambda
-    and lambda~. phantom_head: w~ of the batch that the point falls in.
+    and lambda~. easy_rate, hard_rate: w~_e / w_e and w~_h / w_h in the batch that the point falls in.
     """
 
     easy: np.ndarray
     hard: np.ndarray
     real: np.ndarray
     phantom: np.ndarray
-    phantom_head: np.ndarray
+    easy_rate: np.ndarray
+    hard_rate: np.ndarray
 
 
-PARTS = tuple(field.name for field in fields(Decomposition))
 NETS = {"SGD": (style.SGD, "o"), "LSAM": (style.LSAM, "^")}  # the two nets that are compared
-FEATURES = {"easy": style.EASY, "hard": style.HARD}
-GROUPS = {"easy": "worst by easy", "hard": "worst by hard", "carried": "well by easy only"}  # of C4
+FEATURES = ("easy", "hard")
+GROUPS = {  # of C4, with how they are drawn
+    "carried": ("well by easy only", style.GREY),
+    "easy": ("worst by easy", style.EASY),
+    "hard": ("worst by hard", style.HARD),
+}
 KINDS = {"real": (0, (3, 1.5)), "phantom": "-"}  # weights, and how they are drawn
 EVEN = 2 * MARGIN  # margin of a Gini coefficient, which is twice the mean distance between Lorenz curves
 WHICH = {  # what the phantom changes: the check, its sign and the margin within which it is too small to matter
@@ -50,6 +53,7 @@ WHICH = {  # what the phantom changes: the check, its sign and the margin within
 }
 SMALL = {"fontsize": 7, "borderpad": 0, "labelspacing": 0.25, "handlelength": 2.4}  # a legend in a panel
 LINE = {"markersize": 3.8, "linewidth": 1.4}
+LEAST = 3  # points that a bin of a map needs to be drawn
 EASY, HARD = r"easy, $y\,w_e f_e$", r"hard, $y\,w_h f_h$"
 
 
@@ -70,22 +74,19 @@ def decompose(result: ToyResult, setting: int, checkpoint: int, rho: float) -> D
     """
     if result.nets is None:
         raise ValueError("result must hold nets: train with keep_nets=True")
-    config = result.settings[setting]
+    config, parts = result.settings[setting], []
     n, size = config.data.training_points, min(config.batch_size, config.data.training_points)
-    parts = {name: np.empty((len(result.seeds), n)) for name in ("easy", "hard", "real", "phantom")}
-    heads = np.empty((len(result.seeds), n, 2))
     for s, seed in enumerate(result.seeds):
         points = sample(config.data, seed)
         net, head = result.nets[setting][s, checkpoint], result.heads[setting, s, checkpoint]
         phi = np.stack([features(net[i], points.x[:, 2 * i : 2 * i + 2]) for i in range(2)], axis=1).astype(float)
-        order = batch_order(seed, n, 1)[0]
+        order, phantom = batch_order(seed, n, 1)[0], np.empty((n, 2))
         for start in range(0, n, size):
             batch = order[start : start + size]
-            heads[s, batch] = phantom_heads(phi[batch], head, points.y[batch], rho)
-        parts["easy"][s], parts["hard"][s] = (points.y[:, None] * phi * head).T
-        parts["real"][s] = expit(-points.y * (phi @ head))
-        parts["phantom"][s] = expit(-points.y * (phi * heads[s]).sum(axis=1))
-    return Decomposition(**parts, phantom_head=heads)
+            phantom[batch] = phantom_heads(phi[batch], head, points.y[batch], rho)
+        weights = (expit(-points.y * (phi * of).sum(axis=1)) for of in (head, phantom))
+        parts.append([*(points.y[:, None] * phi * head).T, *weights, *(phantom / head).T])
+    return Decomposition(*np.stack(parts, axis=1))
 
 
 def trained(
@@ -98,55 +99,55 @@ def trained(
     result = train(settings, seeds, [epoch / settings[0].epochs for epoch in epochs], keep_nets=True)
     kept = ~result.diverged.any(axis=0)
     parts = [[decompose(result, i, c, rho) for c in range(len(epochs))] for i in range(len(settings))]
-    stacked = {name: np.array([[getattr(part, name)[kept] for part in row] for row in parts]) for name in PARTS}
-    return Decomposition(**stacked), result.heads[:, kept].swapaxes(1, 2)
+    stacked = np.moveaxis(np.array(parts), 2, 0)  # (part, net, checkpoint, seed, n)
+    return Decomposition(*stacked[..., kept, :]), result.heads[:, kept].swapaxes(1, 2)
 
 
 def at(parts: Decomposition, *index: int | slice) -> Decomposition:
     """`parts` at an index of its leading axes: net, checkpoint."""
-    return Decomposition(**{name: getattr(parts, name)[index] for name in PARTS})
+    return Decomposition(*(part[index] for part in parts))
 
 
 def log_ratio_slopes(parts: Decomposition) -> np.ndarray:
-    """Least squares of log(lambda~ / lambda) on both signed contributions over the points of a net: slopes (..., 2),
+    """Least squares of log(lambda~ / lambda) on both signed contributions over the points of a net: slopes (2, ...),
     easy and hard, the change of the log ratio for one unit more of that contribution, the other being equal."""
     values = parts.easy, parts.hard, np.log(parts.phantom) - np.log(parts.real)
     easy, hard, ratio = (value - value.mean(axis=-1, keepdims=True) for value in values)
     x = np.stack([easy, hard], axis=-2)
-    return np.linalg.solve(x @ x.swapaxes(-1, -2), x @ ratio[..., None])[..., 0]
+    return np.moveaxis(np.linalg.solve(x @ x.swapaxes(-1, -2), x @ ratio[..., None])[..., 0], -1, 0)
 
 
-def head_change(parts: Decomposition, head: np.ndarray) -> np.ndarray:
-    """1 - w~_i / w_i in the mean over the batches of a net (..., 2), head (..., 2): what equation (6) gives
-    for `log_ratio_slopes` where weights are small."""
-    return 1 - (parts.phantom_head / head[..., None, :]).mean(axis=-2)
+def head_change(parts: Decomposition) -> np.ndarray:
+    """1 - w~_i / w_i in the mean over the batches of a net, (2, ...): what equation (6) gives for `log_ratio_slopes`
+    where weights are small."""
+    return 1 - np.stack([parts.easy_rate, parts.hard_rate]).mean(axis=-1)
 
 
-def half_phantom(parts: Decomposition, head: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def half_phantom(parts: Decomposition) -> tuple[np.ndarray, np.ndarray]:
     """Importance weights (..., n) where only w_e, and where only w_h, is moved to the phantom."""
-    easy, hard = np.moveaxis(parts.phantom_head / head[..., None, :], -1, 0)
-    return expit(-(easy * parts.easy + parts.hard)), expit(-(parts.easy + hard * parts.hard))
+    easy, hard = parts.easy_rate * parts.easy, parts.hard_rate * parts.hard
+    return expit(-(easy + parts.hard)), expit(-(parts.easy + hard))
 
 
 class Effects(NamedTuple):
-    """What the claims are judged by; `real` and `phantom` come first in all but the slopes."""
+    """What the claims are judged by, each (2, net, checkpoint, seed): of real and of phantom weights, of the slopes the
+    easy and the hard one."""
 
-    even: np.ndarray  # Gini coefficients of the weights, (2, net, checkpoint, seed)
-    carried: np.ndarray  # share of all importance in the group of `carried_share`, (2, net, checkpoint, seed)
+    even: np.ndarray  # Gini coefficients of the weights
+    carried: np.ndarray  # share of all importance in the group of `carried_share`
     easy: np.ndarray  # the same in the quarter that this feature fits worst
     hard: np.ndarray
-    slopes: np.ndarray  # see `log_ratio_slopes`, (net, checkpoint, seed, 2)
+    slopes: np.ndarray  # see `log_ratio_slopes`
 
     def since(self, first: int) -> Self:
         """The effects from the checkpoint of index `first` on."""
-        return type(self)(*(shares[:, :, first:] for shares in self[:-1]), self.slopes[:, first:])
+        return type(self)(*(effect[:, :, first:] for effect in self))
 
     @property
     def changes(self) -> dict[str, np.ndarray]:
         """What the phantom changes in each net, for `checks_c4`, (net, checkpoint, seed)."""
-        shares = {name: np.subtract(*getattr(self, name)[::-1]) for name in ("carried", *FEATURES)}
-        slopes = dict(zip(FEATURES, np.moveaxis(self.slopes, -1, 0)))
-        return {f"share {name}": x for name, x in shares.items()} | {f"slope {name}": x for name, x in slopes.items()}
+        shares = {f"share {name}": phantom - real for name, (real, phantom) in zip(GROUPS, self[1:4])}
+        return shares | {f"slope {feature}": slope for feature, slope in zip(FEATURES, self.slopes)}
 
 
 def carried_share(easy: np.ndarray, hard: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -241,18 +242,25 @@ def draw_maps(columns: Mapping[str, Sequence[WeightMap]], floor: float, easy: st
     """What `weight_maps` shows, of maps of real and phantom weights and of their ratio; `easy`, `hard`: the axes."""
     fig, axes = style.panels(style.WEIGHTS, list(columns), 1.2)
     for column, maps in zip(axes.T, columns.values()):
-        bound = style.decades(maps[2])[1]
-        weights, ratios = style.weight_maps(column, maps, LogNorm(floor, 1), 1, bound)
-        factor = f"{10**bound:.2g}" if bound < 2 else f"10^{{{bound:.1f}}}"
-        column[2].set_xlabel(rf"× or ÷ ${factor}$", fontsize=7.5, labelpad=1)
-        for panel in column:
+        real, phantom, ratio = (np.where(one.count >= LEAST, one.median, np.nan) for one in maps)
+        bound = float(np.nanquantile(np.abs(np.log10(ratio)), 0.95))  # decades that hold 95 % of the bins
+        looks = [(weights, LogNorm(floor, 1), "viridis") for weights in (real, phantom)]
+        looks.append((np.log10(ratio), Normalize(-bound, bound), style.DIVERGING))
+        for panel, one, (values, norm, cmap) in zip(column, maps, looks):
+            panel.set_facecolor("#EFEFEF")
+            panel.pcolormesh(one.easy_edges, one.hard_edges, values.T, norm=norm, cmap=cmap)
+            panel.axhline(0, color="black", linewidth=0.7, linestyle=(0, (1, 2)))
             panel.tick_params(labelsize=6.5, length=2, pad=1, labelbottom=panel is column[2])
             panel.xaxis.set_major_locator(MaxNLocator(2))
             panel.yaxis.set_major_locator(MaxNLocator(3))
-    bar = {"pad": 0.015, "fraction": 0.05}
-    above = fig.colorbar(weights, ax=axes[:2], extend="min", aspect=30, **bar)
-    below = fig.colorbar(ratios, ax=axes[2], extend="both", aspect=15, ticks=[], **bar)
-    style.small_bars({"median weight": above, "less   more": below})
+        factor = f"{10**bound:.2g}" if bound < 2 else f"10^{{{bound:.1f}}}"
+        column[2].set_xlabel(rf"× or ÷ ${factor}$", fontsize=7.5, labelpad=1)
+    ends = {"median weight": ("min", axes[:2], None), "less   more": ("both", axes[2], [])}
+    for label, (extend, beside, ticks) in ends.items():
+        mesh, look = beside.flat[0].collections[0], {"pad": 0.015, "fraction": 0.05, "aspect": 15 * beside.ndim}
+        bar = fig.colorbar(mesh, ax=beside, extend=extend, ticks=ticks, **look)
+        bar.set_label(label, fontsize=8.5)
+        bar.ax.tick_params(labelsize=7.5)
     fig.supxlabel(easy, fontsize=9)
     fig.supylabel(hard, fontsize=9)
     return fig
@@ -265,13 +273,13 @@ def effects_through_training(settings: Mapping[str, tuple[Decomposition, Effects
     titles = "share gained by a group", "slope of the log ratio", "Gini coefficient"
     fig, axes = style.panels(list(settings), titles, 2.5)
     for row, (parts, found, epochs) in zip(axes, settings.values()):
-        began, groups = int(epochs[0] == 0), FEATURES | {"carried": style.GREY}
-        looks = [(of_group, marker) for of_group in groups.values() for _, marker in NETS.values()]
-        every = [(group, net, name) for group in groups for net, name in enumerate(NETS)]
-        shares = {f"{GROUPS[group]}, {name}": found.changes[f"share {group}"][net] for group, net, name in every}
-        slopes = {f"{group}, {name}": found.changes[f"slope {group}"][net, began:] for group, net, name in every[:4]}
+        began = int(epochs[0] == 0)
+        looks = [(colour, marker) for _, colour in GROUPS.values() for _, marker in NETS.values()]
+        every = list(product(GROUPS, enumerate(NETS)))
+        shares = {f"{GROUPS[group][0]}, {name}": found.changes[f"share {group}"][net] for group, (net, name) in every}
+        slopes = {f"{of}, {name}": found.changes[f"slope {of}"][net, began:] for of, (net, name) in every[2:]}
         style.lines(row[0], epochs, shares, looks, **LINE)
-        style.lines(row[1], epochs[began:], slopes, looks, **LINE)
+        style.lines(row[1], epochs[began:], slopes, looks[2:], **LINE)
         for (net, (name, look)), (k, kind) in product(enumerate(NETS.items()), enumerate(KINDS)):
             mean = np.exp(np.log(getattr(parts, kind)[net].mean(axis=-1)).mean(axis=-1))
             dressed = dict(zip(("color", "marker"), look), linestyle=KINDS[kind], label=f"{name}, {kind}", **LINE)

@@ -1,27 +1,21 @@
 """The one style and palette of every figure, colour-blind safe and told apart in grey by lightness, and what they
-share: a line with its band, whiskers, rows, a map of importance weights."""
+share: a line with its band, whiskers, rows."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.collections import QuadMesh
-from matplotlib.colorbar import Colorbar
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator, NullLocator
+from matplotlib.ticker import NullLocator
 
 from lib.stats import FEW, Estimate, estimate, mean_interval
-
-if TYPE_CHECKING:
-    from lib.importance import WeightMap  # which loads torch
 
 # Okabe and Ito's hues (Color Universal Design, 2008).
 SGD, SAM, LSAM = "#D55E00", "#0072B2", "#009E73"
@@ -33,7 +27,6 @@ PAGE_WIDTH = 7.4  # inches: the text column of the book
 RADIUS = r"LSAM radius $\rho$ (0: SGD)"
 MARKERS = "osD^vPX*"  # of ordered lines
 WEIGHTS = (r"real, $\lambda$", r"phantom, $\tilde\lambda$", r"ratio $\tilde\lambda/\lambda$")
-LEAST = 3  # points that a bin of a weight map needs to be drawn
 
 
 def sequence(count: int) -> list:
@@ -145,44 +138,3 @@ def plain(*axes: Axis, ticks: Sequence[float] = ()) -> None:
             axis.set_ticks(ticks)
             axis.set_minor_locator(NullLocator())
         axis.set_major_formatter("{x:g}")
-
-
-def shown(table: WeightMap) -> np.ndarray:
-    """Medians of the bins with enough points, NaN elsewhere."""
-    return np.where(table.count >= LEAST, table.median, np.nan)
-
-
-def decades(ratio: WeightMap) -> tuple[np.ndarray, float]:
-    """Decimal logarithm of a map of ratios, and the size that 95 % of its bins stay within."""
-    values = np.log10(shown(ratio))
-    return values, float(np.nanquantile(np.abs(values), 0.95))
-
-
-def weight_maps(
-    panels: Sequence[Axes], tables: Sequence[WeightMap], weight: Normalize, bound: float, unit: float = 1
-) -> tuple[QuadMesh, QuadMesh]:
-    """Three maps of one net, of real and phantom weights and of their ratio: decades / `unit` up to `bound`.
-
-    Gives what a colour bar needs of the weights and of the ratio.
-    """
-    for panel, table in zip(panels, tables[:2]):
-        weights = weight_map(panel, table, shown(table), weight, "viridis")
-    ratios = weight_map(panels[2], tables[2], decades(tables[2])[0] / unit, Normalize(-bound, bound), DIVERGING)
-    return weights, ratios
-
-
-def weight_map(axes: Axes, table: WeightMap, values: np.ndarray, norm: Normalize, cmap: Any) -> QuadMesh:
-    """One map of Figures 5 and 8: `values` (easy bin, hard bin), easy contribution to the right."""
-    axes.set_facecolor("#EFEFEF")
-    mesh = axes.pcolormesh(table.easy_edges, table.hard_edges, values.T, norm=norm, cmap=cmap)
-    axes.axhline(0, color="black", linewidth=0.7, linestyle=(0, (1, 2)))
-    axes.xaxis.set_major_locator(MaxNLocator(3))
-    axes.yaxis.set_major_locator(MaxNLocator(4))
-    return mesh
-
-
-def small_bars(bars: Mapping[str, Colorbar]) -> None:
-    """The labels of colour bars beside many small maps."""
-    for label, bar in bars.items():
-        bar.set_label(label, fontsize=8.5)
-        bar.ax.tick_params(labelsize=7.5)

@@ -29,30 +29,23 @@ from lib.toy.ensemble import lsam, sgd, train
 
 @pytest.fixture
 def well_fitted() -> Decomposition:
-    """Nets (seeds, n) with head (2, 1), whose batches all have the phantom head (1.2, 1.1)."""
+    """Nets (seeds, n) whose batches all have 0.6 of w_e and 1.1 of w_h at the phantom."""
     rng = np.random.default_rng(0)
     easy, hard = rng.uniform(15, 30, (3, 200)), rng.uniform(-2, 2, (3, 200))
-    phantom = np.broadcast_to([1.2, 1.1], (3, 200, 2))
-    return Decomposition(easy, hard, expit(-(easy + hard)), expit(-(0.6 * easy + 1.1 * hard)), phantom)
-
-
-def test_worst_share_is_what_the_worst_fitted_quarter_holds():
-    contribution = np.arange(8.0)
-    assert [worst_share(contribution, w) for w in (np.full(8, 0.3), np.eye(8)[0], np.eye(8)[7])] == [0.25, 1, 0]
+    rates = np.full((3, 200), 0.6), np.full((3, 200), 1.1)
+    return Decomposition(easy, hard, expit(-(easy + hard)), expit(-(0.6 * easy + 1.1 * hard)), *rates)
 
 
 def test_slopes_of_well_fitted_points_are_the_change_of_the_head(well_fitted):
-    heads = np.tile([2.0, 1.0], (3, 1))
-    np.testing.assert_allclose(head_change(well_fitted, heads), [[0.4, -0.1]] * 3)
-    np.testing.assert_allclose(log_ratio_slopes(well_fitted), [[0.4, -0.1]] * 3, atol=1e-3)
+    np.testing.assert_allclose(head_change(well_fitted), [[0.4] * 3, [-0.1] * 3])
+    np.testing.assert_allclose(log_ratio_slopes(well_fitted), [[0.4] * 3, [-0.1] * 3], atol=1e-3)
 
 
 def test_half_phantoms_are_the_phantom_where_the_other_half_does_not_move(well_fitted):
-    heads = np.tile([2.0, 1.0], (3, 1))
-    only_easy, only_hard = half_phantom(well_fitted, heads)
-    easy = replace(well_fitted, phantom_head=np.broadcast_to([1.2, 1.0], (3, 200, 2)))
-    assert np.array_equal(half_phantom(easy, heads)[0], only_easy)
-    np.testing.assert_allclose(half_phantom(easy, heads)[1], well_fitted.real)
+    only_easy, only_hard = half_phantom(well_fitted)
+    still = np.ones((3, 200))
+    assert np.array_equal(half_phantom(well_fitted._replace(hard_rate=still))[0], only_easy)
+    np.testing.assert_allclose(half_phantom(well_fitted._replace(hard_rate=still))[1], well_fitted.real)
     np.testing.assert_allclose(
         np.log(only_easy) + np.log(only_hard) - np.log(well_fitted.real), np.log(well_fitted.phantom), atol=1e-4
     )
@@ -65,7 +58,8 @@ def test_seeds_with_a_diverged_net_are_left_out_of_every_net(monkeypatch):
     monkeypatch.setattr(mechanism, "train", lambda *given, **how: replace(train(*given, **how), diverged=diverged))
     parts, heads = trained(0.5, (0, 1, 2), range(3), small)
     assert parts.real.shape == (2, 3, 2, 20) and heads.shape == (2, 3, 2, 2)
-    assert np.array_equal(at(parts, 1, -1).phantom, decompose(result, 1, 2, 0.5).phantom[[0, 2]])
+    for found, expected in zip(at(parts, 1, -1), decompose(result, 1, 2, 0.5), strict=True):
+        assert np.array_equal(found, expected[[0, 2]])
     assert np.array_equal(heads[0, 1], result.heads[0, [0, 2], 1])
 
 
@@ -77,8 +71,8 @@ SPREAD = np.tile([1.0, -0.6], SEEDS // 2)  # mean 0.2, interval from below 0
 def made() -> Effects:
     """Two nets at three checkpoints: everything that C3, C4 and C9 say holds."""
     low, high = np.full((2, 3, SEEDS), 0.25), np.full((2, 3, SEEDS), 0.75)
-    slopes = np.stack([np.ones((2, 3, SEEDS)), -np.ones((2, 3, SEEDS))], axis=-1)
-    return Effects(*(np.stack(pair) for pair in ((high, low), (low, high), (high, low), (low, high))), slopes)
+    pairs = (high, low), (low, high), (high, low), (low, high), (np.ones((2, 3, SEEDS)), -np.ones((2, 3, SEEDS)))
+    return Effects(*map(np.stack, pairs))
 
 
 def judged(found: Effects, epochs: tuple[int, ...] = (0, 1, 2)) -> list[str]:
@@ -147,14 +141,14 @@ def test_each_share_is_judged_alone_in_each_net(name, sign, part, net, change, o
 )
 def test_slopes_are_judged_by_their_difference_and_count_for_nothing_else(easy, hard, outcomes):
     found = made()
-    found.slopes[1, -1] = np.stack([easy + 0 * SPREAD, hard + 0 * SPREAD], axis=-1)
+    found.slopes[:, 1, -1] = easy + 0 * SPREAD, hard + 0 * SPREAD
     assert judged(found)[1] == f"h{outcomes[0]}hh{outcomes[1:]}"
     assert [check.counts for check in checks_c4(found.since(-1).changes)] == [True] * 4 + [False] * 2
 
 
 def test_through_training_is_judged_after_the_first_step_only():
     found = made()
-    found.even[1, :, 0], found.slopes[:, 0] = 0.9, -found.slopes[:, 0]
+    found.even[1, :, 0], found.slopes[:, :, 0] = 0.9, -found.slopes[:, :, 0]
     assert judged(found) == ["hh", "hhhhhh", "hhhhhhhh"]
     assert judged(found, (1, 2, 3))[2] == "cchchhcc"
     found.carried[1, 1, 1] = 0.0  # an early checkpoint counts for C9, not for C4
@@ -170,7 +164,7 @@ def test_points_that_only_the_easy_feature_fits_well_are_in_its_better_and_the_o
 def test_effects_are_of_real_and_phantom_weights(well_fitted):
     nets = at(well_fitted, None)
     found = effects(nets)
-    assert found.even.shape == found.easy.shape == (2, 1, 3) and found.slopes.shape == (1, 3, 2)
+    assert found.even.shape == found.easy.shape == (2, 1, 3) and found.slopes.shape == (2, 1, 3)
     np.testing.assert_array_equal(found.carried[1], carried_share(nets.easy, nets.hard, nets.phantom))
     np.testing.assert_array_equal(found.hard[1], worst_share(nets.hard, nets.phantom))
     np.testing.assert_array_equal(found.easy[0], worst_share(nets.easy, nets.real))
