@@ -133,58 +133,35 @@ def _descend(net, width, x, rows, h1, h2, delta, d2, d1, bias):
             d1[2, i] = s2 if a2 > zero else zero
             d1[3, i] = s3 if a3 > zero else zero
             d1[4, i] = s4 if a4 > zero else zero
-    elif blocked == 0:
-        for i in range(width):
-            a0, a1 = h1[0, i], h1[1, i] if single == 2 else zero
-            s0, s1 = zero, zero
-            if a0 > zero and a1 > zero:
-                for j in range(width):
-                    v = W2[i, j]
-                    s0 += d2[0, j] * v
-                    s1 += d2[1, j] * v
-                    W2[i, j] = v - (a0 * d2[0, j] + a1 * d2[1, j])
-            elif a0 > zero:  # a silent unit passes nothing back and learns nothing
-                for j in range(width):
-                    s0 += d2[0, j] * W2[i, j]
-                    W2[i, j] -= a0 * d2[0, j]
-            elif a1 > zero:
-                for j in range(width):
-                    s1 += d2[1, j] * W2[i, j]
-                    W2[i, j] -= a1 * d2[1, j]
-            d1[0, i], d1[1, i] = s0, s1
     else:
+        last = len(d1) - 1  # no point's: it holds a row of W2 as it was
         for i in range(width):
-            for r in range(0, blocked, BLOCK):
-                s0, s1, s2, s3, s4 = zero, zero, zero, zero, zero
-                for j in range(width):
-                    v = W2[i, j]
-                    s0 += d2[r, j] * v
-                    s1 += d2[r + 1, j] * v
-                    s2 += d2[r + 2, j] * v
-                    s3 += d2[r + 3, j] * v
-                    s4 += d2[r + 4, j] * v
-                d1[r, i] = s0 if h1[r, i] > zero else zero
-                d1[r + 1, i] = s1 if h1[r + 1, i] > zero else zero
-                d1[r + 2, i] = s2 if h1[r + 2, i] > zero else zero
-                d1[r + 3, i] = s3 if h1[r + 3, i] > zero else zero
-                d1[r + 4, i] = s4 if h1[r + 4, i] > zero else zero
-            for b in range(blocked, used):
-                s0 = zero
-                if h1[b, i] > zero:
-                    for j in range(width):
-                        s0 += d2[b, j] * W2[i, j]
-                d1[b, i] = s0
+            for j in range(width):
+                d1[last, j] = W2[i, j]
             for r in range(0, blocked, BLOCK):
                 a0, a1, a2, a3, a4 = h1[r, i], h1[r + 1, i], h1[r + 2, i], h1[r + 3, i], h1[r + 4, i]
+                s0, s1, s2, s3, s4 = zero, zero, zero, zero, zero
                 for j in range(width):
-                    W2[i, j] -= (
-                        a0 * d2[r, j] + a1 * d2[r + 1, j] + a2 * d2[r + 2, j] + a3 * d2[r + 3, j] + a4 * d2[r + 4, j]
-                    )
+                    v = d1[last, j]
+                    y0, y1, y2, y3, y4 = d2[r, j], d2[r + 1, j], d2[r + 2, j], d2[r + 3, j], d2[r + 4, j]
+                    s0 += y0 * v
+                    s1 += y1 * v
+                    s2 += y2 * v
+                    s3 += y3 * v
+                    s4 += y4 * v
+                    W2[i, j] -= a0 * y0 + a1 * y1 + a2 * y2 + a3 * y3 + a4 * y4
+                d1[r, i] = s0 if a0 > zero else zero
+                d1[r + 1, i] = s1 if a1 > zero else zero
+                d1[r + 2, i] = s2 if a2 > zero else zero
+                d1[r + 3, i] = s3 if a3 > zero else zero
+                d1[r + 4, i] = s4 if a4 > zero else zero
             for b in range(blocked, used):
-                a0 = h1[b, i]
-                if a0 > zero:
+                a0, s0 = h1[b, i], zero
+                if a0 > zero:  # a silent unit passes nothing back and learns nothing
                     for j in range(width):
+                        s0 += d2[b, j] * d1[last, j]
                         W2[i, j] -= a0 * d2[b, j]
+                d1[b, i] = s0
     for b in range(used):
         x0, x1 = x[b, 0], x[b, 1]
         for j in range(width):
