@@ -52,7 +52,7 @@ def evaluate(
     count, points = y.shape
     rows = -(-points // kernel.BLOCK) * kernel.BLOCK  # filled up with zeros
     x = pad(x, (0, 0, 0, rows - points))
-    width = parts(theta)["b1"].shape[-1]
+    width = unpack(theta[..., :-1].numpy())["b1"].shape[-1]
     first, second = (torch.empty(count, 2, rows, width) for _ in range(2))
     phi = torch.empty(count, 2, rows)
     arrays = [array.numpy() for array in (theta, x, first, second, phi)]
@@ -69,11 +69,6 @@ def evaluate(
     found = torch.empty_like(theta)
     kernel.backward(arrays[0], width, *arrays[1:], slope.numpy(), found.numpy())
     return losses, found
-
-
-def parts(theta: Tensor) -> dict[str, np.ndarray]:
-    """Views into theta's nets: W1 (m, 2, 2, H), b1, W2, b2, w3, b3."""
-    return unpack(theta[..., :-1].numpy())
 
 
 def norm(vector: Tensor) -> Tensor:
