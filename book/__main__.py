@@ -40,10 +40,9 @@ def check(notebook: Path, values: Mapping[str, Any]) -> None:
     from book.notebook import INJECTED, ParameterError
 
     cells = fingerprint.code_cells(notebook)
-    known = fingerprint.declared(cells)
+    first, known = next((cell, names) for cell in cells if (names := fingerprint.annotated(cell)))
     for name in values.keys() - known:
         raise ParameterError(f"unknown parameter {name}; this notebook takes {', '.join(sorted(known))}")
-    first = next(cell for cell in cells if fingerprint.declared([cell]))
     namespace: dict[str, Any] = {"__name__": "__main__", "In": [first, INJECTED]}
     exec(first, namespace)
     namespace.update(values)
@@ -84,11 +83,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given.append(rest[at + 1 : at + 3])
         del rest[at : at + 3]
     parser = _Parser(prog="python -m book", description="The book's own command.")
-    about = "run a chapter with parameters of your own"
-    command = parser.add_subparsers(required=True, metavar="run").add_parser("run", help=about, description=about)
-    command.add_argument("chapter", help="its name, or how that begins, such as 06")
-    command.add_argument("-p", nargs=2, metavar=("NAME", "VALUE"), help="a parameter; may be given again")
-    command.add_argument("-o", required=True, metavar="OUT.ipynb", help="where the executed notebook goes")
+    parser.add_argument("run", choices=["run"], help="run a chapter with parameters of your own")
+    parser.add_argument("chapter", help="its name, or how that begins, such as 06")
+    parser.add_argument("-p", nargs=2, metavar=("NAME", "VALUE"), help="a parameter; may be given again")
+    parser.add_argument("-o", required=True, metavar="OUT.ipynb", help="where the executed notebook goes")
     options = parser.parse_args(rest)
     return run(options.chapter, given, options.o)
 

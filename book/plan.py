@@ -1,10 +1,10 @@
 """Which trials an experiment of the book consists of, how far it has come, and how long the rest will take."""
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from scipy.stats import qmc
 
 from lib import check
@@ -49,28 +49,22 @@ class Status:
 
 def status(experiment: Experiment, seeds: int | None = None) -> Status:
     """The experiment's status with `seeds` seeds a setting (None: those of the experiment)."""
-    plan = experiment.plan(experiment.store, experiment.seeds if seeds is None else seeds)
-    stored, missing = [], []
-    for trial in {trial.identity: trial for trial in plan.trials}.values():
-        record = experiment.store.read(trial.configuration)
-        missing.append(trial) if record is None else stored.append((trial, record))
-    diverged = sum(record["status"] == "diverged" for _, record in stored)
-    left = seconds_left(stored, missing, plan.later)
-    return Status(len(stored) - diverged, diverged, tuple(missing), plan.later, left)
+    plan = experiment.plan(experiment.store, seeds or experiment.seeds)
+    trials = {trial.identity: trial for trial in plan.trials}.values()
+    records = [experiment.store.read(trial.configuration) for trial in trials]
+    times = [(*trial.cost, total_seconds([record]) if record else np.nan) for trial, record in zip(trials, records)]
+    counts = pd.Series([record["status"] if record else "missing" for record in records]).value_counts()
+    missing = tuple(trial for trial, record in zip(trials, records) if record is None)
+    left = seconds_left(pd.DataFrame(times, columns=["kind", "amount", "seconds"]), plan.later)
+    return Status(counts.get("finished", 0), counts.get("diverged", 0), missing, plan.later, left)
 
 
-def seconds_left(stored: Sequence[tuple[Trial, dict]], missing: Sequence[Trial], later: int = 0) -> float | None:
-    """The time of the missing trials, and of `later` ones that each take the mean of all others."""
-    times = defaultdict(list)
-    for trial, record in stored:
-        kind, amount = trial.cost
-        times[kind].append(total_seconds([record]) / amount)
-    if not {trial.cost[0] for trial in missing} <= times.keys():
-        return None
-    rates = {kind: sum(values) / len(values) for kind, values in times.items()}
-    costs = [trial.cost for trial in (*missing, *(trial for trial, _ in stored))]
-    known = [rates[kind] * amount for kind, amount in costs]
-    return sum(known[: len(missing)]) + (later * sum(known) / len(known) if later else 0.0)
+def seconds_left(costs: pd.DataFrame, later: int = 0) -> float | None:
+    """The time of the trials whose seconds are not known, by the mean rate of their kind, and of `later` ones that each
+    take the mean of all; None where a kind has no rate."""
+    expected = costs.amount * (costs.seconds / costs.amount).groupby(costs.kind).transform("mean")
+    left = expected[costs.seconds.isna()].sum(skipna=False) + (later and later * expected.mean())
+    return None if np.isnan(left) else float(left)
 
 
 def space_filling(ranges: Mapping[str, Range], points: int, seed: int = 0) -> list[dict[str, float]]:

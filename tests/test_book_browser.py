@@ -24,7 +24,7 @@ from browsing import DESKTOP, PHONE, Visit  # noqa: E402
 
 if pdf.installed() is None:
     pytest.skip("no Chromium on this machine (apt install chromium)", allow_module_level=True)
-if not pages.MADE_FROM.exists() or pages.MADE_FROM.read_text() != pages.inputs():
+if not pages.are_fresh():
     pytest.skip("the pages are not built from what is here now (make book)", allow_module_level=True)
 
 

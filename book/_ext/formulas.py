@@ -7,8 +7,7 @@ script for them, and a mistake in a formula is a warning of the build.
 import json
 import re
 from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
+from importlib.resources import files
 from typing import Any
 
 from docutils import nodes
@@ -43,10 +42,7 @@ def engine():
     """The JavaScript engine with MathJax in it; one a build."""
     from py_mini_racer import MiniRacer
 
-    found = find_spec("mathjax")
-    if found is None or not found.submodule_search_locations:
-        raise RuntimeError("package mathjax is not installed; `make book` installs it")
-    folder = Path(found.submodule_search_locations[0]) / "static" / "mathjax" / "es5"
+    folder = files("mathjax") / "static" / "mathjax" / "es5"
     context = MiniRacer()
     context.eval("globalThis.MathJax = {}")
     for part in PARTS:

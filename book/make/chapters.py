@@ -8,7 +8,6 @@ A chapter that fails names its cell; what was there from the last good run stays
 
 from __future__ import annotations
 
-import argparse
 import ast
 import json
 import logging
@@ -109,10 +108,6 @@ def execute(notebook: Path, parameters: dict) -> NotebookNode | None:
     started: list[NotebookNode] = []
     print(f"{notebook.stem}: running", flush=True)
     try:
-        known = fingerprint.declared(fingerprint.code_cells(notebook))
-        for name in parameters.keys() - known:
-            words = f"an unknown parameter {name}; it takes {', '.join(sorted(known))}"
-            raise PapermillException(f"book/parameters.yml gives it {words}")
         options = {"kernel_name": "python3", "kernel_manager_class": QuietKernelManager, "cwd": fingerprint.ROOT}
         options["progress_bar"] = {"desc": notebook.stem, "leave": False} if sys.stderr.isatty() else False
         options["on_cell_start"] = lambda cell, **_: started.append(cell)
@@ -197,11 +192,8 @@ def write(path: Path, content: bytes) -> None:
 
 
 def main() -> int:
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--in-place", action="store_true", help="run with default parameters")
-    run = run_in_place if options.parse_args().in_place else run_stale
     try:
-        return 0 if run() else 1
+        return 0 if (run_in_place() if "--in-place" in sys.argv else run_stale()) else 1
     except ValueError as error:
         print(f"chapters: {error}", file=sys.stderr)
         return 1

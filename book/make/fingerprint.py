@@ -50,11 +50,6 @@ def code_cells(notebook: Path) -> list[str]:
     return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
 
 
-def declared(sources: list[str]) -> set[str]:
-    """The names that the first cell with annotated assignments declares."""
-    return next(filter(None, (annotated(source).keys() for source in sources)), set())
-
-
 def annotated(source: str) -> dict[str, ast.AnnAssign]:
     """The annotated assignments of a cell, by name."""
     try:

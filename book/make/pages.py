@@ -29,9 +29,14 @@ def inputs() -> str:
     return fingerprint.digest("\n".join([fingerprint.of_files(sorted(set(files))), *fingerprint.versions()]))
 
 
+def are_fresh() -> bool:
+    """Whether the pages are made from exactly what is here."""
+    return (HTML / "index.html").exists() and MADE_FROM.exists() and MADE_FROM.read_text(errors="replace") == inputs()
+
+
 def build() -> bool:
     """Build the pages from the executed chapters and put them in place; False, and why, if that fails."""
-    if MADE_FROM.exists() and MADE_FROM.read_text(errors="replace") == inputs() and (HTML / "index.html").exists():
+    if are_fresh():
         return True
     began = time.perf_counter()
     print("pages: building", flush=True)

@@ -44,7 +44,7 @@ def launched() -> dict[str, Any]:
 
 
 def main() -> int:
-    if not (pages.MADE_FROM.exists() and pages.MADE_FROM.read_text() == pages.inputs()) and pages.main():
+    if pages.main():
         return 1
     try:
         write()
