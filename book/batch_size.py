@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from book import style
 from book.claims import MARGIN, Check, compared, weakest
-from book.curves import of_means
+from book.interventions import of_means
 from book.notebook import ParameterError
 from book.selection import at_choice, choose
 from book.toy import tuned

@@ -177,13 +177,10 @@ def toy_planes(samples: Mapping[float, ToySample], line_errors: Sequence[float])
     for panel, (title, points, columns), error in zip(axes, panels, line_errors, strict=True):
         plane = points.x[:, columns]
         limit = 1.08 * np.abs(plane).max()
-        for label, colour, marker in ((-1, style.NEGATIVE, "o"), (1, style.POSITIVE, "^")):
-            look = {"s": 13, "c": colour, "marker": marker, "edgecolors": "white", "linewidths": 0.3}
-            panel.scatter(*plane[points.y == label].T, label=f"$y={label:+d}$", **look)
-        panel.set(aspect="equal", xlim=(-limit, limit), ylim=(-limit, limit), xticks=[], yticks=[])
+        style.points(panel, plane, points.y, 13)
+        panel.set(xlim=(-limit, limit), ylim=(-limit, limit))
         panel.set_title(title, loc="center", fontsize=10, weight="normal")
         panel.set_xlabel(f"best line: error {error:.2f}", fontsize=9)
-        panel.spines[:].set_visible(False)
     axes[0].legend(loc="lower right", handletextpad=0, borderpad=0, fontsize=8.5)
     return fig
 

@@ -1,7 +1,11 @@
 """Chapter 06: the rule of C6; each effect alone, what LSAM does that they do not, and what it all depends on
-(Figure 6)."""
+(Figure 6); and what curves over a positive ratio, one for each seed, have: heights, mean heights, distances, crossings.
 
-from collections.abc import Mapping, Sequence
+Such a curve is straight between its points on a logarithmic axis and constant beyond the first and the last.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
@@ -10,9 +14,8 @@ from matplotlib.figure import Figure
 
 from book import style
 from book.claims import MARGIN, Check, compared, weakest
-from book.curves import at, distance, mean_height
 from book.mechanism import Decomposition
-from lib.stats import Estimate
+from lib.stats import LEVEL, Estimate, bootstrap_means, spread
 from lib.toy.ensemble import intervention, lsam, train
 
 TOLERANCE = 0.05  # of a match with LSAM, in probing error
@@ -25,26 +28,25 @@ ERROR = (-0.015, 0.53)  # limits of an axis of probing errors, which chance puts
 
 
 class Compared(NamedTuple):
-    """Hard probing errors of SGD and LSAM at `rhos`, (rho, seed), with their heads (rho, seed, record, 4), w_e, w_h and
-    the phantom's, and of every intervention at `ratios`, name -> (ratio, seed); and which seeds were kept."""
+    """Hard probing errors of every intervention at `ratios`, name -> (ratio, seed); those of SGD, then of LSAM at each
+    radius, `swept` (rho, seed), and their phantoms' ratios of mean weights, in the mean over seeds, `places` (rho,)."""
 
-    rhos: Sequence[float]
     ratios: Sequence[float]
+    curves: Mapping[str, np.ndarray]
     swept: np.ndarray
-    heads: np.ndarray
-    curves: dict[str, np.ndarray]
-    kept: np.ndarray
-
-    @property
-    def places(self) -> np.ndarray:
-        """The phantom's ratio of mean weights at every radius, in the mean over seeds, (rho,)."""
-        mean = self.heads.mean(axis=-2)
-        return (mean[..., 3] / mean[..., 2]).mean(axis=-1)
+    places: np.ndarray
 
     @property
     def gains(self) -> dict[str, np.ndarray]:
-        """See `gains`."""
-        return gains(self.ratios, self.curves, self.swept[0], self.places[0])
+        """Each intervention's mean gain in hard probing error over SGD, (seed,), from SGD's own ratio to the last."""
+        ends = self.places[0], self.ratios[-1]
+        return {name: mean_height(self.ratios, self.swept[0] - curve, *ends) for name, curve in self.curves.items()}
+
+    @property
+    def to_match(self) -> bool:
+        """Whether LSAM gains enough for a match to mean anything: SGD itself is further from its curve than a match may
+        be."""
+        return distance(self.swept[:1], self.swept[1:]).mean > TOLERANCE
 
     def apart(self, effect: str) -> Estimate:
         """Distance of an intervention's curve to LSAM's errors at its ratios."""
@@ -58,56 +60,109 @@ def trained(
     constants: Mapping,
     every: int = 10,
     **how: Any,
-) -> Compared:
-    """All of it, with `constants`, keywords of `ToySetting`, and `how` of the interventions besides; heads are recorded
-    `every` so many steps. A seed of which some net diverged is left out everywhere."""
+) -> tuple[Compared, np.ndarray, np.ndarray]:
+    """All of it, with `constants`, keywords of `ToySetting`, and `how` of the interventions besides; the heads (rho,
+    seed, record, 4), w_e, w_h and the phantom's, recorded `every` so many steps; and which of the seeds were kept: one
+    of which some net diverged is left out everywhere."""
     fixed = [intervention(effect, ratio, **constants, **how) for effect in NAMES for ratio in ratios]
     result = train([*(lsam(rho, **constants) for rho in rhos), *fixed], seeds, trace_every=every)
     kept = ~result.diverged.any(axis=0)
     swept, bent = np.split(result.error("hard")[:, kept, -1], [len(rhos)])
     heads = np.stack(result.traces[: len(rhos)])[:, kept].astype(float)
+    mean = heads.mean(axis=-2)
     curves = dict(zip(NAMES, bent.reshape(len(NAMES), len(ratios), -1)))
-    return Compared(rhos, ratios, swept, heads, curves, kept)
+    return Compared(ratios, curves, swept, (mean[..., 3] / mean[..., 2]).mean(axis=-1)), heads, kept
 
 
-def gains(
-    ratios: Sequence[float], curves: Mapping[str, np.ndarray], sgd: np.ndarray, low: float
-) -> dict[str, np.ndarray]:
-    """Each intervention's mean gain in hard probing error over SGD, (seed,), from the ratio `low`, SGD's own, to
-    the largest; curves (ratio, seed), sgd (seed,)."""
-    return {effect: mean_height(ratios, sgd - curve, low, ratios[-1]) for effect, curve in curves.items()}
+def at(ratios: np.ndarray, curves: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """Heights (places, seeds) at the ratios `where` (places,) of `curves` (points, seeds) over rising `ratios`
+    (points,)."""
+    where = np.log(np.atleast_1d(where))
+    return np.stack([np.interp(where, np.log(ratios), curve) for curve in np.asarray(curves).T], axis=1)
 
 
-def to_match(swept: np.ndarray) -> bool:
-    """Whether LSAM gains enough for a match to mean anything: SGD itself is further from its curve than a match may be.
-    `swept`: hard probing errors of SGD, then of LSAM at each radius, (rho, seed)."""
-    return distance(np.broadcast_to(swept[0], swept[1:].shape), swept[1:]).mean > TOLERANCE
+def mean_height(ratios: np.ndarray, curves: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Mean of each seed's curve between two ratios, (seeds,): area on the logarithmic axis over length.
+
+    Raises ValueError where `low` is not below `high`.
+    """
+    if not 0 < low < high:
+        raise ValueError(f"low must lie between 0 and high, not {low!r} with high {high!r}")
+    ratios = np.asarray(ratios)
+    knots = np.array([low, *ratios[(low < ratios) & (ratios < high)], high])
+    return np.trapezoid(at(ratios, curves, knots), np.log(knots), axis=0) / np.log(high / low)
 
 
-def checks(
-    ratios: Sequence[float], curves: Mapping[str, np.ndarray], swept: np.ndarray, places: Sequence[float]
-) -> list[Check]:
-    """C6 from the hard probing errors of the interventions, name -> (ratio, seed), and of SGD and LSAM, `swept` (rho,
-    seed), at their mean ratios `places` (rho,)."""
-    gain, names = gains(ratios, curves, swept[0], places[0]), ("importance", "learning_rate")
-    smaller, larger = sorted((gain[name] for name in names), key=np.mean)
-    match = f"both together: distance to LSAM at most {TOLERANCE:g}"
-    both = distance(at(ratios, curves["both"], places[1:]), swept[1:])
+def distance(first: np.ndarray, second: np.ndarray) -> Estimate:
+    """How far two curves (points, seeds) are apart: the mean over points of |difference of means|.
+
+    The interval is the bootstrap's over seeds, paired. Noise alone keeps a distance above 0: that it is
+    small can be a finding, that its interval leaves 0 out cannot. The spread is that of each seed's
+    signed mean difference.
+    """
+    gaps = np.subtract(first, second)
+    return of_means(lambda means: np.abs(means).mean(axis=0), gaps, spread(gaps.mean(axis=0)))
+
+
+def quotient(first: np.ndarray, second: np.ndarray) -> Estimate:
+    """The mean of `first` over that of `second`, both (seeds,), paired; the spread is of the seeds' quotients."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return of_means(lambda means: means[0] / means[1], np.stack([first, second]), spread(first / second))
+
+
+def falls_to(ratios: np.ndarray, curves: np.ndarray, goal: np.ndarray) -> Estimate:
+    """From which ratio on the mean curve stays at or below the mean of `goal` (seeds,).
+
+    The first ratio where the whole curve does, infinite where its end does not. The interval is the
+    bootstrap's over seeds; a single seed need not cross, so no spread is given (NaN).
+    """
+
+    def crossing(means: np.ndarray) -> float:
+        above = np.flatnonzero(means[:-1] > means[-1])
+        if not len(above):
+            return ratios[0]
+        if above[-1] == len(ratios) - 1:
+            return math.inf
+        ends = [above[-1] + 1, above[-1]]
+        return np.exp(np.interp(means[-1], means[ends], np.log(np.asarray(ratios)[ends])))
+
+    return of_means(lambda means: np.apply_along_axis(crossing, 0, means), np.vstack([curves, goal]))
+
+
+def of_means(
+    statistic: Callable[[np.ndarray], np.ndarray], values: np.ndarray, over_seeds: float = math.nan
+) -> Estimate:
+    """A statistic of the means over seeds of `values` (..., seed), and its spread where a single seed has one.
+
+    `statistic` takes means (...) or, with one more axis, (..., draw). The interval is the percentile bootstrap's, for
+    Student's is one of means themselves; its ends were drawn, so that an infinite one does no harm.
+    """
+    drawn = statistic(bootstrap_means(values))
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="inverted_cdf")
+    return Estimate(values.shape[-1], float(statistic(values.mean(axis=-1))), over_seeds, float(low), float(high))
+
+
+def checks(found: Compared) -> list[Check]:
+    """The checks of C6."""
+    gains, names = found.gains, ("importance", "learning_rate")
+    smaller, larger = sorted((gains[name] for name in names), key=np.mean)
+    match, both = f"both together: distance to LSAM at most {TOLERANCE:g}", found.apart("both")
     return [
-        compared(match, [both], high=TOLERANCE, main=True) if to_match(swept) else Check(match, effect=both, main=True),
-        *(weakest(f"{NAMES[name]}: mean gain over SGD above 0", gain[name], +1, MARGIN) for name in names),
+        compared(match, [both], high=TOLERANCE, main=True) if found.to_match else Check(match, effect=both, main=True),
+        *(weakest(f"{NAMES[name]}: mean gain over SGD above 0", gains[name], +1, MARGIN) for name in names),
         weakest("twice the smaller gain minus the larger above 0", COMPARABLE * smaller - larger, +1),
     ]
 
 
-def error_against_ratio(rows: Mapping[str, tuple[Compared, int]]) -> Figure:
+def error_against_ratio(rows: Mapping[str, tuple[Compared, Sequence[float], int]]) -> Figure:
     """Figure 6: hard probing error of each intervention against c, with LSAM laid over at its measured ratios; a row
-    for each title -> what was trained, and the index of the radius that is marked. Faint dots are single seeds."""
+    for each title -> what was trained, the radii, and the index of the one that is marked. Faint dots are single
+    seeds."""
     fig, axes = style.panels(list(rows), list(NAMES.values()), 2.6, sharey=True)
-    for row, (found, marked) in zip(axes, rows.values()):
+    for row, (found, rhos, marked) in zip(axes, rows.values()):
         ratios, places = found.ratios, found.places
         jitter = np.random.default_rng(0).uniform(0.95, 1.05, size=found.swept.shape[1])
-        stars = ((0, style.SGD, "SGD"), (marked, style.LSAM, rf"LSAM, $\rho$ = {found.rhos[marked]:g}"))
+        stars = ((0, style.SGD, "SGD"), (marked, style.LSAM, rf"LSAM, $\rho$ = {rhos[marked]:g}"))
         for panel, (effect, values) in zip(row, found.curves.items()):
             colour = COLOURS[effect]
             panel.plot(np.outer(ratios, jitter), values, ".", color=colour, alpha=0.3, markersize=3.5, mew=0)

@@ -226,7 +226,7 @@ def claims(points: Points, at: int) -> dict[str, dict[str, np.ndarray]]:
     """For each claim of `PARTS` at which points it is reproduced, under its own name, and at which each of its parts
     holds, all (n,), by the rules of chapters 03 to 06; LSAM is compared at the radius of index `at`. A net that
     diverged makes the parts that need it fail. C3 is judged where importance was weighed."""
-    matched = {n: interventions.checks(points.ratios, curves, *of_lsam) for n, curves, *of_lsam in comparable(points)}
+    matched = {n: interventions.checks(one) for n, one in comparable(points)}
     found: dict[str, list[list[bool]]] = {claim: [] for claim in PARTS if claim != "C3" or points.weights is not None}
     for n in range(len(points.hard)):
         only, to = slice(n, n + 1), (points.rhos, at % len(points.rhos))
@@ -244,9 +244,8 @@ def claims(points: Points, at: int) -> dict[str, dict[str, np.ndarray]]:
     return {claim: dict(zip((claim, *PARTS[claim]), np.array(rows).T)) for claim, rows in found.items()}
 
 
-def comparable(points: Points) -> Iterator[tuple[int, dict[str, np.ndarray], np.ndarray, np.ndarray]]:
-    """The points at which interventions can be compared with LSAM: index, hard probing errors of the interventions,
-    effect -> (ratio, seed), and of LSAM (rho, seed), and LSAM's mean ratios (rho,) over the point's unit.
+def comparable(points: Points) -> Iterator[tuple[int, interventions.Compared]]:
+    """The points, by index, at which interventions can be compared with LSAM, over the point's unit.
 
     A seed in which any net diverged is left out, as in chapter 06; at least FEW must remain, and
     the ratios must be positive, that of SGD below the largest c.
@@ -257,7 +256,8 @@ def comparable(points: Points) -> Iterator[tuple[int, dict[str, np.ndarray], np.
         if kept.sum() >= FEW:
             places = of_point[:, kept].mean(axis=1)
             if np.all(places > 0) and places[0] < points.ratios[-1]:
-                yield n, dict(zip(EFFECTS, curves[..., kept])), swept[:, kept], places
+                by_effect = dict(zip(EFFECTS, curves[..., kept]))
+                yield n, interventions.Compared(points.ratios, by_effect, swept[:, kept], places)
 
 
 def frontier(points: Points) -> pd.DataFrame:

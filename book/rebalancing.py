@@ -18,17 +18,17 @@ REAL = {"linestyle": (0, (4, 2)), "linewidth": 1.1}  # the real head is dashed, 
 OUTER = 0.1  # share of the steps at either end that a shaded range leaves out
 
 
-def checks_c2(rhos: Sequence[float], chosen: int | np.ndarray, phantom: np.ndarray, real: np.ndarray) -> list[Check]:
+def checks_c2(rhos: Sequence[float], chosen: int, phantom: np.ndarray, real: np.ndarray) -> list[Check]:
     """C2 from the phantom and the real ratio of mean weights, (complexity, rho, seed), the first radius 0; the
-    complexities are those where the spiral is the hard feature, `chosen` as for `toy.at_radius`."""
+    complexities are those where the spiral is the hard feature; LSAM is compared at the radius of index `chosen`."""
     if not len(phantom):
         return []
-    larger, moved = (toy.at_radius(ratio, chosen) - ratio[:, 0] for ratio in (phantom, real))
+    larger, moved = (ratio[:, chosen] - ratio[:, 0] for ratio in (phantom, real))
     room = np.stack([HARDLY * larger - moved, HARDLY * larger + moved])  # upwards and downwards
-    trends = np.stack([rank_correlation(rhos, ratio) for ratio in phantom])
+    trends = [rank_correlation(rhos, ratio) for ratio in phantom]
     return [
         weakest("rank correlation of ρ with the phantom ratio above 0", trends, +1, main=True),
-        weakest(f"phantom ratio at {toy.radius(rhos, chosen)} minus that of SGD above 0", larger, +1),
+        weakest(f"phantom ratio at ρ = {rhos[chosen]:g} minus that of SGD above 0", larger, +1),
         weakest("a third of the phantom ratio's change minus the real ratio's above 0", room, +1),
     ]
 
@@ -49,14 +49,14 @@ def readings(head: np.ndarray, sgd: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def checks_c5(rhos: Sequence[float], chosen: int | np.ndarray, easy: np.ndarray, hard: np.ndarray) -> list[Check]:
+def checks_c5(rhos: Sequence[float], chosen: int, easy: np.ndarray, hard: np.ndarray) -> list[Check]:
     """C5 from the means over training of w~_e / w_e and w~_h / w_h, each (complexity, rho, seed), of the complexities
-    where the spiral is the hard feature; `chosen` as for `toy.at_radius`. The easy half holds whatever the constants
+    where the spiral is the hard feature; `chosen` as for `checks_c2`. The easy half holds whatever the constants
     (chapter 13), and counts only where it does not."""
     if not len(easy):
         return []
-    rate = f"feature: mean of w̃/w at {toy.radius(rhos, chosen)}"
-    lowered, raised = (list(map(estimate, toy.at_radius(values, chosen))) for values in (easy, hard))
+    rate = f"feature: mean of w̃/w at ρ = {rhos[chosen]:g}"
+    lowered, raised = (list(map(estimate, values[:, chosen])) for values in (easy, hard))
     below = compared(f"easy {rate} below 1", lowered, high=1)
     return [
         compared(f"hard {rate} above 1", raised, low=1, main=True),

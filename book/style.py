@@ -138,3 +138,12 @@ def plain(*axes: Axis, ticks: Sequence[float] = ()) -> None:
             axis.set_ticks(ticks)
             axis.set_minor_locator(NullLocator())
         axis.set_major_formatter("{x:g}")
+
+
+def points(axes: Axes, plane: np.ndarray, y: np.ndarray, size: float) -> None:
+    """The points (n, 2) of a plane by their labels -1 and +1, without axes."""
+    for label, colour, marker in ((-1, NEGATIVE, "o"), (1, POSITIVE, "^")):
+        look = {"s": size, "c": colour, "marker": marker, "edgecolors": "white", "linewidths": 0.3}
+        axes.scatter(*plane[y == label].T, label=f"$y={label:+d}$", **look)
+    axes.set(aspect="equal", xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)

@@ -19,7 +19,6 @@ from lib.stats import estimate, rank_correlation
 from lib.toy.ensemble import ToyResult, lsam, train
 
 FIT = 0.005  # largest mean training error of a net that fits the labels
-LABELS = ((-1, style.NEGATIVE, "o"), (1, style.POSITIVE, "^"))
 # The simple setting: round numbers near one that a search over constants had found to show the paper's picture, tried
 # on seeds 0 to 19. The main one is that of the defaults.
 SIMPLE = {
@@ -99,38 +98,25 @@ def spiral_is_hard(hard: np.ndarray, easy: np.ndarray) -> np.ndarray:
     return hard[..., 0, :].mean(axis=-1) > easy[..., 0, :].mean(axis=-1)
 
 
-def at_radius(values: np.ndarray, chosen: int | np.ndarray) -> np.ndarray:
-    """`values` (complexity, rho, seed) at the radius of index `chosen`, one for all or for each complexity and seed,
-    (complexity, seed)."""
-    return at_choice(values, np.broadcast_to(chosen, values[:, 0].shape))
-
-
-def radius(rhos: Sequence[float], chosen: int | np.ndarray) -> str:
-    """The radius of index `chosen` in the words of a check."""
-    return "the chosen ρ" if np.ndim(chosen) else f"ρ = {rhos[chosen]:g}"
-
-
-def checks(
-    rhos: Sequence[float], chosen: int | np.ndarray, hard: np.ndarray, easy: np.ndarray, training: np.ndarray
-) -> list[Check]:
+def checks(rhos: Sequence[float], chosen: int, hard: np.ndarray, easy: np.ndarray, training: np.ndarray) -> list[Check]:
     """C1 at the complexities where the spiral is the hard feature, none where it is nowhere, from probing errors and
-    training error, (complexity, rho, seed), the first radius 0; chosen: see `at_radius`. The fit counts only where it
-    fails; that SGD's hard error is the higher one chose these complexities."""
+    training error, (complexity, rho, seed), the first radius 0; LSAM is compared at the radius of index `chosen`. The
+    fit counts only where it fails; that SGD's hard error is the higher one chose these complexities."""
     judged = spiral_is_hard(hard, easy)
     if not judged.any():
         return []
-    sgd, lsam, at = hard[judged, 0], at_radius(hard, chosen)[judged], radius(rhos, chosen)
-    trained = np.stack([training[:, 0], at_radius(training, chosen)], axis=1)[judged]
+    sgd, lsam, at = hard[judged, 0], hard[judged, chosen], f"ρ = {rhos[chosen]:g}"
+    trained = training[judged][:, [0, chosen]]
     worst = trained.reshape(-1, trained.shape[-1])[trained.mean(axis=-1).argmax()]  # NaN is the largest
     trends = np.stack([rank_correlation(rhos, errors) for errors in hard[judged]])
     fit, fitted = f"training error at most {100 * FIT:g} % for SGD and LSAM at {at} (largest)", bool(fits(worst))
-    chosen = weakest("SGD: hard minus easy probing error above 0", sgd - easy[judged, 0], +1)
+    behind = weakest("SGD: hard minus easy probing error above 0", sgd - easy[judged, 0], +1)
     gain = f"hard probing error of SGD minus LSAM at {at} above 0"
     return [
         weakest(gain, sgd - lsam, +1, MARGIN, main=True),
         weakest("rank correlation of ρ with the hard probing error below 0", trends, -1),
         exact(fit, fitted, estimate(worst), trivial=fitted),
-        replace(chosen, trivial=True),
+        replace(behind, trivial=True),
     ]
 
 
@@ -151,16 +137,12 @@ def _contours(
     titles: Sequence[str],
 ) -> None:
     """w_i f_i (method, nodes) of one feature over the plane, a panel a method, zero lines, and the points by label."""
-    points, bound = sample.x[:, 2 * feature : 2 * feature + 2], np.quantile(np.abs(surfaces), 0.97)
+    plane, bound = sample.x[:, 2 * feature : 2 * feature + 2], np.quantile(np.abs(surfaces), 0.97)
     for panel, values, title in zip(panels, surfaces.reshape(len(surfaces), len(ticks), -1), titles):
         shown = np.clip(values, -bound, bound)
         panel.contourf(ticks, ticks, shown, levels=np.linspace(-bound, bound, 21), cmap=style.DIVERGING)
         panel.contour(ticks, ticks, values, levels=[0], colors="black", linewidths=1)
-        for label, colour, marker in LABELS:
-            at = points[sample.y == label].T
-            panel.scatter(*at, s=9, c=colour, marker=marker, edgecolors="white", linewidths=0.3)
-        panel.set(aspect="equal", xticks=[], yticks=[])
-        panel.spines[:].set_visible(False)
+        style.points(panel, plane, sample.y, 9)
         panel.set_title(title, loc="center", fontsize=9)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from book.curves import at, distance, falls_to, mean_height, quotient
+from book.interventions import at, distance, falls_to, mean_height, quotient
 
 RATIOS = np.array([0.5, 1.0, 2.0, 8.0])
 

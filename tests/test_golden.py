@@ -92,8 +92,8 @@ def heard() -> list[Judgement]:
 def intervened() -> list[Judgement]:
     """C6."""
     given = arrays("06_interventions")
-    curves = {effect: np.array(curve) for effect, curve in given.pop("curves").items()}
-    return [judge("C6", interventions.checks(curves=curves, **given))]
+    given["curves"] = {effect: np.array(curve) for effect, curve in given["curves"].items()}
+    return [judge("C6", interventions.checks(interventions.Compared(**given)))]
 
 
 def toy_errors(plan: list, reading: Callable[..., Any], *where: Any) -> list[Any]:
@@ -180,7 +180,7 @@ INPUTS = {
     "04_rebalancing": """dict(rhos=rhos, chosen=compared, phantom=phantom_ratio[judged], real=real_ratio[judged],
         easy=rates[0, judged], hard=rates[1, judged])""",
     "05_mechanism": "dict(epochs=epochs, **effects._asdict())",
-    "06_interventions": "dict(ratios=ratios, curves=curves, swept=lsam_error, places=lsam_ratio)",
+    "06_interventions": "main._asdict()",
     "11_theory": "dict(difference=max(differences.values()), inexact=inexact, errors=sizes, tolerance=tolerance)",
 }
 
