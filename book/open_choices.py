@@ -16,7 +16,7 @@ from sklearn.model_selection import StratifiedKFold, cross_validate
 from book import interventions, mechanism, rebalancing, style, toy
 from book.claims import Outcome, Verdict, verdict_of
 from book.plan import Plan, space_filling
-from book.toy_trial import MEANS, WEIGHTS, ToyTrial, errors, means, weights
+from book.toy_trial import KEPT, ToyTrial, errors, kept
 from lib.data.toy import ToyConstants
 from lib.stats import FEW, Estimate, estimate, mean_interval, spread, wilson_interval
 from lib.toy.ensemble import ToySetting, intervention, lsam
@@ -159,7 +159,7 @@ class Points:
     values: one row a point, one column a choice. rhos, and ratios (c of the interventions over a point's `unit`, (n,)):
     as they were trained, or of the map `PARTS_OF_RADIUS` and `TIMES_OWN`. Arrays (n, rho, seed): hard, easy: probing
     errors, training: the model's error, phantom, real: the hard over the easy mean weight, rates: both features', (2,
-    n, ...), weights: as `book.toy_trial.weights`, (..., 4), or None. interventions: hard probing errors, (n, effect,
+    n, ...), weights: as `book.toy_trial.kept`, (..., 4), or None. interventions: hard probing errors, (n, effect,
     ratio, seed).
     """
 
@@ -198,9 +198,9 @@ def read(values: Sequence[Mapping[str, float]], records: Sequence[dict], extra: 
     measured = [swept(errors, *which) for which in (("hard",), ("easy",), ("model", "train"))]
     fixed = np.stack([errors(record, "hard")[count:] for record in records])
     fixed = fixed.reshape(len(records), len(EFFECTS), len(ratios), -1)
-    mean = dict(zip(MEANS, np.moveaxis(swept(means), -1, 0)))
+    mean = dict(zip(KEPT["means"], np.moveaxis(swept(kept, "means"), -1, 0)))
     measured += [mean[f"{kind}_hard"] / mean[f"{kind}_easy"] for kind in ("phantom", "w")]
-    measured += [np.stack([mean["rate_easy"], mean["rate_hard"]]), fixed, swept(weights) if wide else None]
+    measured += [np.stack([mean["rate_easy"], mean["rate_hard"]]), fixed, swept(kept, "weights") if wide else None]
     return Points(table, tuple(sorted(rhos)), ratios, np.asarray(unit), *measured)
 
 
@@ -263,7 +263,7 @@ def comparable(points: Points) -> Iterator[tuple[int, interventions.Compared]]:
 def frontier(points: Points) -> pd.DataFrame:
     """Of LSAM at the whole radius, one row a point: the hard feature's error on the training points, its mean rate
     w~_h / w_h over all steps and the lower end of the rate's interval."""
-    error = points.weights[:, -1, :, WEIGHTS.index("wrong_hard")].mean(axis=-1)
+    error = points.weights[:, -1, :, KEPT["weights"].index("wrong_hard")].mean(axis=-1)
     rate, low, _ = mean_interval(points.rates[1, :, -1])
     return pd.DataFrame({"error": error, "rate": rate, "low": low})
 

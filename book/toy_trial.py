@@ -29,8 +29,11 @@ MEASURED: dict[str, Mapping[str, Sequence[str]]] = {  # errors that are kept of 
     "toy": {"train": ("model",), "validation": FEATURES, "test": FEATURES},
     "toy_variants": dict.fromkeys(SPLITS, FEATURES),
 }
-WEIGHTS = ("gini", "phantom_gini", "wrong_easy", "wrong_hard")
-MEANS = ("w_easy", "w_hard", "phantom_easy", "phantom_hard", "rate_easy", "rate_hard")
+KEPT = {  # names of what else is kept of a net, see `kept`
+    "means": ("w_easy", "w_hard", "phantom_easy", "phantom_hard", "rate_easy", "rate_hard"),
+    "ascents": ASCENTS,
+    "weights": ("gini", "phantom_gini", "wrong_easy", "wrong_hard"),
+}
 WATCHED = 60  # steps from one record of a variant's phantom to the next
 LATER = {"average", "displaced", "rates", "phantom_points", "phantom_shift", "ascent", "smoothing", "decoupling"}
 LATER |= {"gain", "bias", "easy_interval"}  # values that the first trials did not have
@@ -41,9 +44,9 @@ class ToyTrial(Trial):
     """Settings trained from seeds `first_seed` and following: of `ToySetting`, or of SAM's variants and re-weightings,
     `VariantSetting`.
 
-    With `trace_every` above 0 the head is followed through training, see `means`; a variant's ascents always are, see
-    `ascents`; with `weighed` above 0 importance is weighed at its end, see `weights`. `name` is for labels only: the
-    trial's identity is that of what is computed. Raises ValueError for a value that is not allowed.
+    With `trace_every` above 0 the head is followed through training, and a variant's ascents always are; with `weighed`
+    above 0 importance is weighed at its end: see `kept`. `name` is for labels only: the trial's identity is that of
+    what is computed. Raises ValueError for a value that is not allowed.
     """
 
     settings: tuple[Any, ...]
@@ -114,8 +117,8 @@ class ToyTrial(Trial):
         through training.
 
         On the CPU one thread trains unless the place says otherwise, and variants always are trained there. `metrics`
-        hold nested lists (setting, seed), read by `errors`, `means`, `ascents` and `weights`, with None for what is not
-        finite; `status` is ``diverged`` where all nets did.
+        hold nested lists (setting, seed), read by `errors` and `kept`, with None for what is not finite; `status` is
+        ``diverged`` where all nets did.
         """
         started, threads = time.perf_counter(), place.threads or 1
         variants = self.experiment != "toy"
@@ -138,7 +141,7 @@ class ToyTrial(Trial):
         """What is kept, as plain values: whole numbers of wrong points are shorter than errors."""
         wrong: dict[str, dict[str, list]] = {}
         for split, features in MEASURED[self.experiment].items():
-            points = np.array([_points(asdict(setting), split) for setting in self.settings])[:, None]
+            points = _points(self.configuration, split)
             wrong[split] = {name: _plain(found.error(name, split)[..., -1] * points, round) for name in features}
         rows = {"heads": found.heads[:, :, -1]}
         with np.errstate(all="ignore"):
@@ -151,73 +154,47 @@ class ToyTrial(Trial):
                     rows["ascents"] = np.nansum(traces, axis=2) / np.isfinite(traces).sum(axis=2)
             if self.weighed:
                 rows["weights"] = np.stack([_weighed(found, at, self.weighed) for at in range(len(self.settings))])
-        if self.experiment == "toy":
-            fixed = [not {one.importance, one.effective} <= {"real", "phantom"} for one in self.settings]
-            for name in rows.keys() & {"means", "weights"}:
-                rows[name][fixed] = np.nan
-        for values in rows.values():
+        for name, values in rows.items():
             values[found.diverged] = np.nan
+            if name in ("means", "weights"):
+                values[[not {one.importance, one.effective} <= {"real", "phantom"} for one in self.settings]] = np.nan
         return {"wrong": wrong} | {name: _plain(values, lambda x: float(f"{x:.4g}")) for name, values in rows.items()}
 
 
 def errors(record: dict, feature: str, split: str = "test") -> np.ndarray:
     """Errors after the last step, (setting, seed): of "easy" and "hard" the probing error, of the "model" its own. NaN
-    where the net diverged.
-
-    Raises ValueError for an error that is not kept, see `MEASURED`.
-    """
+    where the net diverged. Raises ValueError for an error that is not kept, see `MEASURED`."""
     configuration, metrics = record["configuration"], record["metrics"]
-    kept = MEASURED[configuration["experiment"]]
-    if feature not in kept.get(split, ()):
-        known = "; ".join(f"{split}: {', '.join(features)}" for split, features in kept.items())
-        raise ValueError(f"feature and split must be among {known}, not {feature!r} and {split!r}")
-    settings = [configuration["shared"] | own for own in configuration["settings"]]
-    if metrics is None:
-        return np.full((len(settings), configuration["seeds"]), np.nan)
-    points = np.array([_points(setting, split) for setting in settings])
-    return np.array(metrics["wrong"][split][feature], dtype=float) / points[:, None]
+    measured = MEASURED[configuration["experiment"]]
+    check.choice("feature", feature, measured[check.choice("split", split, measured)])
+    wrong = metrics["wrong"][split][feature] if metrics else [None] * configuration["seeds"]
+    return np.array(wrong, dtype=float) / _points(configuration, split)
 
 
-def means(record: dict) -> np.ndarray:
-    """Means over the recorded steps of training, (setting, seed, 6), as named by `MEANS`: of the real and of the
-    phantom head, and of the two features' rates, phantom over real step by step.
+def kept(record: dict, name: str) -> np.ndarray:
+    """What is kept of a net under a `name` of `KEPT`, whose columns stand there, (setting, seed, column).
 
-    NaN where the net diverged, where a mean is not finite, and for interventions, which have no phantom. Raises
-    ValueError where the trial has `trace_every` 0.
+    "means": over the recorded steps of training, of the real and of the phantom head, and of the two features' rates,
+    phantom over real step by step. "ascents": a variant's, likewise. "weights": of the training points at the end, Gini
+    coefficients of real and of phantom importance weights, and what share each feature alone gets wrong. NaN where the
+    net diverged, where a number is not finite, and for interventions, which have no phantom. Raises ValueError for what
+    the trial does not keep.
     """
-    if not record["configuration"]["trace_every"]:
-        raise ValueError("record must be of a trial with trace_every above 0, not 0")
-    return _array(record, "means", len(MEANS))
-
-
-def ascents(record: dict) -> np.ndarray:
-    """A variant's means through training, (setting, seed, 6), as named by `lib.toy.variants.ASCENTS`; NaN where there
-    are none."""
-    return _array(record, "ascents", len(ASCENTS))
-
-
-def weights(record: dict) -> np.ndarray:
-    """Of the training points at the end, (setting, seed, 4), as named by `WEIGHTS`: Gini coefficients of real and of
-    phantom importance weights, and what share each feature alone gets wrong. NaN as in `means`."""
-    return _array(record, "weights", len(WEIGHTS))
+    seeds, none = record["configuration"]["seeds"], [None] * len(KEPT[name])
+    metrics = record["metrics"] or {name: []}
+    check.choice("name", name, metrics)
+    rows = [[row or none for row in of or [none] * seeds] for of in metrics[name]]  # None may stand for all of a row
+    lacking = len(record["configuration"]["settings"]) - len(rows)
+    return np.array([*rows, *[[none] * seeds] * lacking], dtype=float)
 
 
 def _weighed(found: ToyResult, setting: int, rho: float) -> np.ndarray:
-    """`WEIGHTS` of the nets of a setting, (seed, 4)."""
+    """The "weights" of the nets of a setting, (seed, 4)."""
     from book.mechanism import decompose  # here: it draws figures too
 
     parts = decompose(found, setting, -1, rho)
     even = [[gini(one) if one.sum() > 0 else np.nan for one in of_seed] for of_seed in (parts.real, parts.phantom)]
     return np.stack([*even, *((margin <= 0).mean(axis=-1) for margin in (parts.easy, parts.hard))], axis=-1)
-
-
-def _array(record: dict, name: str, length: int) -> np.ndarray:
-    """A metric (setting, seed, length) with NaN for None, which may stand for a whole row or setting."""
-    seeds, none = record["configuration"]["seeds"], [None] * length
-    metrics = record["metrics"] or {name: []}
-    rows = [[row or none for row in of or [none] * seeds] for of in metrics[name]]
-    lacking = len(record["configuration"]["settings"]) - len(rows)
-    return np.array([*rows, *[[none] * seeds] * lacking], dtype=float)
 
 
 def _plain(values: np.ndarray, plain: Callable[[float], float]) -> list:
@@ -226,9 +203,11 @@ def _plain(values: np.ndarray, plain: Callable[[float], float]) -> list:
     return every(values).tolist()
 
 
-def _points(setting: dict, split: str) -> int:
-    """Points of one split, by a setting's plain values."""
-    return setting.get("data", setting)["training_points" if split == "train" else "test_points"]
+def _points(configuration: dict, split: str) -> np.ndarray:
+    """Points of one split, (setting, 1)."""
+    settings = [configuration["shared"] | own for own in configuration["settings"]]
+    name = "training_points" if split == "train" else "test_points"
+    return np.array([[one.get("data", one)[name]] for one in settings])
 
 
 def _values(setting: Any) -> dict:

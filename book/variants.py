@@ -18,7 +18,7 @@ from book.image_trial import ImageTrial
 from book.plan import Plan
 from book.sam import prepared
 from book.selection import at_choice, choose
-from book.toy_trial import FIRST_SEED, SEEDS, ToyTrial, ascents, errors
+from book.toy_trial import FIRST_SEED, SEEDS, ToyTrial, errors, kept
 from lib.data.toy import ToyConstants
 from lib.device import threads
 from lib.optim.variants import CONSTANTS, TITLES
@@ -188,7 +188,9 @@ def reach(record: dict) -> pd.DataFrame:
     """
     fits = filled(errors(record, "model", "train")).mean(axis=1) <= FIT
     fits &= filled(errors(record, "easy")).mean(axis=1) <= KEEPS
-    easy, hard, phantom_easy, phantom_hard, share, length = np.moveaxis(ascents(record)[fits].mean(axis=1), -1, 0)
+    easy, hard, phantom_easy, phantom_hard, share, length = np.moveaxis(
+        kept(record, "ascents")[fits].mean(axis=1), -1, 0
+    )
     found = {"length": length, "share": share, "real": hard / easy, "phantom": phantom_hard / phantom_easy}
     return pd.DataFrame(found | {"hard": errors(record, "hard")[fits].mean(axis=1)}).eval("moved = phantom / real")
 

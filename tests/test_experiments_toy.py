@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from book.mechanism import decompose
-from book.toy_trial import KINDS, MEANS, ToyTrial, ascents, errors, means, weights
+from book.toy_trial import KEPT, KINDS, ToyTrial, errors, kept
 from lib.data.toy import ToyConstants
 from lib.importance import gini
 from lib.toy.ensemble import intervention, lsam, sgd, train
@@ -106,21 +106,21 @@ def test_what_is_not_allowed_is_named_in_one_line(change):
 
 def test_record_holds_what_the_ensemble_measured(record):
     result = train(SETTINGS, range(5, 8), trace_every=4, keep_nets=True, progress=False)
-    kept = [(feature, split) for feature in ("easy", "hard", "model") for split in ("validation", "test")]
-    for feature, split in (*kept, ("model", "train")):
+    measured = [(feature, split) for feature in ("easy", "hard", "model") for split in ("validation", "test")]
+    for feature, split in (*measured, ("model", "train")):
         assert np.allclose(errors(record, feature, split), result.error(feature, split)[:, :, -1], atol=1e-6)
     assert np.allclose(np.array(record["metrics"]["heads"], dtype=float), result.heads[:, :, -1], rtol=1e-3)
     trace, parts = result.traces[1].astype(float), decompose(result, 1, -1, 0.7)  # of LSAM
     rates = (trace[..., 2:] / trace[..., :2]).mean(axis=1)
-    assert np.allclose(means(record)[1], np.concatenate([trace.mean(axis=1), rates], axis=1), rtol=1e-3)
+    assert np.allclose(kept(record, "means")[1], np.concatenate([trace.mean(axis=1), rates], axis=1), rtol=1e-3)
     weighed = gini(parts.real), gini(parts.phantom), (parts.easy <= 0).mean(axis=1), (parts.hard <= 0).mean(axis=1)
-    assert np.allclose(weights(record)[1].T, weighed, rtol=1e-3)
+    assert np.allclose(kept(record, "weights")[1].T, weighed, rtol=1e-3)
 
 
 def test_sgd_has_its_real_head_for_a_phantom_and_an_intervention_has_none(record):
-    found = dict(zip(MEANS, np.moveaxis(means(record), -1, 0)))
+    found = dict(zip(KEPT["means"], np.moveaxis(kept(record, "means"), -1, 0)))
     assert np.array_equal(found["w_hard"][0], found["phantom_hard"][0]) and np.all(found["rate_easy"][0] == 1)
-    for of_nets in (means(record), weights(record)):
+    for of_nets in (kept(record, "means"), kept(record, "weights")):
         assert np.isnan(of_nets[2]).all() and not np.isnan(of_nets[:2]).any()
 
 
@@ -137,38 +137,44 @@ def test_record_survives_the_store(record, tmp_path):
 def test_trials_are_paired_by_seed_whatever_their_company(record):
     alone = ToyTrial((SETTINGS[1],), 2, 6).run(PLACE)  # seeds 6, 7 of 5, 6, 7
     assert np.array_equal(errors(alone, "hard")[0], errors(record, "hard")[1, 1:])
-    with pytest.raises(ValueError, match="trace_every above 0"):
-        means(alone)
+    with pytest.raises(ValueError, match="name must be one of wrong, heads, not 'means'"):
+        kept(alone, "means")
 
 
 def test_what_a_record_leaves_out_is_missing():
     """As in older records: a setting, or a seed, that is None as a whole, and settings that were not weighed."""
     configuration = {"seeds": 2, "settings": [{}] * 3, "trace_every": 1}
     rows = [None, [None, [1.0] * 6]]
-    found = means({"configuration": configuration, "metrics": {"means": rows}})
+    found = kept({"configuration": configuration, "metrics": {"means": rows}}, "means")
     assert found.shape == (3, 2, 6) and np.isnan(found[[0, 2]]).all() and np.isnan(found[1, 0]).all()
     assert (found[1, 1] == 1).all()
 
 
 @pytest.mark.parametrize(
-    ("fine", "wild", "followed", "weighed"), [(SETTINGS[0], EXPLODES, means, 0.5), (*VARIANTS, ascents, 0)]
+    ("fine", "wild", "followed", "weighed"), [(SETTINGS[0], EXPLODES, "means", 0.5), (*VARIANTS, "ascents", 0)]
 )
 def test_diverged_net_is_missing_and_the_others_stay(fine, wild, followed, weighed):
     record = ToyTrial((fine, wild), 2, trace_every=4, weighed=weighed).run(PLACE)
-    assert not weighed or np.isnan(weights(record)).all(axis=-1).tolist() == [[False] * 2, [True] * 2]
+    assert not weighed or np.isnan(kept(record, "weights")).all(axis=-1).tolist() == [[False] * 2, [True] * 2]
     assert record["status"] == "finished"
     json.dumps(record, allow_nan=False)
     assert not np.isnan(errors(record, "hard")[0]).any() and np.isnan(errors(record, "hard")[1]).all()
-    assert record["metrics"]["heads"][1] == [[None] * 2] * 2 and np.isnan(followed(record)[1]).all()
+    assert record["metrics"]["heads"][1] == [[None] * 2] * 2 and np.isnan(kept(record, followed)[1]).all()
     record = ToyTrial((wild,), 2, trace_every=4).run(PLACE)
     assert record["status"] == "diverged" and record["metrics"] is None
-    for values, shape in ((errors(record, "hard"), (1, 2)), (followed(record), (1, 2, 6))):
+    for values, shape in ((errors(record, "hard"), (1, 2)), (kept(record, followed), (1, 2, 6))):
         assert values.shape == shape and np.isnan(values).all()
 
 
-@pytest.mark.parametrize(("feature", "split"), [("hard", "train"), ("spiral", "test"), ("hard", "all")])
-def test_error_that_is_not_kept_is_refused(record, feature, split):
-    with pytest.raises(ValueError, match="feature and split must be among"):
+@pytest.mark.parametrize(
+    ("feature", "split", "message"),
+    [
+        ("hard", "train", "feature must be one of model, not 'hard'"),
+        ("hard", "all", "split must be one of train, validation, test, not 'all'"),
+    ],
+)
+def test_error_that_is_not_kept_is_refused(record, feature, split, message):
+    with pytest.raises(ValueError, match=message):
         errors(record, feature, split)
 
 

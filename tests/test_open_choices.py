@@ -11,7 +11,7 @@ from book import mechanism, open_choices, rebalancing, toy
 from book.claims import Outcome, Verdict, verdict_of
 from book.open_choices import CHOICES, EFFECTS, OURS, RADII, RATIOS, Explanation, Points, explain, share
 from book.plan import within
-from book.toy_trial import WEIGHTS, ToyTrial
+from book.toy_trial import KEPT, ToyTrial
 from lib.data.toy import ToyConstants
 from lib.stats import FEW, estimate, mean_interval, wilson_interval
 from lib.toy.ensemble import ToySetting, lsam
@@ -97,7 +97,7 @@ def test_a_point_of_the_map_is_read_in_units_of_its_own():
     assert points.weights.shape == (2, 4, 2, 4) and points.interventions.shape == (2, len(EFFECTS), 4, 2)
     assert points.unit.tolist() == [one["head_hard"] / one["head_easy"] for one in values]
     assert open_choices.frontier(points)["error"].tolist() == points.weights[:, -1, :, 3].mean(axis=1).tolist()
-    means = np.array(records[1]["metrics"]["means"][2], dtype=float)  # as `MEANS`: of LSAM at the third radius
+    means = np.array(records[1]["metrics"]["means"][2], dtype=float)  # as in `KEPT`: of LSAM at the third radius
     for found, expected in ((points.real, means[:, 1] / means[:, 0]), (points.phantom, means[:, 3] / means[:, 2])):
         np.testing.assert_array_equal(found[1, 2], expected)
     np.testing.assert_array_equal(points.rates[:, 1, 2], means[:, 4:].T)
@@ -242,8 +242,8 @@ def test_frontier_counts_what_it_should_not_find():
         columns=["error", "rate", "low"],
     )
     assert open_choices.exceptions(table) == {"learned": 2, "raised": 1, "high": 4, "early": 3}
-    weights = np.zeros((1, len(RADII), SEEDS, len(WEIGHTS)))
-    weights[:, -1, :, WEIGHTS.index("wrong_hard")] = 0.25
+    weights = np.zeros((1, len(RADII), SEEDS, 4))
+    weights[:, -1, :, KEPT["weights"].index("wrong_hard")] = 0.25
     found = open_choices.frontier(made(weights=weights)).iloc[0]
     assert found["error"] == 0.25 and found["low"] < found["rate"] == pytest.approx(made().rates[1, 0, -1].mean())
 

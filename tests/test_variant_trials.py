@@ -13,7 +13,7 @@ from records import whole
 from book import protocols, toy_trial, variants
 from book.image_trial import paired
 from book.plan import Plan
-from book.toy_trial import ToyTrial, ascents, errors
+from book.toy_trial import ToyTrial, errors, kept
 from book.variants import passes
 from lib import training
 from lib.data.toy import ToyConstants
@@ -42,7 +42,7 @@ def test_record_holds_the_errors_and_ascents_of_the_training(tmp_path) -> None:
     result = train(one.settings, range(5, 8), trace_every=60, progress=False)
     for feature, split in (("hard", "test"), ("easy", "validation"), ("model", "train")):
         np.testing.assert_allclose(errors(record, feature, split), result.error(feature, split)[..., -1], atol=1e-12)
-    np.testing.assert_allclose(ascents(record), np.mean(result.traces, axis=2), rtol=1e-3)
+    np.testing.assert_allclose(kept(record, "ascents"), np.mean(result.traces, axis=2), rtol=1e-3)
     assert record["status"] == "finished" and record["seconds"]["total"] >= 0
 
 
