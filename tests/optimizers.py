@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -112,3 +113,11 @@ def assert_equal(first: list[Tensor], second: list[Tensor]) -> None:
 def assert_close(first: nn.Module, second: nn.Module, rtol: float = 1e-4, atol: float = 1e-6) -> None:
     for p, q in zip(first.parameters(), second.parameters()):
         torch.testing.assert_close(p, q, rtol=rtol, atol=atol)
+
+
+@contextmanager
+def one_process() -> Iterator[None]:
+    """This process alone as a group of processes."""
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()

@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 import re
-import socket
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
-
-from lib.models import FeatureNet
+from optimizers import Net, one_process
+from torch import nn
 
 PAGE = Path(__file__).resolve().parents[1] / "book" / "own_training.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.S)
-
-
-class Net(FeatureNet):
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU())
-        self.head = nn.Linear(16, 3)
-
-    def features(self, x: Tensor) -> Tensor:
-        return self.body(x)
 
 
 def surroundings() -> dict:
@@ -50,17 +39,8 @@ def test_code_on_the_page_trains(block: str) -> None:
 
     before = loss()
     names["model"].train()
-    distributed = "DistributedDataParallel" in block
-    if distributed:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
-        torch.distributed.init_process_group("gloo", init_method=address, rank=0, world_size=1)
-    try:
+    with one_process() if "DistributedDataParallel" in block else nullcontext():
         exec("from lib.optim import SAM\n" + block, names)
-    finally:
-        if distributed:
-            torch.distributed.destroy_process_group()
     evaluations = 4 if "chunk(4)" in block else 1
     assert loss() < 0.8 * before
     assert int(names["model"].body[1].num_batches_tracked) == evaluations * len(names["loader"])

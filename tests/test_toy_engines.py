@@ -82,16 +82,10 @@ METHODS = {
 }
 
 
-def both_engines(setting: ToySetting, seeds=range(2)):
-    return [
-        train([setting], seeds, (0, 0.5, 1), engine=engine, keep_nets=True, trace_every=1)
-        for engine in ("compiled", "torch")
-    ]
-
-
 @pytest.mark.parametrize("name", METHODS)
 def test_engines_agree_over_a_short_run(name):
-    compiled, reference = both_engines(METHODS[name])
+    how = {"checkpoints": (0, 0.5, 1), "keep_nets": True, "trace_every": 1}
+    compiled, reference = (train([METHODS[name]], range(2), engine=engine, **how) for engine in ("compiled", "torch"))
     np.testing.assert_allclose(compiled.nets[0], reference.nets[0], atol=2e-5)
     np.testing.assert_allclose(compiled.heads, reference.heads, atol=2e-5)
     np.testing.assert_allclose(compiled.traces[0], reference.traces[0], atol=1e-4)
@@ -220,18 +214,15 @@ def test_recording_changes_no_result():
 
 
 def test_rho_zero_is_sgd_bit_for_bit():
-    sgd_result, lsam_result = (
-        train([s], range(3), keep_nets=True) for s in (METHODS["sgd"], lsam(0.0, data=SMALL, epochs=3))
-    )
-    assert np.array_equal(sgd_result.nets[0], lsam_result.nets[0])
+    plain, ours = train([METHODS["sgd"], lsam(0.0, data=SMALL, epochs=3)], range(3), keep_nets=True).nets
+    assert np.array_equal(plain, ours)
 
 
 @budget(max_examples=15, deadline=None)
 @given(rho=st.floats(1e-3, 3), batch_size=st.integers(1, 60), width=st.integers(1, 40), seed=st.integers(0, 50))
 def test_phantom_head_is_at_distance_rho(rho, batch_size, width, seed):
-    trace = train([lsam(rho, data=SMALL, epochs=1, batch_size=batch_size, width=width)], [seed], trace_every=1).traces[
-        0
-    ]
+    setting = lsam(rho, data=SMALL, epochs=1, batch_size=batch_size, width=width)
+    (trace,) = train([setting], [seed], trace_every=1).traces
     np.testing.assert_allclose(np.linalg.norm(trace[..., 2:] - trace[..., :2], axis=-1), rho, rtol=1e-3, atol=1e-6)
 
 
@@ -302,13 +293,10 @@ REFUSED = {  # arguments of `train`, and of a setting
 
 
 @pytest.mark.parametrize(("of", "arguments"), [(of, one) for of, bad in REFUSED.items() for one in bad])
-def test_a_bad_value_is_named_in_one_line(of, arguments):
-    with pytest.raises(ValueError, match=f"{[*arguments][-1]}[^\n]*$"):
-        ToySetting(**arguments) if of == "setting" else train(
-            **{"settings": [METHODS["sgd"]], "seeds": [0], **arguments}
-        )
-    with pytest.raises(ValueError, match="effect"):
-        intervention("none", 1.0)
+def test_a_bad_value_is_named_in_one_line(of, arguments, refuses):
+    good = {"settings": [METHODS["sgd"]], "seeds": [0]} if of == "train" else {}
+    refuses(ValueError, train if good else ToySetting, **(good | arguments), match=[*arguments][-1])
+    refuses(ValueError, intervention, "none", 1.0, match="effect")
 
 
 def test_the_borders_themselves_are_allowed():
