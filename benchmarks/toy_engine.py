@@ -135,27 +135,6 @@ def shapes(models: int, rounds: int) -> None:
         )
 
 
-def recording(models: int, rounds: int) -> None:
-    """What recording costs, switched off and on."""
-    setting = lsam(0.5)
-    checkpoints = np.linspace(0, 1, 11)
-    times = medians(
-        rounds,
-        {
-            "errors at the end": (lambda: train([setting], range(models)), models * setting.steps),
-            "errors, heads and nets at 11 checkpoints": (
-                lambda: train([setting], range(models), checkpoints, keep_nets=True),
-                models * setting.steps,
-            ),
-            "the heads of every step": (lambda: train([setting], range(models), trace_every=1), models * setting.steps),
-        },
-    )
-    base = times["errors at the end"]
-    print(f"\n{'recorded':<42} {'µs a model and step':>20} {'ratio':>7}")
-    for name, value in times.items():
-        print(f"{name:<42} {1e6 * value:>20.2f} {value / base:>7.2f}")
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", type=int, default=64)
@@ -163,4 +142,3 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     engines(arguments.models, arguments.rounds)
     shapes(max(2, arguments.models // 8), arguments.rounds)
-    recording(arguments.models // 2, arguments.rounds)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -198,8 +198,5 @@ def _map(model: nn.Module, function: Callable[[Tensor], Tensor], images: Images)
             yield function(images.batch(slice(start, start + EVALUATION_BATCH))[0])
 
 
-@contextmanager
-def deterministic() -> Iterator[None]:
-    """Inside the block cuDNN is deterministic and in full float32: a seed decides the result on a GPU too."""
-    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
-        yield
+# Inside such a block cuDNN is deterministic and in full float32: a seed decides the result on a GPU too.
+deterministic = partial(torch.backends.cudnn.flags, enabled=True, benchmark=False, deterministic=True, allow_tf32=False)

@@ -4,7 +4,7 @@ The compiled engine must agree with it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,16 +12,20 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from lib.toy.nets import unpack
-from lib.toy.setting import CHOICES, ToySetting
+from lib.toy.nets import Model, unpack
+from lib.toy.setting import CHOICES
 
 HEADS = "real", "phantom", *CHOICES["anchor"], "constant"  # the order of `Reference._heads`
 
 
 class Reference:
-    """Gradients of m nets from step to step: it keeps the mean of their ascents."""
+    """Called with a step, theta and the points (m, b) of its batch, of `training` (m, n, 5), it gives the gradient, and
+    `watch` the phantom. rows (m, epochs * n): the points in order of use. It keeps the mean of the ascents."""
 
-    def __init__(self, settings: Sequence[ToySetting], device: torch.device) -> None:
+    def __init__(self, models: Sequence[Model], training: Tensor, rows: np.ndarray, watch: Callable[..., None]) -> None:
+        settings, device = [model.setting for model in models], training.device
+        self.setting, self.training, self.rows, self.watch = settings[0], training, rows, watch
+
         def tensor(values: Any) -> Tensor:
             return torch.tensor(np.asarray(values), dtype=torch.float32, device=device)
 
@@ -37,23 +41,35 @@ class Reference:
         self.first, self.last = tensor([s.window for s in settings]).T
         sources = [(s.importance, s.effective, s.head_importance or s.importance, s.anchor) for s in settings]
         factors = [[HEADS.index(anchor if one == "fixed" else one) for one in three] for *three, anchor in sources]
-        self.factors, self.each = torch.tensor(factors, device=device).T, torch.arange(len(settings), device=device)
+        self.factors = torch.tensor(factors, device=device).T
+        self.each = torch.arange(len(settings), device=device)[:, None]
 
-    def __call__(self, step: int, theta: Tensor, batch: Tensor, others: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The gradient, shaped as theta, at this step's batch (m, n, 5), and the phantom head (m, 2), which is taken of
-        the points `others` where there are any."""
+    def __call__(self, step: int, theta: Tensor, chosen: Tensor) -> Tensor:
+        """The gradient, shaped as theta."""
+        batch, others, real = self.training[self.each, chosen], self._others(step), theta
         theta = theta.detach().requires_grad_()
-        y, head, ascending = batch[..., 4], theta.detach()[..., -1], (self.first <= step) & (step < self.last)
+        y, head, ascending = batch[..., 4], real[..., -1], (self.first <= step) & (step < self.last)
         with torch.enable_grad():
             phi = features(theta, batch[..., :4])
-        seen = (phi.detach(), y) if others is None else (features(theta.detach(), others[..., :4]), others[..., 4])
+        seen = (phi.detach(), y) if others is None else (features(real, others[..., :4]), others[..., 4])
         phantom = head + self._ascent(head, *seen, ascending[:, None])
-        u, g, v = self._heads(head, phantom)[self.factors * ascending, self.each][:, :, None]  # each (m, 1, 2)
+        u, g, v = self._heads(head, phantom)[self.factors * ascending, self.each[:, 0]][:, :, None]  # each (m, 1, 2)
         importance, of_head = (self._weight(y * (phi.detach() * one).sum(-1)) for one in (u, v))
         with torch.enable_grad():  # importance weights and effective heads are constants in this surrogate of the loss
             parts = importance * (phi * g).sum(-1) + of_head * (phi.detach() * theta[:, None, :, -1]).sum(-1)
             surrogate = -(y * parts).mean(dim=1).sum()
-        return torch.autograd.grad(surrogate, theta)[0], phantom
+        self.watch(step, real, phantom[..., None])
+        return torch.autograd.grad(surrogate, theta)[0]
+
+    def _others(self, step: int) -> Tensor | None:
+        """The points of the phantom at a step, where they are not the batch's."""
+        s, n = self.setting, self.training.shape[1]
+        if not (s.phantom_points or s.phantom_shift):
+            return None
+        epoch, batch = divmod(step, s.steps // s.epochs)
+        start = (batch + s.phantom_shift) * s.batch_size
+        ahead = self.rows[:, epoch * n + np.arange(start, start + (s.phantom_points or s.batch_size)) % n]
+        return self.training[self.each, torch.from_numpy(ahead.astype(np.int64)).to(self.training.device)]
 
     def _weight(self, margins: Tensor) -> Tensor:
         """The importance weight, the size of the loss's slope in the logit, at margins y F (m, n)."""

@@ -134,7 +134,7 @@ def trained(
     training, theta = torch.from_numpy(drawn[index]).to(device), initial(models).to(device)
     rows = np.stack([batch_order(seed, training.shape[1], first.epochs).ravel() for seed in seeds])
     if isinstance(first, ToySetting):
-        return run(theta, models, rows, _by_reference(models, training, rows, watch), watch)
+        return run(theta, models, rows, Reference(models, training, rows, watch), watch)
     groups = None
     if first.method == "jtt":
         identifying = rows[:, : first.identification * first.batch_size]
@@ -176,25 +176,6 @@ def run(
             step += 1
     watch(step, theta)
     return theta
-
-
-def _by_reference(models: Sequence[Model], training: Tensor, rows: np.ndarray, watch: Callable[..., None]) -> Descent:
-    """The gradients of `ToySetting`."""
-    settings, each = [model.setting for model in models], torch.arange(len(models), device=training.device)[:, None]
-    first, n, reference = settings[0], training.shape[1], Reference(settings, training.device)
-
-    def descent(step: int, theta: Tensor, chosen: Tensor) -> Tensor:
-        others = None
-        if first.phantom_points or first.phantom_shift:
-            epoch, batch = divmod(step, first.steps // first.epochs)
-            start = (batch + first.phantom_shift) * first.batch_size
-            ahead = np.arange(start, start + (first.phantom_points or first.batch_size)) % n
-            others = training[each, torch.from_numpy(rows[:, epoch * n + ahead].astype(np.int64)).to(training.device)]
-        gradient, phantom = reference(step, theta, training[each, chosen], others)
-        watch(step, theta, phantom[..., None])
-        return gradient
-
-    return descent
 
 
 def _alone(theta: Tensor, models: Sequence[Model], training: Tensor, watch: Callable[..., None]) -> Descent:
