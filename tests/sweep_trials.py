@@ -100,6 +100,7 @@ class FailingStore(Store):
 if __name__ == "__main__":
     from sweep_trials import ChainTrial as Chain  # not __main__'s, which a cluster's workers could not find
 
+    import book  # noqa: F401  # one line where it is interrupted
     from lib import files
     from lib.trials import SweepError, run
 

@@ -9,7 +9,7 @@ import pytest
 import result_tables
 from records import whole
 
-from book.compute import diverged, efforts, nets
+from book.compute import efforts
 from book.plan import duration
 from lib.trials.store import Store
 
@@ -27,7 +27,13 @@ def image(seed: int, seconds: dict, status: str = "finished", device: dict = CPU
 
 def toy(wrong: list | None) -> dict:
     """A trial of two settings and three seeds; `wrong` holds None for a net that diverged."""
-    configuration = {"experiment": "toy", "protocol": 1, "first_seed": 100, "seeds": 3, "shared": {"method": "sam"}}
+    configuration = {
+        "experiment": "toy",
+        "protocol": 1,
+        "first_seed": int(wrong is None),
+        "seeds": 3,
+        "shared": {"method": "sam"},
+    }
     configuration["settings"] = [{"rho": 0.0}, {"rho": 1}]
     split = {"easy": wrong, "hard": wrong, "model": wrong}
     metrics = {"wrong": {"train": split, "validation": split, "test": split}, "heads": [None, None]} if wrong else None
@@ -41,21 +47,17 @@ def toy(wrong: list | None) -> dict:
 def results(tmp_path) -> Path:
     Store(tmp_path, "cifar-mnist").write(whole(image(0, {"training": 10.0})))
     Store(tmp_path, "cifar-mnist").write(whole(image(1, {"training": 20.0, "total": 30.0}, "diverged", GPU)))
-    Store(tmp_path, "noise").write(whole(toy([[0, None, 2], [1, 1, None]])))
+    for wrong in ([[0, None, 2], [1, 1, None]], None):
+        Store(tmp_path, "noise").write(whole(toy(wrong)))
     (tmp_path / ".locks").mkdir(exist_ok=True)
     (tmp_path / "claims.json").write_text("{}")
     return tmp_path
 
 
-def test_every_net_of_a_diverged_trial_has_diverged():
-    assert (nets(toy(None)), diverged(toy(None))) == (6, 6)
-    assert (nets(image(0, {})), diverged(image(0, {}, "diverged"))) == (1, 1)
-
-
 def test_efforts_add_up_by_experiment_and_kind_of_trial_with_threads_on_a_cpu_only(results):
     images, toys = efforts(results).to_dict("split")["data"]
     assert images == ["cifar-mnist, images", 2, 2, 1, 40, "a graphics card; a processor, 2 threads"]
-    assert toys == ["noise, toy", 1, 6, 2, 5, "a processor, 1 thread"]
+    assert toys == ["noise, toy", 2, 12, 8, 10, "a processor, 1 thread"]
 
 
 def test_a_duration_has_the_unit_that_one_would_use():
@@ -66,7 +68,7 @@ def test_a_duration_has_the_unit_that_one_would_use():
 def test_page_lists_every_kind_of_trial_and_their_sum(results):
     table = result_tables.computing_time(efforts(results))
     assert table.count("<tr>") == 4
-    assert "<td>together</td><td>3</td><td>8</td><td>3</td><td>45 s</td>" in table
+    assert "<td>together</td><td>4</td><td>14</td><td>9</td><td>50 s</td>" in table
     assert "a graphics card; a processor, 1 thread; a processor, 2 threads" in table
     assert "No result" in result_tables.computing_time(efforts(results / "none"))
 

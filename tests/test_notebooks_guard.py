@@ -14,7 +14,6 @@ import nbformat
 import pytest
 from nbformat import NotebookNode
 
-from book.claims import CLAIMS
 from book.make import fingerprint, pages
 
 NOTEBOOKS = fingerprint.chapters()
@@ -42,8 +41,7 @@ def outputs(notebook: NotebookNode) -> list[NotebookNode]:
 
 def declared(notebook: NotebookNode) -> dict[str, ast.AnnAssign]:
     """The annotated assignments of the parameters cell, by name."""
-    body = ast.parse(tagged(notebook, "parameters")[0].source).body
-    return {line.target.id: line for line in body if isinstance(line, ast.AnnAssign)}
+    return fingerprint.annotated(tagged(notebook, "parameters")[0].source)
 
 
 def test_parameters_cell_is_one_typed_with_rho_and_a_help_comment_for_each(notebook):
@@ -55,25 +53,10 @@ def test_parameters_cell_is_one_typed_with_rho_and_a_help_comment_for_each(noteb
         assert "  # " in source.splitlines()[line.value.end_lineno - 1], f"{name} lacks its comment"
 
 
-def calls(notebook: NotebookNode, name: str) -> list[ast.Call]:
-    nodes = [node for cell in notebook.cells if cell.cell_type == "code" for node in ast.walk(ast.parse(cell.source))]
-    return [node for node in nodes if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == name]
-
-
-def test_every_parameter_is_checked(notebook):
-    (call,) = calls(notebook, "check_parameters")
-    assert {keyword.arg for keyword in call.keywords} == declared(notebook).keys()
-
-
 def test_key_numbers_are_stored_to_compare_with_and_no_cell_was_injected(notebook):
     assert tagged(notebook, "nbval-check-output") and not tagged(notebook, "injected-parameters")
     for cell in tagged(notebook, "nbval-check-output"):
         assert cell.execution_count and cell.outputs, "nbval compares nothing where no output is stored"
-
-
-def test_notebook_judges_only_claims_that_are_its_own(path, notebook):
-    judged = {call.args[0].value for call in calls(notebook, "judge")}
-    assert judged <= {claim.id for claim in CLAIMS.values() if path.stem in claim.notebooks}
 
 
 def test_cells_have_ids_of_their_own(notebook):

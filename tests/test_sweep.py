@@ -60,10 +60,10 @@ def heard() -> None:
         signal.signal(ignored, signal.SIG_DFL)
 
 
-def start(folder: Path, count: int, jobs: int, step: float, behaviour: str = "finish") -> subprocess.Popen:
+def start(folder: Path, count: int, jobs: int, step: float, behaviour="finish", **options) -> subprocess.Popen:
     environment = {**os.environ, "SWEEP_STEP": str(step), "PYTHONPATH": str(SCRIPT.parents[1])}
     command = [sys.executable, SCRIPT, folder, str(count), str(jobs), behaviour]
-    how = {"stderr": subprocess.DEVNULL, "start_new_session": True, "preexec_fn": heard}
+    how = {"stderr": subprocess.DEVNULL, "start_new_session": True, "preexec_fn": heard} | options
     return subprocess.Popen(command, env=environment, **how)
 
 
@@ -347,29 +347,10 @@ def test_command_adopts_results_computed_elsewhere_and_never_overwrites_another(
     assert store.read(chains(2)[0].configuration) == record
 
 
-INTERRUPTED = """
-import sys, time
-import book
-from sweep_trials import ChainTrial
-if sys.argv[1] == "importing":
-    open("log", "w").write("begin 0 0\\n")
-    time.sleep(20)
-from lib.trials import run
-from lib.trials.store import Store
-from lib.trials.trial import Place
-from pathlib import Path
-run(map(ChainTrial, range(20)), Store("store"), Place(checkpoints=Path("checkpoints")), jobs=int(sys.argv[1]))
-"""
-
-
-@pytest.mark.parametrize("moment", ["importing", "1", "2"])
-def test_interrupted_command_says_so_in_one_line(tmp_path, moment):
-    environment = {**os.environ, "SWEEP_STEP": "0.2", "PYTHONPATH": f"{SCRIPT.parent}:{SCRIPT.parents[1]}"}
-    running = subprocess.Popen(
-        [sys.executable, "-c", INTERRUPTED, moment], cwd=tmp_path, env=environment,
-        start_new_session=True, preexec_fn=heard, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    _wait(lambda: len({pid for _, _, pid in _lines(tmp_path / "log")}) == int(moment.replace("importing", "1")))
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_interrupted_command_says_so_in_one_line(tmp_path, jobs):
+    running = start(tmp_path, 20, jobs, step=0.2, stderr=subprocess.PIPE, text=True)
+    _wait(lambda: len({pid for _, _, pid in _lines(tmp_path / "log")}) == jobs)
     os.killpg(running.pid, signal.SIGINT)
     assert running.communicate(timeout=60)[1] == "interrupted; what was finished before stays\n"
     assert running.returncode == 130
