@@ -197,17 +197,17 @@ def compared(
     needs = None
     if found[worst] is Outcome.UNDECIDED and math.isfinite(effects[worst].mean):
         nearest = min((low, high), key=lambda border: abs(effects[worst].mean - border))
-        needs = seeds_needed(effects[worst], nearest)
+        needs = seeds_needed(effects[worst], nearest, margin)
     return Check(what + count, found[worst], effects[worst], main, reduced, needs=needs)
 
 
-def seeds_needed(effect: Estimate, border: float) -> int | None:
-    """The least number of paired seeds, FEW or more, whose interval leaves `border` out if the mean stays as it is
-    and the interval shrinks as Student's; None where that would be more than MOST."""
-    distance, n = abs(effect.mean - border), np.arange(FEW, MOST + 1)
-    reach = abs((effect.low if border < effect.mean else effect.high) - effect.mean)
-    shrinks = np.sqrt(effect.n / n) * student.ppf((1 + LEVEL) / 2, n - 1)
-    enough = reach * shrinks < distance * student.ppf((1 + LEVEL) / 2, max(effect.n - 1, 1))
+def seeds_needed(effect: Estimate, border: float, margin: float = 0.0) -> int | None:
+    """The least number of paired seeds, FEW or more, whose interval leaves `border` out, or lies within `margin` around
+    0, if the mean stays as it is and the interval shrinks as Student's; None where that would be more than MOST."""
+    n = np.arange(FEW, MOST + 1)
+    wide = student.ppf((1 + LEVEL) / 2, n - 1) / student.ppf((1 + LEVEL) / 2, max(effect.n - 1, 1))
+    low, high = (effect.mean + (end - effect.mean) * np.sqrt(effect.n / n) * wide for end in (effect.low, effect.high))
+    enough = (low > border) | (high < border) | ((margin > 0) & (-margin <= low) & (high <= margin))
     return int(n[enough][0]) if enough.any() else None
 
 

@@ -132,6 +132,10 @@ def test_an_undecided_check_says_how_many_seeds_would_decide_it():
     assert check.needs == seeds_needed(check.effect, 0) > len(values)
     assert check.found == f"undecided, n = {check.needs} would decide"
     assert compared("at most 1", [check.effect], high=0.3).needs == seeds_needed(check.effect, 0.3)
+    near = Estimate(FEW, 0.001, 0.01, -0.007, 0.009)
+    assert weakest("above 0", UP - 1, +1, margin=1).needs is None, "decided by its margin"
+    assert compared("above 0", [near], low=0, margin=MARGIN).needs == seeds_needed(near, 0, MARGIN) == 25
+    assert seeds_needed(near, 0) > 25 < seeds_needed(near, 0, 0.004), "first within the margin"
     assert weakest("above 0", np.zeros(FEW), +1).found == "undecided"
     assert weakest("above 0", UP, +1).needs is None and weakest("above 0", UP[:3], +1).needs == FEW
 

@@ -3,8 +3,8 @@ full, and those without one, all from `results/claims.json`; `{computing-time}` 
 chapters took; `{paper-index}` where the paper's figures and equations are. What each looks like stands in
 `book/_templates`."""
 
-import ast
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -46,13 +46,6 @@ def computing_time(found: pd.DataFrame) -> str:
     return render("times", head=["experiment", "trials", "nets", "diverged", "time", "on"], lines=lines)
 
 
-def paper_index(index: dict[str, dict[str, dict]], link: Link) -> str:
-    """Where the paper's figures, tables and equations are, of `book/paper.yml`: chapters, and lines of code."""
-    for entry in (entry for entries in index.values() for entry in entries.values()):
-        entry["code"] = [line_of(name) for name in entry["code"]]
-    return render("paper-index", index=index, link=link)
-
-
 def numbered(index: dict[str, dict[str, dict]]) -> dict[str, str]:
     """By its name and number, "equation 5" and "equation (5)", the place of each entry in the paper's index."""
     found = {}
@@ -66,14 +59,11 @@ def numbered(index: dict[str, dict[str, dict]]) -> dict[str, str]:
 
 
 def line_of(name: str) -> str:
-    """Where ``module:name`` is defined, as file:line. Raises ValueError where it is not."""
+    """Where ``module:name`` is defined, as file:line."""
     module, _, wanted = name.partition(":")
     path = Path(*module.split(".")).with_suffix(".py")
-    for node in ast.parse((fingerprint.ROOT / path).read_text(encoding="utf-8")).body:
-        targets = getattr(node, "targets", [getattr(node, "target", None)])
-        if wanted in (getattr(node, "name", None), *(getattr(target, "id", None) for target in targets)):
-            return f"{path.as_posix()}:{node.lineno}"
-    raise ValueError(f"code must name what a module defines at its top, not {name!r}")
+    above, _ = re.split(rf"^(?:def |class )?{wanted}\b", (fingerprint.ROOT / path).read_text(), maxsplit=1, flags=re.M)
+    return f"{path.as_posix()}:{above.count(chr(10)) + 1}"
 
 
 def chapter_times(executed: Sequence[Path]) -> str:
@@ -101,7 +91,7 @@ class Table(SphinxDirective):
                 found = {score.claim.id: f"claim-{score.claim.id.lower()}" for score in scores}
         elif self.name == "paper-index":
             index = yaml.safe_load((fingerprint.ROOT / "book" / "paper.yml").read_text(encoding="utf-8"))
-            html, found = paper_index(index, self.link), numbered(index)
+            html, found = render("paper-index", index=index, link=self.link, line_of=line_of), numbered(index)
         elif self.name == "computing-time":
             html = computing_time(efforts(fingerprint.RESULTS))
         else:
