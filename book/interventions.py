@@ -82,10 +82,8 @@ def at(ratios: np.ndarray, curves: np.ndarray, where: np.ndarray) -> np.ndarray:
 
 
 def mean_height(ratios: np.ndarray, curves: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Mean of each seed's curve between two ratios, (seeds,): area on the logarithmic axis over length.
-
-    Raises ValueError where `low` is not below `high`.
-    """
+    """Mean of each seed's curve between two ratios, (seeds,): area on the logarithmic axis over length. Raises
+    ValueError where `low` is not below `high`."""
     if not 0 < low < high:
         raise ValueError(f"low must lie between 0 and high, not {low!r} with high {high!r}")
     ratios = np.asarray(ratios)
@@ -94,12 +92,9 @@ def mean_height(ratios: np.ndarray, curves: np.ndarray, low: float, high: float)
 
 
 def distance(first: np.ndarray, second: np.ndarray) -> Estimate:
-    """How far two curves (points, seeds) are apart: the mean over points of |difference of means|.
-
-    The interval is the bootstrap's over seeds, paired. Noise alone keeps a distance above 0: that it is
-    small can be a finding, that its interval leaves 0 out cannot. The spread is that of each seed's
-    signed mean difference.
-    """
+    """How far two curves (points, seeds) are apart: the mean over points of |difference of means|. Noise alone keeps it
+    above 0: that it is small can be a finding, that its interval, the bootstrap's over seeds, paired, leaves 0 out
+    cannot. The spread is that of each seed's signed mean difference."""
     gaps = np.subtract(first, second)
     return of_means(lambda means: np.abs(means).mean(axis=0), gaps, spread(gaps.mean(axis=0)))
 
@@ -111,11 +106,8 @@ def quotient(first: np.ndarray, second: np.ndarray) -> Estimate:
 
 
 def falls_to(ratios: np.ndarray, curves: np.ndarray, goal: np.ndarray) -> Estimate:
-    """From which ratio on the mean curve stays at or below the mean of `goal` (seeds,).
-
-    The first ratio where the whole curve does, infinite where its end does not. The interval is the
-    bootstrap's over seeds; a single seed need not cross, so no spread is given (NaN).
-    """
+    """From which ratio on the whole mean curve stays at or below the mean of `goal` (seeds,), infinite where its end
+    does not. The interval is the bootstrap's over seeds; a single seed need not cross: no spread is given (NaN)."""
 
     def crossing(means: np.ndarray) -> float:
         above = np.flatnonzero(means[:-1] > means[-1])
@@ -132,11 +124,9 @@ def falls_to(ratios: np.ndarray, curves: np.ndarray, goal: np.ndarray) -> Estima
 def of_means(
     statistic: Callable[[np.ndarray], np.ndarray], values: np.ndarray, over_seeds: float = math.nan
 ) -> Estimate:
-    """A statistic of the means over seeds of `values` (..., seed), and its spread where a single seed has one.
-
-    `statistic` takes means (...) or, with one more axis, (..., draw). The interval is the percentile bootstrap's, for
-    Student's is one of means themselves; its ends were drawn, so that an infinite one does no harm.
-    """
+    """A statistic of the means over seeds of `values` (..., seed), and its spread where a single seed has one. It takes
+    means (...) or, with one more axis, (..., draw). The interval is the percentile bootstrap's, for Student's is one of
+    means themselves; its ends were drawn, so that an infinite one does no harm."""
     drawn = statistic(bootstrap_means(values))
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="inverted_cdf")
     return Estimate(values.shape[-1], float(statistic(values.mean(axis=-1))), over_seeds, float(low), float(high))

@@ -159,8 +159,7 @@ class Points:
     values: one row a point, one column a choice. rhos, and ratios (c of the interventions over a point's `unit`, (n,)):
     as they were trained, or of the map `PARTS_OF_RADIUS` and `TIMES_OWN`. Arrays (n, rho, seed): hard, easy: probing
     errors, training: the model's error, phantom, real: the hard over the easy mean weight, rates: both features', (2,
-    n, ...), weights: as `book.toy_trial.kept`, (..., 4), or None. interventions: hard probing errors, (n, effect,
-    ratio, seed).
+    ...), weights: as `book.toy_trial.kept`, (..., 4). interventions: hard probing errors, (n, effect, ratio, seed).
     """
 
     values: pd.DataFrame
@@ -245,11 +244,9 @@ def claims(points: Points, at: int) -> dict[str, dict[str, np.ndarray]]:
 
 
 def comparable(points: Points) -> Iterator[tuple[int, interventions.Compared]]:
-    """The points, by index, at which interventions can be compared with LSAM, over the point's unit.
-
-    A seed in which any net diverged is left out, as in chapter 06; at least FEW must remain, and
-    the ratios must be positive, that of SGD below the largest c.
-    """
+    """The points, by index, at which interventions can be compared with LSAM, over the point's unit: a seed in which
+    any net diverged is left out, as in chapter 06; at least FEW must remain, and the ratios must be positive, that of SGD
+    below the largest c."""
     ratios = points.phantom / points.unit[:, None, None]
     for n, (swept, curves, of_point) in enumerate(zip(points.hard, points.interventions, ratios)):
         kept = ~(np.isnan(swept).any(axis=0) | np.isnan(curves).any(axis=(0, 1)))
@@ -301,22 +298,18 @@ def shares(
 
 
 class Explanation(NamedTuple):
-    """What a random forest makes of where a claim holds, on settings that it has not seen.
-
-    accuracy: area under the ROC curve, that a setting where it holds is ranked above one where it fails; 0.5 is chance.
-    importance: of every constant, by how much it falls when its values are shuffled, the largest first. Over ten folds;
-    their intervals leave out that folds share the settings they were trained on.
-    """
+    """What a random forest makes of where a claim holds, on settings that it has not seen, over ten folds, whose
+    intervals leave out that they share the settings they were trained on. accuracy: area under the ROC curve, that a
+    setting where it holds is ranked above one where it fails; 0.5 is chance. importance: of every constant, by how much
+    it falls when its values are shuffled, the largest first."""
 
     accuracy: Estimate
     importance: dict[str, Estimate]
 
 
 def explain(values: pd.DataFrame, held: np.ndarray, seed: int = 0) -> Explanation | None:
-    """Which constants, the columns of `values` (one row a setting), decide whether something is `held` (n,).
-
-    None where it holds, or fails, in fewer than `FOLDS` settings.
-    """
+    """Which constants, the columns of `values` (one row a setting), decide whether something is `held` (n,); None where
+    it holds, or fails, in fewer than `FOLDS` settings."""
     if min(held.sum(), (~held).sum()) < FOLDS:
         return None
     forest = RandomForestClassifier(TREES, min_samples_leaf=LEAF, class_weight="balanced", random_state=seed)

@@ -54,11 +54,9 @@ def product_net(theta: float, w: float) -> Net:
 
 @dataclass(frozen=True)
 class Surface:
-    """The logistic loss of `product_net`, Example 2 of Appendix D in one dimension; all of it chosen here.
-
-    It depends on the product w theta only, so its minima form the hyperbola w theta = `valley`, along which the
-    sharpness varies. Points of the surface, `weights`, are (theta, w), shape (..., 2).
-    """
+    """The logistic loss of `product_net`, Example 2 of Appendix D in one dimension; all of it chosen here. It depends
+    on the product w theta only: its minima form the hyperbola w theta = `valley`, along which the sharpness varies. Points
+    of the surface, `weights`, are (theta, w), shape (..., 2)."""
 
     points: int = 200  # x ~ N(y, 1), y = -1 or +1: the classes overlap, so the loss has a finite minimum
     batch_size: int = 20
@@ -210,13 +208,12 @@ def step_times(
     period: int = 1,
 ) -> pd.DataFrame:
     """Seconds of a step of each of `methods` (LSAM's is fused) on `ConvNet`, a row a round, measured for about
-    `seconds`, eight rounds at least.
+    `seconds`, eight rounds at least. Raises ValueError for a number out of range.
 
     Each method has a net of its own from one seed, in channels_last; all see one batch of noise images of `height` by
-    32 pixels. A round takes `period` steps of each, and begins with another than the last, so that whatever else the
-    machine does meanwhile falls on all alike; a few before the first do not count. With one thread on the CPU the clock
-    is the process's own, which leaves out what other programs take; elsewhere it is the wall's. Raises ValueError for a
-    number out of range.
+    32 pixels. A round takes `period` steps of each, beginning with another than the last, so that whatever else the
+    machine does falls on all alike; a few before the first do not count. With one thread on the CPU the clock is the
+    process's own, which leaves out what other programs take; elsewhere it is the wall's.
     """
     check.number("seconds", seconds, 0)
     check.whole("batch_size", batch_size, 1)
@@ -259,8 +256,8 @@ def ratios(times: pd.DataFrame) -> pd.DataFrame:
 
 
 def costs(times: pd.DataFrame) -> pd.DataFrame:
-    """Of each method, a row each, the medians over rounds of its `seconds` and of its `ratio` to the first, and the
-    ends, `low` and `high`, of the ratio's 95 % bootstrap interval."""
+    """Of each method, a row each, the medians over rounds of its `seconds` and of its `ratio` to the first, with the
+    ratio's 95 % bootstrap interval, `low` to `high`."""
     found = ratios(times)
     how = {"n_resamples": 4000, "method": "percentile", "rng": 0}
     ends = [bootstrap((found[name],), np.median, **how).confidence_interval for name in found]

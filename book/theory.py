@@ -5,8 +5,8 @@ any loss that falls with the margin m = y f. The margin shrinks by the `shift` m
 
     shift = rho ||grad f|| - y/2 rho^2 g'Hg/||g||^2 + ...,   g = grad f, H the Hessian of f.
 
-With the exponential loss the shift is log(lambda~/lambda) itself; with the logistic loss it is its upper
-bound. Expansions are float64 on the CPU: small radii and float precision are what is tested.
+With the exponential loss the shift is log(lambda~/lambda) itself, with the logistic loss its upper bound. All in
+float64 on the CPU: small radii and float precision are what is tested.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -38,21 +38,17 @@ PERTURBED = ("head", "all")  # the parameters that the ascent moves: LSAM's and 
 
 
 def last_layer_norms(phi: Tensor, outputs: int = 1, bias: bool = False) -> Tensor:
-    """Example 1, LSAM: ||grad_w f||, shape (n,), of features (n, d): ||phi(x)|| for one output without bias.
-
-    A net with two `outputs` has f = output 1 - output 0 and so a norm that is sqrt(2) times as large; a
-    `bias` is one more feature, always 1.
-    """
+    """Example 1, LSAM: ||grad_w f||, shape (n,), of features (n, d): ||phi(x)|| for one output without bias. With two
+    `outputs` f = output 1 - output 0: its norm is sqrt(2) times as large; a `bias` is one more feature, always 1."""
     return torch.sqrt(outputs * (phi.square().sum(1) + bias))
 
 
-def layer_terms(weights: Sequence[Tensor], x: Tensor, relu: bool) -> Tensor:
-    """Examples 2 to 4: the terms ||W_L M_{L-1} ... W_{l+1} M_l||^2 ||h_{l-1}(x)||^2 of ||grad f||^2, (n, L).
-
-    `weights` are W_1 ... W_L, each (out, in), the last one (1, in). M_l keeps the units that are active for
-    an input (`relu`, Example 4) or all of them (Example 3, and 2 of two layers).
-    """
-    hidden, masks = [x], []
+def layer_terms(net: nn.Sequential, x: Tensor) -> Tensor:
+    """Examples 2 to 4: the terms ||W_L M_{L-1} ... W_{l+1} M_l||^2 ||h_{l-1}(x)||^2 of ||grad f||^2, (n, L), of a
+    `layered` net and x (n, d). M_l keeps the units that are active for an input where there are ReLUs (Example 4), else
+    all (Example 3, and 2 of two layers)."""
+    weights, hidden, masks = [p.detach() for p in net.parameters()], [x], []
+    relu = len(net) > len(weights)
     for weight in weights[:-1]:
         before = hidden[-1] @ weight.T
         masks.append((before > 0).to(x.dtype) if relu else torch.ones_like(before))
@@ -67,11 +63,7 @@ def layer_terms(weights: Sequence[Tensor], x: Tensor, relu: bool) -> Tensor:
 
 
 def log_weights(margins: np.ndarray, loss: str) -> np.ndarray:
-    """log lambda of margins m = y f: -m with the exponential loss, log sigma(-m) with the logistic one.
-
-    Raises ValueError for another loss.
-    """
-    check.choice("loss", loss, LOSSES)
+    """log lambda of margins m = y f: -m with the exponential loss, log sigma(-m) with the logistic one."""
     return -margins if loss == "exponential" else -np.logaddexp(0, margins)
 
 
@@ -217,11 +209,6 @@ def layered(sizes: Sequence[int], relu: bool = True) -> nn.Sequential:
     return nn.Sequential(*hidden, SingleLogit(sizes[-2]))
 
 
-def matrices(net: nn.Module) -> list[Tensor]:
-    """W_1 ... W_L of a layered net, detached."""
-    return [weight.detach() for weight in net.parameters()]
-
-
 class Subject(NamedTuple):
     """A net with labelled examples: inputs x (n, ...), labels y (n,) in {-1, +1}."""
 
@@ -253,16 +240,14 @@ def toy_subjects(result: ToyResult, checkpoint: int) -> list[Subject]:
 
 
 def relu_subject(seed: int) -> Subject:
-    """An untrained ReLU net of Example 4 that sees both features of the toy at once."""
+    """An untrained ReLU net of Example 4, and the toy's points: it sees both features at once."""
     points = sample(ToyConstants(), seed)
     return Subject(_drawn(seed, layered, RELU_SIZES), torch.from_numpy(points.x), torch.from_numpy(points.y))
 
 
 def conv_subject(seed: int, images: int = 200) -> Subject:
-    """The untrained conv net of Section 4 and gratings, 64 by 32, level for y = +1 and upright for -1.
-
-    Pixels have mean 0; contrast and tint vary, so that some images are easy to fit and some are not.
-    """
+    """The untrained conv net of Section 4 and gratings, 64 by 32, level for y = +1 and upright for -1, of mean 0;
+    contrast and tint vary, so that some are easy to fit and some are not."""
     draw = np.random.default_rng([seed, 0x57])
     y = np.where(np.arange(images) % 2 == 0, 1.0, -1.0)
     row, column = np.mgrid[:64, :32] / 16
@@ -324,13 +309,12 @@ def example_differences(draws: int, seed: int = 0) -> dict[str, float]:
             norms = last_layer_norms(net.features(x), outputs=2, bias=True)
             compare("1, conv net", norms, expand(net, x, y, [1.0], "head")["norm"])
             net, x = layered((size, hidden, 1), relu=False).double(), torch.randn(10, size, **options)
-            (first, last), e = matrices(net), expand(net, x, y, [1.0])
-            squares = layer_terms([first, last], x, relu=False).sum(1)
-            compare("2", squares.sqrt(), e["norm"])
-            compare("2, second order", 2 * (x @ first.T @ last[0]) * x.square().sum(1) / squares, e["curvature"])
+            norms, e = layer_terms(net, x).sum(1).sqrt(), expand(net, x, y, [1.0])
+            compare("2", norms, e["norm"])
+            compare("2, second order", 2 * net(x) * x.square().sum(1) / norms.square(), e["curvature"])
             for name, relu in (("3", False), ("4", True)):
                 net = layered((size, *draw.integers(4, 17, depth).tolist(), 1), relu).double()
-                compare(name, layer_terms(matrices(net), x, relu).sum(1).sqrt(), expand(net, x, y, [1.0])["norm"])
+                compare(name, layer_terms(net, x).sum(1).sqrt(), expand(net, x, y, [1.0])["norm"])
     return found
 
 
@@ -408,10 +392,8 @@ def orders(surveys: Surveys, tolerance: float) -> Figure:
 def logistic_limits(
     examples: Surveys, fractions: Sequence[float], errors: Mapping[float, np.ndarray], tolerance: float
 ) -> Figure:
-    """Left, the logistic loss's error by margin and shift, with examples (each a survey at one radius).
-
-    Right, an error while LSAM trains: errors[rho] is (checkpoints, seeds), at `fractions` of training.
-    """
+    """Left, the logistic loss's error by margin and shift, with examples (each a survey at one radius). Right, an error
+    while LSAM trains: errors[rho] is (checkpoints, seeds), at `fractions` of training."""
     fig, (plane, time) = plt.subplots(1, 2, figsize=(style.PAGE_WIDTH, 3.5), width_ratios=[1.12, 1])
     grid = np.geomspace(0.1, 200, 240)
     error = np.maximum(logistic_error(*np.meshgrid(grid, grid)), 0)  # rounding may leave it just below
@@ -439,10 +421,8 @@ def logistic_limits(
 
 
 def batches(alone: Surveys, together: Surveys, batch_size: int) -> Figure:
-    """Log ratio (logistic loss) in batches by rho ||grad f|| (above) and rho times the projection (below).
-
-    Surveys at one radius each; `alone` are the same with batches of one.
-    """
+    """Log ratio (logistic loss) in batches by rho ||grad f|| (above) and rho times the projection (below), of surveys
+    at one radius each; `alone` are the same with batches of one."""
     fig, axes = plt.subplots(2, len(together), figsize=(style.PAGE_WIDTH, 4.6))
     for (upper, lower), (name, e) in zip(axes.T, together.items()):
         upper.scatter(

@@ -22,7 +22,6 @@ from book.theory import (
     layered,
     log_weights,
     logistic_error,
-    matrices,
     reach,
     relu_subject,
     survey,
@@ -52,7 +51,7 @@ def test_examples_2_to_4_are_the_squared_gradient_norm_of_each_layer(seed, point
     net, (x, _) = layered((*widths, 1), relu).double(), labelled(points, widths[0])
     weights = list(net.parameters())
     squares = [[g.square().sum() for g in torch.autograd.grad(net(one[None])[0], weights)] for one in x]
-    terms = layer_terms(matrices(net), x, relu)
+    terms = layer_terms(net, x)
     torch.testing.assert_close(terms, torch.tensor(squares, dtype=torch.float64), rtol=EXACT, atol=EXACT)
 
 
