@@ -68,7 +68,7 @@ def phantom_heads(phi: np.ndarray, head: np.ndarray, y: np.ndarray, rho: float) 
 
 def decompose(result: ToyResult, setting: int, checkpoint: int, rho: float) -> Decomposition:
     """The nets of one setting at one checkpoint (indices into `result`), perturbed at radius `rho` batch by batch, of
-    the size used in training, in the order of each seed's first epoch. Raises ValueError where the result holds no nets."""
+    the size used in training, in the order of each seed's first epoch. Raises ValueError where the result has none."""
     if result.nets is None:
         raise ValueError("result must hold nets: train with keep_nets=True")
     config, parts = result.settings[setting], []

@@ -245,8 +245,8 @@ def claims(points: Points, at: int) -> dict[str, dict[str, np.ndarray]]:
 
 def comparable(points: Points) -> Iterator[tuple[int, interventions.Compared]]:
     """The points, by index, at which interventions can be compared with LSAM, over the point's unit: a seed in which
-    any net diverged is left out, as in chapter 06; at least FEW must remain, and the ratios must be positive, that of SGD
-    below the largest c."""
+    any net diverged is left out, as in chapter 06; at least FEW must remain, and the ratios must be positive, that of
+    SGD below the largest c."""
     ratios = points.phantom / points.unit[:, None, None]
     for n, (swept, curves, of_point) in enumerate(zip(points.hard, points.interventions, ratios)):
         kept = ~(np.isnan(swept).any(axis=0) | np.isnan(curves).any(axis=(0, 1)))
@@ -368,8 +368,8 @@ def figure_where(
 ) -> Figure:
     """One panel a claim: at which points it is `held` (n,), against the two constants that decide it most; points that
     are not `judged` (n,) for it are small dots."""
-    rows, choices = -(-len(explained) // 3), {choice.name: choice for choice in CHOICES}
-    fig, axes = plt.subplots(rows, 3, figsize=(style.PAGE_WIDTH, 0.4 + 2.3 * rows), squeeze=False)
+    choices = {choice.name: choice for choice in CHOICES}
+    fig, axes = style.grid(len(explained), 3, 2.3)
     for panel, (claim, explanation) in zip(axes.flat, explained.items()):
         names, among = list(explanation.importance)[:2], judged[claim]
         for chosen, (label, look) in zip((~among, among & held[claim], among & ~held[claim]), OUTCOMES.items()):
@@ -380,7 +380,6 @@ def figure_where(
                 panel.set(**{f"{axis.axis_name}scale": "log"})
                 style.plain(axis, ticks=sorted({*choice.wide, choice.ours}))
         panel.set_title(claim, fontsize=9)
-    plt.setp(axes.flat[len(explained) :], visible=False)
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return fig
 

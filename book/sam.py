@@ -55,8 +55,8 @@ def product_net(theta: float, w: float) -> Net:
 @dataclass(frozen=True)
 class Surface:
     """The logistic loss of `product_net`, Example 2 of Appendix D in one dimension; all of it chosen here. It depends
-    on the product w theta only: its minima form the hyperbola w theta = `valley`, along which the sharpness varies. Points
-    of the surface, `weights`, are (theta, w), shape (..., 2)."""
+    on the product w theta only: its minima form the hyperbola w theta = `valley`, along which the sharpness varies.
+    Points of the surface, `weights`, are (theta, w), shape (..., 2)."""
 
     points: int = 200  # x ~ N(y, 1), y = -1 or +1: the classes overlap, so the loss has a finite minimum
     batch_size: int = 20
