@@ -219,20 +219,19 @@ def lorenz(columns: Mapping[str, Decomposition], names: Sequence[str]) -> Figure
     return fig
 
 
-def pooled_maps(parts: Decomposition, bins: int) -> list[WeightMap]:
-    """Figure 5 of one net (seed, n), pooled over seeds: maps of lambda, of lambda~ and of their ratio over its median
-    in the same seed. The edges leave out 0.5 % of the points at each end of either contribution."""
-    edges = [np.linspace(*np.quantile(values, [0.005, 0.995]), bins + 1) for values in (parts.easy, parts.hard)]
-    ratio = parts.phantom / parts.real
-    ratio = ratio / np.median(ratio, axis=-1, keepdims=True)
-    places = parts.easy.ravel(), parts.hard.ravel()
-    return [weight_map(*places, weights.ravel(), *edges) for weights in (parts.real, parts.phantom, ratio)]
-
-
 def weight_maps(columns: Mapping[str, Decomposition], bins: int = 12, floor: float = 1e-10) -> Figure:
     """Figures 5 and 8: median real and phantom weights and their ratio by both contributions, a column for each title
-    -> net (seed, n). Weights below `floor` share a colour; a map of ratios has a scale of its own, written below."""
-    return draw_maps({title: pooled_maps(parts, bins) for title, parts in columns.items()}, floor, EASY, HARD)
+    -> net (seed, n), pooled over seeds; ratios are over their median in the same seed. The edges leave out 0.5 % of the
+    points at each end of either contribution. Weights below `floor` share a colour; a map of ratios has a scale of its
+    own, written below."""
+    maps = {}
+    for title, parts in columns.items():
+        places = parts.easy.ravel(), parts.hard.ravel()
+        edges = [np.linspace(*np.quantile(place, [0.005, 0.995]), bins + 1) for place in places]
+        ratio = parts.phantom / parts.real
+        weights = parts.real, parts.phantom, ratio / np.median(ratio, axis=-1, keepdims=True)
+        maps[title] = [weight_map(*places, one.ravel(), *edges) for one in weights]
+    return draw_maps(maps, floor, EASY, HARD)
 
 
 def draw_maps(columns: Mapping[str, Sequence[WeightMap]], floor: float, easy: str, hard: str) -> Figure:

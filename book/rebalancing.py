@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
+import seaborn as sns
 from matplotlib.figure import Figure
 
 from book import style, toy
@@ -15,7 +15,7 @@ from lib.stats import estimate, rank_correlation
 HARDLY = 1 / 3  # of the phantom ratio's change: a real ratio that changes by less hardly moves
 FEATURES = {"easy": (style.EASY, "s"), "hard": (style.HARD, "o")}
 REAL = {"linestyle": (0, (4, 2)), "linewidth": 1.1}  # the real head is dashed, the phantom solid
-OUTER = 0.1  # share of the steps at either end that a shaded range leaves out
+MIDDLE = 80  # per cent of the steps and seeds that a shaded range holds
 
 
 def checks_c2(rhos: Sequence[float], chosen: int, phantom: np.ndarray, real: np.ndarray) -> list[Check]:
@@ -83,23 +83,18 @@ def phantom_ratio(
     style.lines(others, main.rhos, summaries, ((style.LSAM, "o"), (style.SAM, "^"), (style.GREY, "X")))
     others.set(title=rf"three summaries, $\kappa$ = {main.names[-1]}", xlabel=style.RADIUS)
     others.legend(loc="upper left")
-    _heads_over_training(heads, main.heads[-1, compared], epochs)
+    trace = main.heads[-1, compared]  # (seed, record, 4)
+    steps = trace.shape[1]
+    time = np.tile(np.arange(steps) * epochs // steps + 0.5, len(trace))
+    for i, (feature, (colour, _)) in enumerate(FEATURES.items()):
+        real, phantom = ({"y": trace[..., k].ravel(), "color": colour, "ax": heads} for k in (i, i + 2))
+        sns.lineplot(x=time, **phantom, errorbar=("pi", MIDDLE), label=rf"$\tilde w_{feature[0]}$")
+        sns.lineplot(x=time, **real, errorbar=None, label=rf"$w_{feature[0]}$", **REAL)
+    heads.axhline(0, color="black", linewidth=0.6)
+    heads.legend(loc="upper left", ncols=2, columnspacing=1, handlelength=1.8)
+    heads.set(xscale="log", xlabel="epoch", ylabel="weight")
     heads.set_title(rf"over training, $\rho$ = {main.rhos[compared]:g}, $\kappa$ = {main.names[-1]}")
     return fig
-
-
-def _heads_over_training(axes: Axes, trace: np.ndarray, epochs: int) -> None:
-    """The phantom weights, mean and middle range over steps and seeds, and the real ones, dashed."""
-    time, parts = np.arange(epochs) + 0.5, np.array_split(trace, epochs, axis=1)
-    ends = np.array([np.quantile(part, [OUTER, 1 - OUTER], axis=(0, 1)) for part in parts])  # (epoch, 2, 4)
-    means = np.array([part.mean(axis=(0, 1)) for part in parts])
-    for i, (feature, (colour, _)) in enumerate(FEATURES.items()):
-        style.band(axes, time, *ends[..., 2 + i].T, colour, 0.2)
-        axes.plot(time, means[:, 2 + i], color=colour, label=rf"$\tilde w_{feature[0]}$")
-        axes.plot(time, means[:, i], color=colour, label=rf"$w_{feature[0]}$", **REAL)
-    axes.axhline(0, color="black", linewidth=0.6)
-    axes.legend(loc="upper left", ncols=2, columnspacing=1, handlelength=1.8)
-    axes.set(xscale="log", xlabel="epoch", ylabel="weight")
 
 
 def effective_rates(main: toy.Sweep, simple: toy.Sweep, compared: int, epochs: int) -> Figure:
