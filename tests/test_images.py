@@ -124,7 +124,10 @@ def test_record_names_the_initial_weights_without_a_path(nothing_kept, root, tmp
 
 
 def test_record_counts_the_images_of_each_split_by_its_stored_name(nothing_kept):
-    counts = {name: replace(trial, epochs=0).run(nothing_kept).get("images") for name, trial in TRIALS.items()}
+    untrained = {name: replace(trial, epochs=0).run(nothing_kept) for name, trial in TRIALS.items()}
+    assert untrained["pairs"]["curve"]["train_loss"] == []
+    assert untrained["pairs"]["metrics"]["validation_loss"] == pytest.approx(math.log(2), abs=0.1)
+    counts = {name: record.get("images") for name, record in untrained.items()}
     groups = {"train": 36, "validation": 19, "test": 32, "probe_train": 8, "probe_test": 20}
     domains = {"train": 84, "validation": 9, "target_train": 25, "target_test": 6}
     assert counts == {"pairs": None, "groups": groups, "domains": domains}
@@ -140,19 +143,9 @@ def test_methods_of_one_seed_share_data_weights_batches_and_crops(trial, nothing
         seen.clear()
     sgd, sam, lsam, other = runs
     assert equal(sgd, sam) and equal(sgd, lsam)
-    assert not torch.equal(sgd[0][0], other[0][0]) and not torch.equal(sgd[0][1], other[0][1])
-
-
-def test_untrained_net_is_the_trial_of_zero_epochs(nothing_kept):
-    record = replace(PAIR, epochs=0).run(nothing_kept)
-    assert record["curve"]["train_loss"] == []
-    assert record["metrics"]["validation_loss"] == pytest.approx(math.log(2), abs=0.1)
-
-
-def test_train_limit_takes_that_many_images(nothing_kept, monkeypatch):
-    seen = steps_taken(monkeypatch)
-    replace(PAIR, train_limit=25).run(nothing_kept)
+    replace(trial, train_limit=25, batch_size=10).run(nothing_kept)
     assert [len(labels) for *_, labels in seen] == [10, 10, 5]
+    assert not torch.equal(sgd[0][0], other[0][0]) and not torch.equal(sgd[0][1], other[0][1])
 
 
 @of_two_nets
@@ -181,18 +174,16 @@ def test_training_that_was_cut_off_goes_on_to_the_same_record(trial, method, pla
     assert kept["seconds"]["training"] == again["seconds"]["training"]
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "another net"])
-def test_damaged_checkpoint_is_named_and_training_begins_anew(place, damage):
+def test_damaged_checkpoint_is_named_and_training_begins_anew(place):
     record = PAIR.run(place)
     path = place.checkpoint(PAIR)
     content = path.read_bytes()
-    if damage == "another net":
-        torch.save({"history": {}, "optimizer": None, "model": {"weight": torch.ones(3)}}, path)
-    else:
-        path.write_bytes(content[: len(content) // 2] if damage == "cut" else b"")
-    with pytest.warns(CheckpointWarning, match=path.name):
-        assert PAIR.run(place)["metrics"] == record["metrics"]
-    assert len(path.read_bytes()) == len(content), "a whole one takes its place"
+    torch.save({"history": {}, "optimizer": None, "model": {"weight": torch.ones(3)}}, path)
+    for damaged in (path.read_bytes(), content[: len(content) // 2], b""):  # the first is another net
+        path.write_bytes(damaged)
+        with pytest.warns(CheckpointWarning, match=path.name):
+            assert PAIR.run(place)["metrics"] == record["metrics"]
+        assert len(path.read_bytes()) == len(content), "a whole one takes its place"
 
 
 @pytest.mark.parametrize("of", ["another method", "other data"])
@@ -315,17 +306,10 @@ def test_what_is_missing_is_said_in_one_line_with_the_way_to_get_it(trial, messa
     ("change", "message"),
     [
         ({"method": "muon"}, "method must be one of sgd, sam, lsam, .*, not 'muon'"),
-        ({"method": "adam", "rho": 0.1}, "rho must be 0 where method is 'adam', not 0.1"),
         ({"rho": 0.1}, "rho must be 0 where method is 'sgd', not 0.1"),
-        ({"rho": -1}, "rho must be a finite number of at least 0, not -1"),
         ({"lr": 0}, "lr must be a finite number above 0, not 0"),
-        ({"lr": math.nan}, "lr must be a finite number above 0, not nan"),
-        ({"lr": "0.1"}, "lr must be a finite number above 0, not '0.1'"),
         ({"momentum": 1}, "momentum must be below 1, not 1"),
-        ({"weight_decay": math.inf}, "weight_decay must be a finite number"),
-        ({"epochs": 2.0}, "epochs must be a whole number of at least 0, not 2.0"),
         ({"batch_size": 0}, "batch_size must be a whole number of at least 1, not 0"),
-        ({"seed": True}, "seed must be a whole number of at least 0, not True"),
         ({"train_limit": 0}, "train_limit must be a whole number of at least 1, not 0"),
         ({"size": 4}, "size must be"),
         ({"weights": ""}, "weights must be 'imagenet', 'none' or a file, not ''"),
@@ -338,16 +322,8 @@ def test_wrong_value_is_refused_in_one_line(change, message):
 
 
 def test_identity_depends_on_every_field_but_not_on_the_type_of_a_number_or_where_weights_lie():
-    changes = {
-        "lr": 0.2,
-        "epochs": 2,
-        "batch_size": 7,
-        "momentum": 0.5,
-        "weight_decay": 0.5,
-        "seed": 1,
-        "train_limit": 9,
-    }
-    changes |= {"size": 48, "weights": "some.pt", "method": "sam", "data": Groups("celeba")}
+    changes = dict(lr=0.2, epochs=2, batch_size=7, momentum=0.5, weight_decay=0.5, seed=1, train_limit=9, size=48)
+    changes |= {"weights": "some.pt", "method": "sam", "data": Groups("celeba")}
     others = [replace(trial, **{name: value}) for trial in (PAIR, BIRDS) for name, value in changes.items()]
     others += [
         at(PAIR, "sam"),
@@ -355,15 +331,9 @@ def test_identity_depends_on_every_field_but_not_on_the_type_of_a_number_or_wher
         PACS,
         replace(PACS, data=Domains("pacs", "A")),
     ]
-    others += [
-        WeightTrial(BIRDS, 0.1),
-        WeightTrial(BIRDS, 0.2),
-        WeightTrial(BIRDS, 0.1, 0),
-        WeightTrial(BIRDS, 0.1, None, 9),
-    ]
-    others += [WeightTrial(replace(PAIR, epochs=2), 0.1, epoch) for epoch in (1, 2)] + [
-        WeightTrial(PAIR, 0.1, batches=2)
-    ]
+    others += [WeightTrial(BIRDS, *given) for given in ((0.1,), (0.2,), (0.1, 0), (0.1, None, 9))]
+    others += [WeightTrial(replace(PAIR, epochs=2), 0.1, epoch) for epoch in (1, 2)]
+    others += [WeightTrial(PAIR, 0.1, batches=2)]
     assert len({trial.identity for trial in [PAIR, BIRDS, *others]}) == 2 + len(others)
     for trial in others:
         assert json.loads(json.dumps(trial.configuration)) == trial.configuration
@@ -384,19 +354,19 @@ def test_a_trial_says_in_which_epochs_its_radius_holds():
         replace(PAIR, epochs=4, ascent=(0, 1))
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"rho": 0}, "rho must be a finite number above 0, not 0"),
-        ({"epoch": 2}, "epoch must be a whole number of at least 0 and at most 1, not 2"),
-        ({"batch_size": 0}, "batch_size must be a whole number of at least 1, not 0"),
-        ({"batches": 0}, "batches must be a whole number of at least 1, not 0"),
-        ({"of": PACS}, "the kind of the trial must be one of images, groups, own pair, own table, not 'domains'"),
-    ],
-)
-def test_wrong_measurement_is_refused(settings, message):
+WRONG_MEASUREMENTS = {
+    "rho": (0, "rho must be a finite number above 0, not 0"),
+    "epoch": (2, "epoch must be a whole number of at least 0 and at most 1, not 2"),
+    "batch_size": (0, "batch_size must be a whole number of at least 1, not 0"),
+    "of": (PACS, "the kind of the trial must be one of images, groups, own pair, own table, not 'domains'"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_MEASUREMENTS)
+def test_wrong_measurement_is_refused(name):
+    value, message = WRONG_MEASUREMENTS[name]
     with pytest.raises(ValueError, match=message):
-        WeightTrial(**{"of": BIRDS, "rho": 0.1, **settings})
+        WeightTrial(**{"of": BIRDS, "rho": 0.1, name: value})
 
 
 def test_net_reads_pairs_of_two_classes_and_a_cross_marks_a_mistake(place):

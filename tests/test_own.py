@@ -14,7 +14,7 @@ from image_trees import COUNTS, write_birds, write_celeba
 from PIL import Image
 
 from lib.data.dataset import Split
-from lib.data.own import Files, Table, sorted_values
+from lib.data.own import Files, Table
 from lib.data.pairs import Pair, Part
 from lib.data.root import DataError
 
@@ -107,10 +107,7 @@ def test_values_are_names_in_their_order_whatever_the_code(labels, names, values
     part = Files(str(write_npz(tmp_path, labels=labels, names=names))).read()
     assert part.values == values
     bright = part.train.images[:, 0, 5, 5] == 200
-    first = values.index(
-        {True: "True", False: str(labels[1])}[labels.dtype == bool] if names is None else names[labels[1]]
-    )
-    assert torch.equal(part.train.labels == first, bright)
+    assert torch.equal(part.train.labels == values.index(str(labels[1]) if names is None else names[labels[1]]), bright)
 
 
 def test_images_named_for_the_test_are_the_test(tmp_path):
@@ -127,72 +124,38 @@ def test_folders_are_read_with_or_without_a_split_in_any_mode_and_size(tmp_path)
         assert part.values == ("ant", "bee") and part.train.images.shape[1:] == (3, 10, 10)
         assert len(part.test) == (40 if split else 14) and len(part.train) == (40 if split else 26)
     for kind in ("train/ant", "test/bee"):
-        Image.new("RGB", (50, 30)).save(tmp_path / f"0/own/{kind}/large.JPEG")
+        Image.fromarray(np.full((30, 50), 257 * 90, np.uint16)).save(tmp_path / f"0/own/{kind}/large.PNG")
     assert Files(str(tmp_path / "0/own")).read().train.images.shape[1:] == (3, 32, 32)
-    assert Files(str(tmp_path / "0/own"), size=16).read().test.images.shape[1:] == (3, 16, 16)
-
-
-def test_16_bit_images_keep_their_shades(tmp_path):
-    for split in ("train", "test"):
-        for kind, shade in SHADES.items():
-            (tmp_path / "own" / split / kind).mkdir(parents=True)
-            for number in range(4):
-                pixels = np.full((10, 10), 257 * shade, np.uint16)
-                Image.fromarray(pixels).save(tmp_path / "own" / split / kind / f"{number}.png")
-    part = Files(str(tmp_path / "own")).read()
-    assert [part.train.images[part.train.labels == code].unique().tolist() for code in (0, 1)] == [[40], [200]]
-
-
-def test_litter_is_passed_over(tmp_path):
-    folder = write_folder(tmp_path)
-    before = Files(str(folder)).read()
-    for place in (folder, *(path for path in folder.rglob("*") if path.is_dir())):  # what systems and editors leave
-        for name in (".DS_Store", "._0.png", "Thumbs.db", "notes.txt"):
-            (place / name).write_text("no image")
-    for place in (folder / "train", folder / "test"):
-        (place / ".ipynb_checkpoints").mkdir()
-        shutil.copy(folder / "train/ant/0.png", place / ".ipynb_checkpoints")
-        (place / "empty").mkdir()
-    after = Files(str(folder)).read()
-    assert after.values == before.values and torch.equal(after.train.images, before.train.images)
+    test = Files(str(tmp_path / "0/own"), size=16).read().test
+    assert test.images.shape[1:] == (3, 16, 16) and test.images.unique().tolist() == [40, 90, 200], (
+        "of 16 bits the upper 8"
+    )
 
 
 # What is not: what changes, and the line that is said.
 
 NPZ_CHANGES: dict[str, tuple[dict, str]] = {
-    "no images": ({"images": None}, "images must be uint8.*, not missing"),
     "no labels": ({"labels": None}, r"labels must be \(48,\) numbers or texts, not missing"),
     "flat images": ({"images": arrays()["images"].reshape(COUNT, 100)}, "images must be uint8"),
-    "five axes": ({"images": arrays()["images"][..., None, None]}, "images must be uint8"),
     "four channels": ({"images": np.zeros((COUNT, 8, 8, 4), np.uint8)}, r"images must be .* \(48, 8, 8, 4\)"),
     "no image": ({"images": np.zeros((0, 8, 8), np.uint8), "labels": np.zeros(0, int)}, "images must be uint8"),
-    "int32": ({"images": arrays()["images"].astype(np.int32)}, "not int32"),
-    "complex": ({"images": arrays()["images"] + 0j}, "not complex128"),
     "0 to 255 as floats": ({"images": arrays()["images"].astype(float)}, "floats from 0 to 1.*not float64"),
     "negative floats": ({"images": arrays()["images"] / 255 - 0.5}, "floats from 0 to 1"),
     "NaN": ({"images": np.where(arrays()["images"] > 9, np.nan, 0)}, "floats from 0 to 1"),
-    "labels of floats": ({"labels": arrays()["labels"] / 2}, "labels must be .* not float64"),
-    "labels in a column": ({"labels": arrays()["labels"][:, None]}, r"labels must be .* \(48, 1\)"),
     "one label less": ({"labels": arrays()["labels"][1:]}, r"labels must be \(48,\) .* \(47,\)"),
     "labels as objects": ({"labels": arrays()["labels"].astype(object)}, "cannot be read: it must be an .npz of plain"),
     "too few names": ({"names": np.array(["a"])}, "labels must be numbers from 0 to 0"),
-    "codes below names": ({"labels": arrays()["labels"] - 1, "names": np.array(["a", "b"])}, "numbers from 0 to 1"),
     "a name twice": ({"names": np.array(["a", "a"])}, "names must be different texts"),
-    "names that are numbers": ({"names": np.array([3, 4])}, "names must be different texts"),
     "names of texts": ({"labels": np.array(["a", "b"] * 24), "names": np.array(["a", "b"])}, "names must be"),
     "another split": ({"split": np.array(["train", "valid"] * 24)}, 'split must be of "train" and "test"'),
-    "shorter split": ({"split": np.array(["train"] * 5)}, "split must be"),
     "no test image": ({"split": np.array(["train"] * COUNT)}, "has no test image of 0, 1"),
     "test of one class": ({"split": np.where(arrays()["labels"], "test", "train")}, "has no train image of 1"),
 }
 FILES: dict[str, tuple[Change, str]] = {
     "missing": (lambda path: path.unlink(), r"own.npz is missing \(.* holds nothing\)"),
     "missing among others": (lambda path: path.rename(path.with_name("mine.npz")), "is missing .*holds mine.npz"),
-    "empty": (lambda path: path.write_bytes(b""), "cannot be read: it must be an .npz"),
-    "page": (lambda path: path.write_text("<html>404</html>"), "cannot be read: it must be an .npz"),
     "cut": (lambda path: path.write_bytes(path.read_bytes()[:-300]), "cannot be read: it must be an .npz"),
     "a single array": (lambda path: np.save(path.open("wb"), np.zeros(3)), "cannot be read: it must be an .npz"),
-    "pickle": (lambda path: path.write_bytes(pickle.dumps({"images": 1})), "cannot be read: it must be an .npz"),
     "link to itself": (lambda path: (path.unlink(), path.symlink_to(path)), "own.npz .*symbolic links|is missing"),
 }
 
@@ -214,16 +177,10 @@ FOLDERS: dict[str, tuple[Change, str]] = {
     "missing": (lambda own: shutil.rmtree(own), r"own is missing \("),
     "empty": (empty, "must hold one folder of images a class, and holds nothing"),
     "a file": (lambda own: (shutil.rmtree(own), own.write_text("")), "cannot be read: it must be an .npz"),
-    "no classes": (lambda own: [empty(side) for side in own.iterdir()], "own/train must hold one folder .* nothing"),
     "no test": (lambda own: shutil.rmtree(own / "test"), "must hold one folder of images a class, and holds train"),
     "empty test": (lambda own: empty(own / "test"), "differ in ant, bee"),
     "another class in the test": (lambda own: (own / "test/ant").rename(own / "test/cat"), "differ in ant, cat"),
-    "one more in the test": (lambda own: shutil.copytree(own / "test/ant", own / "test/a"), "differ in a$"),
     "empty class in the test": (lambda own: empty(own / "test/bee"), "differ in bee$"),
-    "hidden class in the test": (lambda own: (own / "test/bee").rename(own / "test/.bee"), "differ in bee$"),
-    "blank at the end": (lambda own: (own / "test/bee").rename(own / "test/bee "), "differ in bee, bee $"),
-    "empty image": (lambda own: (own / IMAGE).write_bytes(b""), f"{IMAGE} is not a whole image"),
-    "page": (lambda own: (own / "test/bee/3.png").write_text("<html>"), "test/bee/3.png is not a whole image"),
     "cut image": (lambda own: (own / IMAGE).write_bytes((own / IMAGE).read_bytes()[:-30]), f"{IMAGE} is not a whole"),
     "folder for an image": (lambda own: ((own / IMAGE).unlink(), (own / IMAGE).mkdir()), r"read \(Is a directory\)"),
     "link to nowhere": (lambda own: ((own / IMAGE).unlink(), (own / IMAGE).symlink_to("no")), f"{IMAGE} is missing"),
@@ -308,7 +265,7 @@ def test_a_pair_of_files_travels_by_name_and_refuses_other_files(tmp_path, refus
     loaded = sent.load(1)
     assert loaded.attributes == ("shade", "tone") and loaded.values == {"shade": ("0", "1"), "tone": ("0", "1")}
     write_npz(tmp_path / "a", split=split, images=255 - arrays()["images"])
-    refuses(DataError, sent.load, match="the images have the hash .* make it anew")
+    refuses(DataError, sent.load, match="others than those that the trial was made for; make it anew")
     assert Pair("shade-tone", files).configuration != source.configuration
     first.unlink()
     assert sent.lacks() == f"{first} is missing"
@@ -341,11 +298,20 @@ def test_few_images_of_a_group_train_the_probe_with_all_those_of_the_others(tmp_
     assert torch.bincount(data.groups(data.probe_test)).tolist() == [4, 4, 4, 4]
 
 
-def test_any_number_of_attributes_of_any_number_of_values(tmp_path):
+def test_any_number_of_attributes_of_up_to_twenty_values(tmp_path, refuses):
     write_table(tmp_path, grid(60), ("filename", "hair", "gender", "age"), more=lambda row: row // 4 % 3 - 1)
     data = table(tmp_path, attributes=("age", "hair", "gender")).load(0, 8)
     assert data.values["age"] == ("age -1", "age 0", "age 1") and data.classes == 3
     assert len(data.group_names) == 12 and data.group_weights.sum() == pytest.approx(1)
+    for attributes in ((), ("hair",), ("hair", "hair"), ("hair", "gender", "hair")):
+        refuses(ValueError, table, tmp_path, attributes=attributes, match="two or more different columns")
+    rows = (tmp_path / "own.csv").read_text().splitlines()
+    for count in (20, 21):
+        lines = [row.rpartition(",")[0] + f",{number % count}" for number, row in enumerate(rows[1:])]
+        (tmp_path / "own.csv").write_text("\n".join([rows[0], *lines]))
+        if count == 20:
+            assert table(tmp_path, attributes=("age", "hair")).attributes == ("age", "hair")
+    refuses(DataError, table, tmp_path, attributes=("age", "hair"), match="values of age, and has 21")
 
 
 @pytest.mark.parametrize("words", [("train", "val", "test"), ("Training", "valid", "TEST"), (0, 1, 2)])
@@ -398,17 +364,8 @@ def image(change: Callable[[Path], object]) -> Change:
 
 
 TABLE_CHANGES: dict[str, tuple[Change, dict, str]] = {
-    "missing": (lambda folder: (folder / "own.csv").unlink(), {}, "own.csv is missing"),
-    "a folder": (lambda folder: ((folder / "own.csv").unlink(), (folder / "own.csv").mkdir()), {}, "Is a directory"),
-    "empty": (lambda folder: (folder / "own.csv").write_text(""), {}, "cannot be read as a table"),
-    "bytes": (lambda folder: (folder / "own.csv").write_bytes(b"\xff\xfe\x00\x80"), {}, "cannot be read as a table"),
-    "no rows": (lambda folder: (folder / "own.csv").write_text("filename,hair,gender\n"), {}, "names no image"),
-    "a longer row": (edited("000.png,", "000.png,x,y,"), {}, "cannot be read as a table"),
-    "no such attribute": (lambda folder: None, {"attributes": ("hair", "Gender")}, "has no column Gender"),
     "no such split column": (lambda folder: None, {"split": "fold"}, "has no column fold"),
     "unknown file column": (edited("filename", "picture"), {}, "in no column called file, filename,.*; name it"),
-    "a value is missing": (edited("000.png,blond", "000.png,"), {}, "lacks a value in row 1"),
-    "an image twice": (edited("000.png", "001.png"), {}, "names 001.png twice"),
     "one value": (edited("female", "male", 999), {}, "from 2 to 20 values of gender, and has 1"),
     "the file as an attribute": (
         lambda folder: None,
@@ -418,9 +375,6 @@ TABLE_CHANGES: dict[str, tuple[Change, dict, str]] = {
     "other case of a value": (edited("blond", "Blond"), {}, "2 combinations|lack: "),
     "another split": (lambda folder: None, {"split": "gender"}, "has gender 'female' for 000.png; allowed are train"),
     "no such image": (image(lambda path: path.unlink()), {}, "007.png is missing"),
-    "an empty image": (image(lambda path: path.write_bytes(b"")), {}, "007.png is empty"),
-    "a damaged image": (image(lambda path: path.write_text("x")), {}, "007.png is not a whole image"),
-    "no folder of images": (lambda folder: shutil.rmtree(folder / "images"), {}, "000.png is missing"),
 }
 
 
@@ -441,21 +395,6 @@ def test_combinations_with_too_few_images_are_named_before_any_is_decoded(kept, 
     else:
         data = table(tmp_path).load(0, 8)
         assert torch.bincount(data.groups(data.probe_train)).tolist() == [2, 2, 2, 2]
-
-
-@pytest.mark.parametrize("count", [20, 21])
-def test_an_attribute_has_twenty_values_at_most(count, tmp_path, refuses):
-    write_table(tmp_path, grid(30), ("filename", "hair", "gender", "age"), more=lambda row: row % count)
-    if count > 20:
-        refuses(DataError, table, tmp_path, attributes=("age", "hair"), match="values of age, and has 21")
-    else:
-        assert table(tmp_path, attributes=("age", "hair")).attributes == ("age", "hair")
-
-
-@pytest.mark.parametrize("attributes", [(), ("hair",), ("hair", "hair"), ("hair", "gender", "hair")])
-def test_attributes_are_two_or_more_different_columns(attributes, tmp_path, refuses):
-    write_table(tmp_path)
-    refuses(ValueError, lambda: table(tmp_path, attributes=attributes), match="two or more different columns")
 
 
 def test_other_files_than_at_first_are_refused(tmp_path, refuses):
@@ -481,8 +420,3 @@ def test_celeba_and_wilds_are_tables_too(tmp_path, monkeypatch):
     place = tmp_path / "waterbirds_v1.0"
     birds = Table(str(place / "metadata.csv"), ("place", "y"), str(place)).load(0, 8)
     assert birds.values == {"place": ("place 0", "place 1"), "y": ("y 0", "y 1")} and len(birds.train) == 36
-
-
-def test_values_that_are_numbers_are_in_their_order():
-    assert sorted_values(np.array([10, 9, -1])) == ("-1", "9", "10")
-    assert sorted_values(["b", "10", "9"]) == ("10", "9", "b")

@@ -90,10 +90,10 @@ def get(name: str, root: Root = None) -> None:
             if known.get(name, digest) != digest or not check_integrity(file, archive.checksum):
                 first = f", not {known[name]} as at first" if name in known else ""
                 raise DataError(f"{file} has the wrong content (checksum {digest}{first}); get it anew")
-            unpacked = unpack(file, Path(temporary).resolve() / "unpacked", 2 * archive.size) / archive.inner
-            if not unpacked.is_dir():
+            unpack(file, Path(temporary), 2 * archive.size)
+            if not (Path(temporary) / archive.inner).is_dir():
                 raise DataError(f"{file} has no folder {archive.inner}")
-            os.replace(unpacked, target)
+            os.replace(Path(temporary) / archive.inner, target)
         if name not in known:
             print(f"{name}: no SHA-256 is published; {digest} is kept in {kept} to compare with")
             with replacing(kept) as new:
@@ -146,8 +146,8 @@ def fetch(address: str, path: Path) -> None:
     os.replace(part, path)
 
 
-def unpack(file: Path, folder: Path, limit: float) -> Path:
-    """Unpack a tar or zip archive into `folder`, a new one.
+def unpack(file: Path, folder: Path, limit: float) -> None:
+    """Unpack a tar or zip archive into `folder`, an empty one.
 
     Nothing is written outside: an archive that holds anything but files and folders (links, devices), an absolute path,
     one through ``..``, or more than `limit` bytes is refused. Raises DataError in one line.
@@ -162,20 +162,17 @@ def unpack(file: Path, folder: Path, limit: float) -> Path:
                 path = PurePosixPath(member.filename.replace("\\", "/") if is_zip else member.name)
                 plain = not stat.S_ISLNK(member.external_attr >> 16) if is_zip else member.isreg() or member.isdir()
                 room -= member.file_size if is_zip else member.size
-                if not plain:
-                    raise DataError(f"{file} is not safe to unpack: {str(path)!r} is a link or a device")
+                problem = "" if plain else f"{str(path)!r} is a link or a device"
                 if path.is_absolute() or ".." in path.parts:
-                    raise DataError(f"{file} is not safe to unpack: {str(path)!r} leads out of its folder")
-                if room < 0:
-                    raise DataError(f"{file} is not safe to unpack: it holds more than {limit:.3g} bytes")
+                    problem = f"{str(path)!r} leads out of its folder"
+                problem = f"it holds more than {limit:.3g} bytes" if room < 0 else problem
+                if problem:
+                    raise DataError(f"{file} is not safe to unpack: {problem}")
                 archive.extract(member, folder)
             while not is_zip and archive.fileobj.read(1 << 20):  # its checksum stands after the last member
                 pass
-        if outside := [path for path in folder.rglob("*") if path.resolve() != path]:  # an extractor that errs
-            raise DataError(f"{file} is not safe to unpack: {outside[0].name!r} is a link or a device")
     except DataError:
         raise
     except Exception as error:  # by kind of damage
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{file} could not be unpacked: {reason}") from error
-    return folder

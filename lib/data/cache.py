@@ -9,6 +9,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,9 +60,10 @@ class ImageFiles:
         path = cache_root() / f"{self.name}-{size}-{self.stamp()}.npy"
         try:
             with locked(path.with_name(f".{path.stem}")):
-                if not _is_whole(path, shape):
+                images = _mapped(path, shape)
+                if images is None:
                     self._write(path, shape)
-                images = np.load(path, mmap_mode="c")  # writing to the tensor would change this process's copy only
+                    images = _mapped(path, shape)
         except OSError as error:
             problem = f"decoded images cannot be kept in {path.parent}: {error.strerror or error}"
             raise DataError(f"{self.name}: {problem}; set SAM_CACHE_ROOT to a folder that can be written") from error
@@ -125,9 +127,8 @@ class ImageFiles:
             yield from tqdm(images, total=len(self.table), **options)
 
 
-def _is_whole(path: Path, shape: tuple[int, ...]) -> bool:
-    try:
-        images = np.load(path, mmap_mode="r")
-    except (FileNotFoundError, ValueError, EOFError):
-        return False
-    return images.shape == shape and images.dtype == np.uint8
+def _mapped(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+    with suppress(FileNotFoundError, ValueError, EOFError):
+        images = np.load(path, mmap_mode="c")  # writing to the tensor would change this process's copy only
+        return images if images.shape == shape and images.dtype == np.uint8 else None
+    return None

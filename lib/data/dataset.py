@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lib import check
 from lib.data import cache
-from lib.data.root import Root, lacking
+from lib.data.root import DataError, Root, lacking
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +119,8 @@ class Source:
     configuration: dict[str, Any] = field(init=False, compare=False, repr=False)
     # What is read: sets of files of the data root by name, and paths.
     files: tuple[str, ...] = field(init=False, compare=False, repr=False)
+    digest: str = field(default="", init=False)  # of data of your own: the hash in `fingerprint`
+    sized: ClassVar[bool] = True  # whether `load` takes a size
 
     def _set(self, **values: Any) -> None:
         for name, value in values.items():
@@ -131,8 +133,12 @@ class Source:
         damaged, or too few of a kind. The same seed gives the same set on every machine.
         """
         check.whole("seed", seed)
-        cache.check_size(size)
-        return self._made(self._read(root), seed, size)
+        if self.sized:
+            cache.check_size(size)
+        images = self._read(root)
+        if self.digest and self.digest not in images.contents():
+            raise DataError(f"{self.name}: the files are others than those that the trial was made for; make it anew")
+        return self._made(images, seed, size)
 
     def fingerprint(self, root: Root = None) -> str:
         """The number of images and a hash of all that `load` reads, the same on every machine; raises as `load`."""
@@ -143,7 +149,7 @@ class Source:
         return lacking(self.files, root)
 
     def _read(self, root: Root) -> Any:
-        """What `_made` makes the set of: `lib.data.cache.ImageFiles`, but for pairs."""
+        """What `_made` makes the set of, whose ``contents()`` are the fingerprint: `lib.data.cache.ImageFiles`, ..."""
         raise NotImplementedError
 
     def _made(self, images: Any, seed: int, size: Any) -> Dataset:

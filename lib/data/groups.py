@@ -2,12 +2,11 @@
 
 The label is the first attribute, and it is correlated with the second; the four combinations are the groups.
 The official splits are kept, but for the images that train the probes: half of the validation images of the rarest
-group, and as many of every other group, leave the validation split for ``probe_train``. So no probe is trained on
-images that the net was trained or chosen on. ``probe_test`` are test images, all of the rarest group and as many of
-every other. Every image serves in one place only, but for those of ``test`` and ``probe_test``.
+group, and as many of every other group, leave the validation split for ``probe_train``. ``probe_test`` are test images,
+all of the rarest group and as many of every other. Every other image serves in one place only.
 
-Validation and test have other shares of the groups than training; their errors are weighted by the shares in
-training (`lib.measure.group_means`), as in Sagawa et al. (2020) and Kirichenko et al. (2023).
+Errors of validation and test are weighted by the groups' shares in training (`lib.measure.group_means`), as in Sagawa
+et al. (2020) and Kirichenko et al. (2023).
 
 In the set's folder (`lib.data.root.LAYOUTS`)::
 
@@ -22,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -58,8 +57,42 @@ CELEBA_IMAGES = 202_599
 CELEBA_CHECKSUMS = {file: checksum for _, checksum, file in datasets.CelebA.file_list}
 
 
+# Of n images the attributes' values, their codes int64 (n,), and the split (n,) 0, 1 or 2.
+Coded: TypeAlias = tuple[Mapping[str, tuple[str, ...]], Mapping[str, np.ndarray], np.ndarray]
+
+
+class Grouped(Source):
+    """Images with attributes: the first is the label, and a group is a combination of their values."""
+
+    natural = True  # with no mean pixel, see `Dataset`
+    # Whether the images that train the probes are half of the validation images of every group, to be weighted, and not
+    # as many of each as of the rarest.
+    pooled = False
+
+    def _coded(self, table: pd.DataFrame, seed: int) -> Coded:
+        raise NotImplementedError
+
+    def _made(self, images: ImageFiles, seed: int, size: int) -> Dataset:
+        values, codes, split = self._coded(images.table, seed)
+        sizes = tuple(map(len, values.values()))
+        group, count = np.ravel_multi_index(list(codes.values()), sizes), int(np.prod(sizes))
+        counts = np.bincount(split * count + group, minlength=len(SPLITS) * count).reshape(len(SPLITS), count)
+        # Half of the rarest group's validation images train probes, and at least one stays.
+        for part, found, least in zip(SPLITS, counts, (1, 4 if self.pooled else 2, 1), strict=True):
+            if few := [", ".join(kind) for kind, n in zip(product(*values.values()), found) if n < least]:
+                problem = f"the {part} images must have {least} or more of every group, and lack: {'; '.join(few)}"
+                raise DataError(f"{self.name}: {problem}")
+        attributes = {name: torch.from_numpy(column) for name, column in codes.items()}
+        everything = Split(images.decoded(size), next(iter(attributes.values())), attributes)
+        rows = places(split, group, seed, count, self.pooled)
+        splits = {part: everything.take(of_part) for part, of_part in rows.items()}
+        mean = None if self.natural else mean_pixel(splits["train"].images)
+        shares = torch.from_numpy(counts[0] / counts[0].sum())
+        return Dataset(self.name, dict(values), sizes[0], mean_pixel=mean, group_weights=shares, **splits)
+
+
 @dataclass(frozen=True)
-class Groups(Source):
+class Groups(Grouped):
     """The source of one of SETS.
 
     `attributes` are the columns of the label and of the other attribute: of CelebA any two of its 40, as
@@ -84,45 +117,11 @@ class Groups(Source):
     def _read(self, root: Root) -> ImageFiles:
         return read(self.dataset, self.attributes, root)
 
-    def _made(self, images: ImageFiles, seed: int, size: int) -> Dataset:
+    def _coded(self, table: pd.DataFrame, seed: int) -> Coded:
         columns = self.attributes or SETS[self.dataset]
         named = dict(ATTRIBUTES.get(column, (column, (f"not {column}", column))) for column in columns)
-        codes = {name: images.table[column].to_numpy(copy=True) for name, column in zip(named, columns)}
-        return with_groups(self.name, named, codes, images.table["split"].to_numpy(), images, seed, size)
-
-
-def with_groups(
-    name: str,
-    values: Mapping[str, tuple[str, ...]],
-    codes: Mapping[str, np.ndarray],
-    split: np.ndarray,
-    images: ImageFiles,
-    seed: int,
-    size: int,
-    pooled: bool = False,
-    natural: bool = True,
-) -> Dataset:
-    """The data set of n `images` whose attributes have the `values`, by their `codes` int64 (n,), and which belong to
-    the `split` (n,) 0, 1 or 2; the label is the first attribute.
-
-    pooled: the images that train the probes are half of the validation images of every group, to be weighted, and not
-    as many of each as of the rarest. natural: with no mean pixel, see `Dataset`. Raises DataError where a split has too
-    few images of a group, and as `ImageFiles.decoded`.
-    """
-    sizes = tuple(map(len, values.values()))
-    group, count = np.ravel_multi_index(list(codes.values()), sizes), int(np.prod(sizes))
-    counts = np.bincount(split * count + group, minlength=len(SPLITS) * count).reshape(len(SPLITS), count)
-    # Half of the rarest group's validation images train probes, and at least one stays.
-    for part, found, least in zip(SPLITS, counts, (1, 4 if pooled else 2, 1), strict=True):
-        if few := [", ".join(kind) for kind, images_of in zip(product(*values.values()), found) if images_of < least]:
-            problem = f"the {part} images must have {least} or more of every group, and lack: {'; '.join(few)}"
-            raise DataError(f"{name}: {problem}")
-    attributes = {name: torch.from_numpy(column) for name, column in codes.items()}
-    everything = Split(images.decoded(size), next(iter(attributes.values())), attributes)
-    splits = {part: everything.take(rows) for part, rows in places(split, group, seed, count, pooled).items()}
-    mean = None if natural else mean_pixel(splits["train"].images)
-    shares = torch.from_numpy(counts[0] / counts[0].sum())
-    return Dataset(name, dict(values), sizes[0], mean_pixel=mean, group_weights=shares, **splits)
+        codes = {name: table[column].to_numpy(copy=True) for name, column in zip(named, columns)}
+        return named, codes, table["split"].to_numpy()
 
 
 def places(
@@ -131,9 +130,7 @@ def places(
     """Which images, of official `split` (n,) and `group` (n,) of `count`, serve where in a Dataset (see above)."""
 
     def drawn(rows: Sequence[np.ndarray], counts: Sequence[int], random: np.random.Generator) -> np.ndarray:
-        return random.permutation(
-            np.concatenate([random.permutation(of_group)[:number] for of_group, number in zip(rows, counts)])
-        )
+        return random.permutation(np.concatenate([random.permutation(of)[:count] for of, count in zip(rows, counts)]))
 
     train, validation, test = rows_of_each(split, len(SPLITS))
     of_validation, of_test = (rows_of_each(group, count, rows) for rows in (validation, test))
@@ -213,19 +210,16 @@ def _codes(path: Path, column: pd.Series, allowed: Mapping[str, int]) -> pd.Seri
 
 def _texts(path: Path) -> pd.DataFrame:
     layout: dict[str, Any] = {"sep": "\t"} if path.suffix == ".tsv" else {}
-    content, count = path.read_bytes(), None
+    content = path.read_bytes()
     try:
         if path.suffix == ".txt":
             layout = {"sep": r"\s+", "names": ["image_id", "partition"]}  # which the official file does not name
             if path.name.startswith("list_attr"):
-                count, names, *_ = content.decode().splitlines() + ["", ""]
-                layout |= {"names": ["image_id", *names.split()], "skiprows": 2}
+                names = (content.decode().splitlines() + ["", ""])[1].split()
+                layout |= {"names": ["image_id", *names], "skiprows": 2}
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
             plain: dict[str, Any] = {"dtype": str, "keep_default_na": False, "index_col": False}
-            table = pd.read_csv(io.BytesIO(content), encoding="utf-8-sig", **plain, **layout)
+            return pd.read_csv(io.BytesIO(content), encoding="utf-8-sig", **plain, **layout)
     except (ValueError, pd.errors.ParserWarning) as error:  # pandas' errors are ValueErrors
         raise DataError(f"{path} cannot be read as a table ({' '.join(str(error).split())})") from error
-    if count is not None and count.strip() != str(len(table)):
-        raise DataError(f"{path} has {len(table):,} rows, and not {count.strip()!r} as its first line says")
-    return table

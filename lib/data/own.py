@@ -5,7 +5,7 @@ its files where a trial runs, and refuses others than those that it was made for
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pandas as pd
 
 from lib.data import cache, groups, readers
 from lib.data.cache import ImageFiles
-from lib.data.dataset import Dataset, Part, Source, Split, rows_of_each
+from lib.data.dataset import Part, Split, rows_of_each
 from lib.data.root import DataError, Root, listed, reading
 
 TEST_SHARE = 1 / 3  # of each class, where the files name no test images
@@ -82,7 +82,7 @@ def sorted_values(column: Iterable[Any]) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class Table(Source):
+class Table(groups.Grouped):
     """The source of images with attributes: the columns `attributes` of a `table`, the label's first.
 
     The table is a .csv or .tsv, or CelebA's own .txt; its column `file` ("": one of FILE_COLUMNS) names images in the
@@ -98,7 +98,7 @@ class Table(Source):
     file: str = ""
     split: str = ""
     natural: bool = False
-    digest: str = field(default="", init=False)  # of the table's columns and the files
+    pooled = True
 
     def __post_init__(self) -> None:
         self._set(attributes=tuple(self.attributes), files=(self.table,))
@@ -114,18 +114,16 @@ class Table(Source):
         own = {"attributes": attributes, "images": self.digest, "natural": self.natural}
         self._set(configuration={"experiment": "own table", "dataset": stem, **own})
 
-    def _made(self, images: ImageFiles, seed: int, size: int) -> Dataset:
-        if images.contents().split()[-1] != self.digest:
-            raise DataError(f"{self.name}: the files are others than those that the trial was made for; make it anew")
+    def _coded(self, table: pd.DataFrame, seed: int) -> groups.Coded:
         values, codes = {}, {}
         for column in self.attributes:
-            known = sorted_values(images.table[column])
-            codes[column] = images.table[column].astype(str).map(known.index).to_numpy(np.int64, copy=True)
+            known = sorted_values(table[column])
+            codes[column] = table[column].astype(str).map(known.index).to_numpy(np.int64, copy=True)
             is_number = known[0].lstrip("-").replace(".", "").isdigit()
             values[column] = tuple(f"{column} {value}" if is_number else value for value in known)
             if self.table in groups.SETS:
                 values[column] = (f"not {column}", column)
-        split = images.table.get("split", pd.Series(0, images.table.index)).to_numpy(copy=True)
+        split = table.get("split", pd.Series(0, table.index)).to_numpy(copy=True)
         if not (split == 1).any():
             random, drawn = np.random.default_rng(seed), (1,) if (split == 2).any() else (1, 2)
             for kind in np.unique(group := np.stack(list(codes.values())), axis=1).T:
@@ -133,7 +131,7 @@ class Table(Source):
                 count = round(SHARE * len(rows))
                 for place, part in enumerate(drawn):
                     split[rows[place * count : (place + 1) * count]] = part
-        return groups.with_groups(self.name, values, codes, split, images, seed, size, True, self.natural)
+        return values, codes, split
 
     def _read(self, root: Root) -> ImageFiles:
         if self.table in groups.SETS:

@@ -12,12 +12,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 from torchvision.transforms.v2.functional import center_crop
 
 from lib import check
@@ -49,7 +49,7 @@ class Pair(Source):
 
     name: str
     parts: tuple[Any, Any] | None = field(default=None, compare=False, repr=False)
-    images: str | None = field(default=None, init=False)  # a hash of the images and labels of parts of your own
+    sized = False
 
     def __post_init__(self) -> None:
         if self.parts is None:
@@ -57,21 +57,13 @@ class Pair(Source):
         elif self.name in PAIRED_SETS:
             raise ValueError(f"name must be none of {', '.join(PAIRED_SETS)}, not {self.name!r}")
         self._set(files=tuple(file for part in self.parts or PAIRED_SETS[self.name] for file in part.files))
-        own: dict[str, Any] = {"experiment": "images"}
+        own = {"experiment": "images"}
         if self.parts is not None:
             parts = self._read()
-            pair(self.name, *parts)
-            self._set(images=_fingerprint(parts).split()[-1])
-            own = {"experiment": "own pair", "images": self.images}  # named by their images too
+            self._made(parts)
+            self._set(digest=parts.contents().split()[-1])
+            own = {"experiment": "own pair", "images": self.digest}  # named by their images too
         self._set(configuration={"dataset": self.name, **own})
-
-    def load(self, seed: int = 0, size: int | None = None, root: Root = None) -> Dataset:
-        check.whole("seed", seed)
-        parts = self._read(root)
-        if self.images is not None and self.images != (found := _fingerprint(parts).split()[-1]):
-            problem = f"the images have the hash {found}, not {self.images}"
-            raise DataError(f"{self.name}: {problem}, as when the trial was made; make it anew")
-        return pair(self.name, *parts, seed, side=SIDE if self.parts is None else 0)
 
     def fingerprint(self, root: Root = None) -> str:
         """See `Source`; computed once in this process for each state (names, sizes, times of change) of the files."""
@@ -80,19 +72,26 @@ class Pair(Source):
             files = [path for folder in folders for path in (folder, *sorted(folder.rglob("*")))]
             state = self, tuple((path, (found := path.stat()).st_size, found.st_mtime_ns) for path in files)
         if state not in _FINGERPRINTS:
-            _FINGERPRINTS[state] = _fingerprint(self._read(root))
+            _FINGERPRINTS[state] = super().fingerprint(root)
         return _FINGERPRINTS[state]
 
-    def _read(self, root: Root = None) -> tuple[Part, Part]:
+    def _read(self, root: Root = None) -> _Parts:
         first, second = (part.read(root) for part in self.parts or PAIRED_SETS[self.name])
-        return first, _in_order_of(first, second)
+        return _Parts(first, _in_order_of(first, second))
+
+    def _made(self, parts: _Parts, seed: int = 0, size: None = None) -> Dataset:
+        return pair(self.name, *parts, seed, side=SIDE if self.parts is None else 0)
 
 
-def _fingerprint(parts: tuple[Part, Part]) -> str:
-    digest, splits = hashlib.sha256(), [split for part in parts for split in (part.train, part.test)]
-    for split in splits:
-        digest.update(split.images.numpy().tobytes() + split.labels.numpy().tobytes())
-    return f"{sum(map(len, splits))} images {digest.hexdigest()[:16]}"
+class _Parts(NamedTuple):
+    first: Part
+    second: Part
+
+    def contents(self) -> str:
+        digest, splits = hashlib.sha256(), [split for part in self for split in (part.train, part.test)]
+        for split in splits:
+            digest.update(split.images.numpy().tobytes() + split.labels.numpy().tobytes())
+        return f"{sum(map(len, splits))} images {digest.hexdigest()[:16]}"
 
 
 def _in_order_of(first: Part, second: Part) -> Part:
@@ -128,10 +127,13 @@ def pair(name: str, first: Part, second: Part, seed: int = 0, side: int = 0) -> 
         raise ValueError(f"the two parts must have different attributes, not {first.attribute!r} twice")
     parts = first, second
     classes = int(first.train.labels.max()) + 1 if len(first.train) else 0
-    for part in parts:
-        _check_classes(f"{part.attribute} training", part.train.labels, classes, least=1)
-        # Either half of the test images serves every combination of classes at least once.
-        _check_classes(f"{part.attribute} test", part.test.labels, classes, least=2 * classes)
+    # Either half of the test images serves every combination of classes at least once.
+    for part, (what, least) in product(parts, {"train": 1, "test": 2 * classes}.items()):
+        values, counts = getattr(part, what).labels.unique(return_counts=True)
+        if classes < 2 or values.tolist() != list(range(classes)) or counts.min() < least:
+            allowed = f"the classes 0 to {max(classes, 2) - 1}, {least} or more of each"
+            found = dict(zip(values.tolist(), counts.tolist()))
+            raise ValueError(f"{part.attribute} {what} labels must be {allowed}, not {found} (class: images)")
 
     train_random, half_random, probe_random, test_random = np.random.default_rng(seed).spawn(4)
     train = _correlated([rows_of_each(part.train.labels.numpy(), classes) for part in parts], train_random)
@@ -156,10 +158,8 @@ def pair(name: str, first: Part, second: Part, seed: int = 0, side: int = 0) -> 
 
 def _correlated(rows: Sequence[Sequence[np.ndarray]], random: np.random.Generator) -> np.ndarray:
     """Of the rows [part][class], shuffled pairs (n, 2) within each class, as many as the rarer image allows."""
-    pairs = [
-        np.stack([side[: min(map(len, sides))] for side in map(random.permutation, sides)], 1) for sides in zip(*rows)
-    ]
-    return random.permutation(np.concatenate(pairs))
+    shuffled = ([random.permutation(side)[: min(map(len, sides))] for side in sides] for sides in zip(*rows))
+    return random.permutation(np.concatenate([np.stack(sides, axis=1) for sides in shuffled]))
 
 
 def _balanced(rows: Sequence[Sequence[np.ndarray]], random: np.random.Generator) -> np.ndarray:
@@ -182,12 +182,3 @@ def _stack(parts: tuple[Part, Part], split: str, rows: np.ndarray, least: int) -
     halves = [center_crop(taken.images, [side, side]).expand(-1, 3, -1, -1) for taken in chosen]
     attributes = {part.attribute: taken.labels for part, taken in zip(parts, chosen)}
     return Split(torch.cat(halves, dim=2), chosen[0].labels, attributes)
-
-
-def _check_classes(what: str, labels: Tensor, classes: int, least: int) -> None:
-    values, counts = labels.unique(return_counts=True)
-    if classes < 2 or values.tolist() != list(range(classes)) or counts.min() < least:
-        raise ValueError(
-            f"{what} labels must be the classes 0 to {max(classes, 2) - 1}, {least} or more of "
-            f"each, not {dict(zip(values.tolist(), counts.tolist()))} (class: images)"
-        )

@@ -58,9 +58,9 @@ def read(path: str, classes: Collection[str] = (), size: int | None = None, root
             return _idx(path, found)
         if path != "cifar10":
             return _folder(found, classes, size) if found.is_dir() else _npz(found)
-        images, kinds, test = _folder(found, classes, must=SIDE) if (found / "train").is_dir() else _cifar(found)
-        order = sorted(range(len(images)), key=lambda row: images[row].tobytes())
-        return Labelled(images[order], kinds[order], None if test is None else test[order])
+        all_of = _folder(found, classes, must=SIDE) if (found / "train").is_dir() else _cifar(found)
+        order = sorted(range(len(all_of.images)), key=lambda row: all_of.images[row].tobytes())
+        return Labelled(*(column[order] for column in all_of if column is not None))
 
 
 def download(name: str, root: Root = None) -> None:
