@@ -136,6 +136,9 @@ def test_an_undecided_check_says_how_many_seeds_would_decide_it():
     assert weakest("above 0", UP - 1, +1, margin=1).needs is None, "decided by its margin"
     assert compared("above 0", [near], low=0, margin=MARGIN).needs == seeds_needed(near, 0, MARGIN) == 25
     assert seeds_needed(near, 0) > 25 < seeds_needed(near, 0, 0.004), "first within the margin"
+    for end in (MARGIN, -MARGIN):
+        assert seeds_needed(Estimate(3, end, 0.0, end, end), border=end, margin=MARGIN) == FEW, "the margin's ends"
+    assert seeds_needed(Estimate(FEW, -0.006, 0.01, -0.008, -0.004), border=-0.006, margin=MARGIN) is None
     assert weakest("above 0", np.zeros(FEW), +1).found == "undecided"
     assert weakest("above 0", UP, +1).needs is None and weakest("above 0", UP[:3], +1).needs == FEW
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from urllib.parse import parse_qsl, urlencode
 
 import numpy as np
 import pytest
-from offline import LABORATORY, SCRIPTS
 from PIL import Image
 from scipy import stats
 
@@ -30,6 +30,8 @@ from browsing import PHONE, Visit  # noqa: E402
 if pdf.installed() is None:
     pytest.skip("no Chromium on this machine (apt install chromium)", allow_module_level=True)
 
+LABORATORY = Path(__file__).resolve().parents[1] / "book" / "laboratory"
+SCRIPTS = re.findall(r'src="(.*?)"', LABORATORY.with_suffix(".md").read_text(encoding="utf-8"))
 ASK = """questions => new Promise((resolve, reject) => {
     const text = new Blob([`(${toyEngine})(self)`]), worker = new Worker(URL.createObjectURL(text)), answers = [];
     const plain = (name, value) => {

@@ -280,6 +280,7 @@ def test_status_counts_trials_and_estimates_the_rest_from_those_of_the_same_kind
     assert (now.finished, now.diverged, now.missing, now.later, now.seconds_left) == (3, 1, (), 0, 0)
     costs = pd.DataFrame({"kind": "chain", "amount": [1, 2, 4], "seconds": [1, 4, np.nan]})
     assert seconds_left(costs, later=2) == 4 * 1.5 + 2 * (1.5 * 7 / 3)
+    assert seconds_left(costs.assign(kind=["chain", "chain", "ring"])) is None
 
 
 @pytest.fixture

@@ -1,36 +1,14 @@
-"""Sphinx extension: the laboratory's files go to its page, and what the theme writes is mended: pages are light, ask no
-other host for anything, and everyone can read them."""
+"""Sphinx extension: what the theme writes is mended: pages are light, ask no other host for anything, and everyone can
+read them."""
 
 import re
-import shutil
 from functools import cache
 from pathlib import Path
-from typing import Any
 
-from docutils import nodes
 from fontTools import subset
 from sphinx.application import Sphinx
 
 from book.drawing import FOR_A_PHONE
-
-LABORATORY = Path(__file__).resolve().parents[1] / "laboratory"
-SCRIPTS = ("engine.js", "settings.js", "drawing.js", "page.js")  # in the order in which they are needed
-
-
-def copy_scripts(app: Sphinx) -> None:
-    """Copy the scripts into a folder beside the pages and name it as one more folder of static files."""
-    folder = Path(app.outdir).parent / "scripts"
-    shutil.copytree(LABORATORY, folder / LABORATORY.name, dirs_exist_ok=True)
-    app.config.html_static_path.append(str(folder))
-
-
-def add_laboratory(app: Sphinx, page: str, template: str, context: dict[str, Any], tree: nodes.document) -> None:
-    """Load the laboratory on its page only."""
-    if page == LABORATORY.name:
-        app.add_css_file(f"{page}/style.css", priority=900)
-        for name in SCRIPTS:
-            app.add_js_file(f"{page}/{name}", priority=900, loading_method="defer")
-
 
 ICONS = "vendor/fontawesome"  # in the folder of static files
 ICON = re.compile(r"(?<=})((?:\.fa-[\w-]+:before,?)+)\{content:[^}]*\}")
@@ -121,7 +99,5 @@ def finish(app: Sphinx, failed: Exception | None) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    app.connect("builder-inited", copy_scripts)
-    app.connect("html-page-context", add_laboratory)
     app.connect("build-finished", finish)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
