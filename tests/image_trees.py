@@ -5,35 +5,21 @@ Every image of a tree has one colour, which is its number (see `numbers`), so th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
+from lib.data.domains import BENCHMARKS
+from lib.data.root import LAYOUTS
+
 LEVELS = 8  # of each of three channels: far enough apart to outlast JPEG
 # (split, label, other attribute): images. Correlated in training, the rarest group first to run out.
-COUNTS = {
-    (0, 0, 0): 20,
-    (0, 0, 1): 3,
-    (0, 1, 0): 2,
-    (0, 1, 1): 11,
-    (1, 0, 0): 9,
-    (1, 0, 1): 8,
-    (1, 1, 0): 4,
-    (1, 1, 1): 6,
-    (2, 0, 0): 10,
-    (2, 0, 1): 10,
-    (2, 1, 0): 5,
-    (2, 1, 1): 7,
-}
+COUNTS = dict(zip(product(range(3), range(2), range(2)), (20, 3, 2, 11, 9, 8, 4, 6, 10, 10, 5, 7)))
 CELEBA_HEADER = ("5_o_Clock_Shadow", "Blond_Hair", "Male", "Young")
-DOMAIN_FOLDERS = {
-    "pacs": ("PACS", ("art_painting", "cartoon", "photo", "sketch")),
-    "vlcs": ("VLCS", ("Caltech101", "LabelMe", "SUN09", "VOC2007")),
-    "office_home": ("office_home", ("Art", "Clipart", "Product", "Real World")),
-}
 
 
 def write_image(path: Path, number: int, width: int = 11, height: int = 9) -> None:
@@ -79,28 +65,20 @@ def write_celeba(
     """CelebA with the official text files, or with Kaggle's; returns the images by number."""
     place, rows = root / folder, rows_of(counts)
     images = place / "img_align_celeba" / ("img_align_celeba" if nested else "")
-    attributes = [
-        [f"{number + 1:06}.jpg", -1, 2 * hair - 1, 2 * gender - 1, 1] for number, (_, hair, gender) in enumerate(rows)
-    ]
-    paths = [images / str(row[0]) for row in attributes]
-    for number, path in enumerate(paths):
-        write_image(path, number)
+    names = [f"{number + 1:06}.jpg" for number in range(len(rows))]
+    for number, name in enumerate(names):
+        write_image(images / name, number)
+    attributes = [[name, "-1", str(2 * hair - 1), str(2 * sex - 1), "1"] for name, (_, hair, sex) in zip(names, rows)]
+    partition = [[name, str(row[0])] for name, row in zip(names, rows)]
     if kaggle:
-        lines = [",".join(("image_id", *CELEBA_HEADER)), *(",".join(map(str, row)) for row in attributes)]
-        (place / "list_attr_celeba.csv").write_text("\n".join(lines) + "\n")
-        lines = ["image_id,partition", *(f"{path.name},{row[0]}" for path, row in zip(paths, rows))]
-        (place / "list_eval_partition.csv").write_text("\n".join(lines) + "\n")
+        tables = ("csv", ",", ["image_id," + ",".join(CELEBA_HEADER)], ["image_id,partition"])
     else:
-        # The official file sets its columns with two blanks before a number without a sign.
-        lines = [
-            str(len(rows)),
-            " ".join(CELEBA_HEADER) + " ",
-            *(row[0] + "".join(f"{value:3}" for value in row[1:]) for row in attributes),
-        ]
-        (place / "list_attr_celeba.txt").write_text("\n".join(lines) + "\n")
-        lines = [f"{path.name} {row[0]}" for path, row in zip(paths, rows)]
-        (place / "list_eval_partition.txt").write_text("\n".join(lines) + "\n")
-    return paths
+        tables = ("txt", " ", [str(len(rows)), " ".join(CELEBA_HEADER) + " "], [])
+    kind, blank, *heads = tables
+    for name, head, table in zip(("list_attr_celeba", "list_eval_partition"), heads, (attributes, partition)):
+        lines = [blank.join(row) for row in table]
+        (place / f"{name}.{kind}").write_text("\n".join([*head, *lines]) + "\n")
+    return [images / name for name in names]
 
 
 def write_domains(
@@ -114,9 +92,9 @@ def write_domains(
 
     Returns (domain, class) by number.
     """
-    folder, official = DOMAIN_FOLDERS[benchmark]
+    folder = next(iter(LAYOUTS[benchmark]))
     made: dict[int, tuple[int, int]] = {}
-    for domain, place in enumerate(folders or official):
+    for domain, place in enumerate(folders or BENCHMARKS[benchmark].values()):
         for label, kind in enumerate(classes):
             for _ in range(images + (label == 0)):
                 write_image(root / folder / place / kind / f"pic_{len(made):03}.jpg", len(made))
@@ -133,8 +111,5 @@ def edit(path: Path, old: str, new: str) -> None:
 
 def snapshot(folder: Path) -> dict[str, bytes]:
     """Every file under `folder`, hidden ones too, and its content."""
-    return dict(sorted((path.relative_to(folder).as_posix(), path.read_bytes()) for path in _files(folder)))
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.rglob("*") if path.is_file())
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}

@@ -64,16 +64,8 @@ def write_cifar_archive(
     """The same images in the unpacked archive's layout; `monkeypatch` tells torchvision their checksums."""
     folder = root / datasets.CIFAR10.base_folder
     folder.mkdir(parents=True, exist_ok=True)
-    contents = {"batches.meta": {"label_names": list(CLASSES["cifar10"])}}
-    for number, (file, count) in enumerate((("data_batch_1", train), ("test_batch", test))):
+    for number, (kind, file, count) in enumerate((("train", "data_batch_1", train), ("test", "test_batch", test))):
         part = marked(dict.fromkeys(range(classes), count), 32, 3, seed + number)
-        contents[file] = {"data": part.images.flatten(1).numpy(), "labels": part.labels.tolist()}
-    checksums = {}
-    for file, content in contents.items():
-        (folder / file).write_bytes(pickle.dumps(content))
-        checksums[file] = hashlib.md5((folder / file).read_bytes()).hexdigest()
-    monkeypatch.setattr(datasets.CIFAR10, "train_list", [["data_batch_1", checksums["data_batch_1"]]])
-    monkeypatch.setattr(datasets.CIFAR10, "test_list", [["test_batch", checksums["test_batch"]]])
-    monkeypatch.setattr(
-        datasets.CIFAR10, "meta", {"filename": "batches.meta", "key": "label_names", "md5": checksums["batches.meta"]}
-    )
+        content = pickle.dumps({"data": part.images.flatten(1).numpy(), "labels": part.labels.tolist()})
+        (folder / file).write_bytes(content)
+        monkeypatch.setattr(datasets.CIFAR10, f"{kind}_list", [[file, hashlib.md5(content).hexdigest()]])

@@ -127,44 +127,23 @@ def test_folders_are_read_with_or_without_a_split_in_any_mode_and_size(tmp_path)
         Image.fromarray(np.full((30, 50), 257 * 90, np.uint16)).save(tmp_path / f"0/own/{kind}/large.PNG")
     assert Files(str(tmp_path / "0/own")).read().train.images.shape[1:] == (3, 32, 32)
     test = Files(str(tmp_path / "0/own"), size=16).read().test
-    assert test.images.shape[1:] == (3, 16, 16) and test.images.unique().tolist() == [40, 90, 200], (
-        "of 16 bits the upper 8"
-    )
+    assert test.images.shape[1:] == (3, 16, 16)
+    assert test.images.unique().tolist() == [40, 90, 200], "of 16 bits the upper 8"
 
 
-# What is not: what changes, and the line that is said.
-
-NPZ_CHANGES: dict[str, tuple[dict, str]] = {
-    "no labels": ({"labels": None}, r"labels must be \(48,\) numbers or texts, not missing"),
-    "flat images": ({"images": arrays()["images"].reshape(COUNT, 100)}, "images must be uint8"),
-    "four channels": ({"images": np.zeros((COUNT, 8, 8, 4), np.uint8)}, r"images must be .* \(48, 8, 8, 4\)"),
-    "no image": ({"images": np.zeros((0, 8, 8), np.uint8), "labels": np.zeros(0, int)}, "images must be uint8"),
-    "0 to 255 as floats": ({"images": arrays()["images"].astype(float)}, "floats from 0 to 1.*not float64"),
-    "negative floats": ({"images": arrays()["images"] / 255 - 0.5}, "floats from 0 to 1"),
-    "NaN": ({"images": np.where(arrays()["images"] > 9, np.nan, 0)}, "floats from 0 to 1"),
-    "one label less": ({"labels": arrays()["labels"][1:]}, r"labels must be \(48,\) .* \(47,\)"),
-    "labels as objects": ({"labels": arrays()["labels"].astype(object)}, "cannot be read: it must be an .npz of plain"),
-    "too few names": ({"names": np.array(["a"])}, "labels must be numbers from 0 to 0"),
-    "a name twice": ({"names": np.array(["a", "a"])}, "names must be different texts"),
-    "names of texts": ({"labels": np.array(["a", "b"] * 24), "names": np.array(["a", "b"])}, "names must be"),
-    "another split": ({"split": np.array(["train", "valid"] * 24)}, 'split must be of "train" and "test"'),
-    "no test image": ({"split": np.array(["train"] * COUNT)}, "has no test image of 0, 1"),
-    "test of one class": ({"split": np.where(arrays()["labels"], "test", "train")}, "has no train image of 1"),
-}
-FILES: dict[str, tuple[Change, str]] = {
-    "missing": (lambda path: path.unlink(), r"own.npz is missing \(.* holds nothing\)"),
-    "missing among others": (lambda path: path.rename(path.with_name("mine.npz")), "is missing .*holds mine.npz"),
-    "cut": (lambda path: path.write_bytes(path.read_bytes()[:-300]), "cannot be read: it must be an .npz"),
-    "a single array": (lambda path: np.save(path.open("wb"), np.zeros(3)), "cannot be read: it must be an .npz"),
-    "link to itself": (lambda path: (path.unlink(), path.symlink_to(path)), "own.npz .*symbolic links|is missing"),
-}
+# What is not: what becomes of the files, and the line that is said.
 
 
-@pytest.mark.parametrize("kind", NPZ_CHANGES)
-def test_arrays_that_do_not_fit_are_refused_in_one_line(kind, tmp_path, refuses):
-    changes, line = NPZ_CHANGES[kind]
-    path = write_npz(tmp_path, **changes)
-    refuses(DataError, Files(str(path)).read, match=line, words=[path])
+def npz(**changes) -> Change:
+    return lambda path: write_npz(path.parent, **{name: change(arrays()[name]) for name, change in changes.items()})
+
+
+def named(*names: object, **changes) -> Change:
+    return lambda path: write_npz(path.parent, names=np.array(names), **changes)
+
+
+def split(of: Callable[[np.ndarray], np.ndarray]) -> Change:
+    return lambda path: write_npz(path.parent, split=of(arrays()["labels"]))
 
 
 def empty(folder: Path) -> None:
@@ -173,30 +152,58 @@ def empty(folder: Path) -> None:
 
 
 IMAGE = "train/ant/0.png"
-FOLDERS: dict[str, tuple[Change, str]] = {
-    "missing": (lambda own: shutil.rmtree(own), r"own is missing \("),
-    "empty": (empty, "must hold one folder of images a class, and holds nothing"),
-    "a file": (lambda own: (shutil.rmtree(own), own.write_text("")), "cannot be read: it must be an .npz"),
-    "no test": (lambda own: shutil.rmtree(own / "test"), "must hold one folder of images a class, and holds train"),
-    "empty test": (lambda own: empty(own / "test"), "differ in ant, bee"),
-    "another class in the test": (lambda own: (own / "test/ant").rename(own / "test/cat"), "differ in ant, cat"),
-    "empty class in the test": (lambda own: empty(own / "test/bee"), "differ in bee$"),
-    "cut image": (lambda own: (own / IMAGE).write_bytes((own / IMAGE).read_bytes()[:-30]), f"{IMAGE} is not a whole"),
-    "folder for an image": (lambda own: ((own / IMAGE).unlink(), (own / IMAGE).mkdir()), r"read \(Is a directory\)"),
-    "link to nowhere": (lambda own: ((own / IMAGE).unlink(), (own / IMAGE).symlink_to("no")), f"{IMAGE} is missing"),
-    "only texts": (lambda own: [path.rename(f"{path}.txt") for path in own.rglob("*.png")], "must hold one folder of"),
-}
-
-
-@pytest.mark.parametrize(
-    ("write", "change", "line"),
-    [(write, *case) for write, cases in ((write_npz, FILES), (write_folder, FOLDERS)) for case in cases.values()],
+NO_NPZ, FOLDERS = (
+    "cannot be read: it must be an .npz of plain arrays",
+    "must hold one folder of images a class, and holds",
 )
-def test_files_that_are_damaged_or_misnamed_are_refused_in_one_line(write, change, line, tmp_path, refuses):
+REFUSED: list[tuple[Callable[[Path], Path], Change, str]] = [
+    (write_npz, npz(labels=lambda labels: None), r"labels must be \(48,\) numbers or texts, not missing"),
+    (write_npz, npz(labels=lambda labels: labels[1:]), r"labels must be \(48,\) .* \(47,\)"),
+    (write_npz, npz(labels=lambda labels: labels.astype(object)), NO_NPZ),
+    (write_npz, npz(images=lambda images: images.reshape(COUNT, 100)), "images must be uint8"),
+    (write_npz, npz(images=lambda images: np.stack([images] * 4, -1)), r"images must be .* \(48, 10, 10, 4\)"),
+    (write_npz, npz(images=lambda images: images[:0], labels=lambda labels: labels[:0]), "images must be uint8"),
+    (write_npz, npz(images=lambda images: images.astype(float)), "floats from 0 to 1.*not float64"),
+    (write_npz, npz(images=lambda images: images / 255 - 0.5), "floats from 0 to 1"),
+    (write_npz, npz(images=lambda images: np.where(images > 9, np.nan, 0)), "floats from 0 to 1"),
+    (write_npz, named("a"), "labels must be numbers from 0 to 0"),
+    (write_npz, named("a", "a"), "names must be different texts"),
+    (write_npz, named("a", "b", labels=np.array(["a", "b"] * 24)), "names must be"),
+    (write_npz, split(lambda labels: np.where(labels, "train", "valid")), 'split must be of "train" and "test"'),
+    (write_npz, split(lambda labels: np.where(labels < 2, "train", "")), "has no test image of 0, 1"),
+    (write_npz, split(lambda labels: np.where(labels, "test", "train")), "has no train image of 1"),
+    (write_npz, lambda path: path.unlink(), r"own.npz is missing \(.* holds nothing\)"),
+    (write_npz, lambda path: path.rename(path.with_name("mine.npz")), "is missing .*holds mine.npz"),
+    (write_npz, lambda path: path.write_bytes(path.read_bytes()[:-300]), NO_NPZ),
+    (write_npz, lambda path: np.save(path.open("wb"), np.zeros(3)), NO_NPZ),
+    (write_npz, lambda path: (path.unlink(), path.symlink_to(path)), "own.npz .*symbolic links|is missing"),
+    (write_folder, lambda own: (shutil.rmtree(own), own.write_text("")), NO_NPZ),
+    (write_folder, empty, f"{FOLDERS} nothing"),
+    (write_folder, lambda own: shutil.rmtree(own / "test"), f"{FOLDERS} train"),
+    (write_folder, lambda own: [path.rename(f"{path}.txt") for path in own.rglob("*.png")], FOLDERS),
+    (write_folder, lambda own: empty(own / "test"), "differ in ant, bee"),
+    (write_folder, lambda own: (own / "test/ant").rename(own / "test/cat"), "differ in ant, cat"),
+    (write_folder, lambda own: empty(own / "test/bee"), "differ in bee$"),
+    (write_folder, lambda own: (own / IMAGE).write_bytes((own / IMAGE).read_bytes()[:-30]), f"{IMAGE} is not a whole"),
+    (write_folder, lambda own: ((own / IMAGE).unlink(), (own / IMAGE).mkdir()), r"read \(Is a directory\)"),
+    (write_folder, lambda own: ((own / IMAGE).unlink(), (own / IMAGE).symlink_to("no")), f"{IMAGE} is missing"),
+]
+
+
+@pytest.mark.parametrize(("write", "change", "line"), REFUSED)
+def test_files_that_are_damaged_or_do_not_fit_are_refused_in_one_line(write, change, line, tmp_path, refuses):
     path = write(tmp_path)
     source = Files(str(path))
     change(path)
-    refuses(DataError, source.read, match=line)
+    refuses(DataError, source.read, match=line, words=[tmp_path])
+
+
+def test_what_is_asked_of_files_is_checked(tmp_path, refuses):
+    path = str(write_npz(tmp_path))
+    refuses(DataError, Files(path, ("3",)).read, match="has no class 3; it has 0, 1")
+    refuses(ValueError, Files, path, ("1", "1"), match="classes must be different, not 1, 1")
+    for size in (4, 2.5):
+        refuses(ValueError, Files, path, size=size, match="size must be a whole number")
 
 
 def part(name: str, values: tuple[str, ...], bright: str, count: int = 24) -> Part:
@@ -207,28 +214,24 @@ def part(name: str, values: tuple[str, ...], bright: str, count: int = 24) -> Pa
     return Part(name, split, split, values)
 
 
-# Of two sides, the names of their classes; None where they go together, the bright ones with each other, else the line.
-SIDES: dict[str, tuple[tuple[str, ...], tuple[str, ...], str | None]] = {
-    "same names": (("ant", "bee"), ("ant", "bee"), None),
-    "same names in another order": (("ant", "bee"), ("bee", "ant"), None),
-    "three in another order": (("a", "bee", "c"), ("c", "a", "bee"), None),
-    "names that are all different": (("ant", "bee"), ("0", "bee, a digit"), None),
-    "no names": ((), ("ant", "bee"), None),
-    "other case": (("ant", "bee"), ("ant", "Bee"), "differ in Bee, bee"),
-    "other case in another order": (("Bee", "ant"), ("Ant", "bee"), "differ in Ant, Bee, ant, bee"),
-    "one in common": (("ant", "bee"), ("bee", "cat"), "differ in ant, cat"),
-    "one more": (("ant", "bee"), ("ant", "bee", "cat"), "equally many classes, not 2 and 3 classes"),
-    "others and more": (("ant", "bee"), ("0", "1", "2"), "equally many classes, not 2 and 3 classes"),
-}
+# Of two sides, the names of their classes; "" where they go together, the bright ones with each other, else the line.
+SIDES: list[tuple[tuple[str, ...], tuple[str, ...], str]] = [
+    (("ant", "bee"), ("ant", "bee"), ""),
+    (("a", "bee", "c"), ("c", "a", "bee"), ""),
+    (("ant", "bee"), ("0", "bee, a digit"), ""),
+    ((), ("ant", "bee"), ""),
+    (("Bee", "ant"), ("Ant", "bee"), "differ in Ant, Bee, ant, bee"),
+    (("ant", "bee"), ("bee", "cat"), "differ in ant, cat"),
+    (("ant", "bee"), ("0", "1", "2"), "equally many classes, not 2 and 3 classes"),
+]
 
 
-@pytest.mark.parametrize("kind", SIDES)
-def test_classes_of_two_sides_go_together_by_their_names_or_are_refused(kind, refuses):
-    names, others, line = SIDES[kind]
+@pytest.mark.parametrize("names, others, line", SIDES)
+def test_classes_of_two_sides_go_together_by_their_names_or_are_refused(names, others, line, refuses):
     first = part("first", names or ("0", "bee"), "bee")
     first = first if names else Part("first", first.train, first.test)
     second = part("second", others, "bee" if "bee" in others else others[1])
-    if line is not None:
+    if line:
         refuses(DataError, Pair, "own", (first, second), match=line)
         return
     made = Pair("own", (first, second)).load()
@@ -236,20 +239,6 @@ def test_classes_of_two_sides_go_together_by_their_names_or_are_refused(kind, re
     assert torch.equal(upper, lower) and set(upper.tolist()) == {40, 200}
     if set(names) == set(others):
         assert made.values["first"] == made.values["second"] == names
-
-
-@pytest.mark.parametrize(
-    ("given", "error", "line"),
-    [
-        ({"classes": ("3",)}, DataError, "has no class 3; it has 0, 1"),
-        ({"classes": ("1", "1")}, ValueError, "classes must be different, not 1, 1"),
-        ({"size": 4}, ValueError, "size must be a whole number"),
-        ({"size": 2.5}, ValueError, "size must be a whole number"),
-    ],
-)
-def test_what_is_asked_of_files_is_checked(given, error, line, tmp_path, refuses):
-    path = str(write_npz(tmp_path))
-    refuses(error, lambda: Files(path, **given).read(), match=line)
 
 
 def test_a_pair_of_files_travels_by_name_and_refuses_other_files(tmp_path, refuses):
@@ -328,22 +317,19 @@ def test_a_split_without_validation_takes_it_from_training(tmp_path):
     assert [len(split) for split in (data.train, data.validation, data.probe_train, data.test)] == [96, 12, 12, 40]
 
 
-SAME_TABLES: dict[str, tuple[Callable[[str], str], dict]] = {
-    "line ends of Windows": (lambda text: text.replace("\n", "\r\n"), {}),
-    "a mark of the byte order": (lambda text: "\ufeff" + text, {}),
-    "columns turned": (lambda text: "\n".join(",".join(line.split(",")[::-1]) for line in text.split("\n")), {}),
-    "rows turned": (lambda text: "\n".join([text.split("\n")[0], *text.strip().split("\n")[:0:-1], ""]), {}),
-    "further columns, with blanks": (lambda text: text.replace("\n", ",\n").replace("gender,", "gender,note", 1), {}),
-    "another name for the files": (lambda text: text.replace("filename", "picture"), {"file": "picture"}),
-    "in quotes": (lambda text: text.replace("blond", '"blond"'), {}),
-}
+SAME_TABLES: list[tuple[Callable[[str], str], dict]] = [
+    (lambda text: "\ufeff" + text.replace("\n", "\r\n").replace("blond", '"blond"'), {}),  # Windows, quotes
+    (lambda text: "\n".join(",".join(line.split(",")[::-1]) for line in text.split("\n")), {}),  # columns turned
+    (lambda text: "\n".join([text.split("\n")[0], *text.strip().split("\n")[:0:-1], ""]), {}),  # rows turned
+    (lambda text: text.replace("\n", ",\n").replace("gender,", "gender,note", 1), {}),  # a column more, with blanks
+    (lambda text: text.replace("filename", "picture"), {"file": "picture"}),
+]
 
 
-@pytest.mark.parametrize("kind", SAME_TABLES)
-def test_tables_that_say_the_same_are_the_same_source(kind, tmp_path):
+@pytest.mark.parametrize("change, options", SAME_TABLES)
+def test_tables_that_say_the_same_are_the_same_source(change, options, tmp_path):
     path = write_table(tmp_path)
     before = table(tmp_path)
-    change, options = SAME_TABLES[kind]
     path.write_bytes(change(path.read_text()).encode())
     assert table(tmp_path, **options).digest == before.digest
     (tmp_path / "own.tsv").write_text(path.read_text().replace(",", "\t"))
@@ -359,28 +345,20 @@ def edited(old: str, new: str, count: int = 1) -> Change:
     return change
 
 
-def image(change: Callable[[Path], object]) -> Change:
-    return lambda folder: change(folder / "images/007.png")
+# What becomes of the table, with which options it is read, and the line that is said.
+TABLE_CHANGES: list[tuple[Change, dict, str]] = [
+    (lambda folder: None, {"split": "fold"}, "has no column fold"),
+    (lambda folder: None, {"split": "gender"}, "has gender 'female' for 000.png; allowed are train"),
+    (lambda folder: None, {"attributes": ("filename", "hair")}, "filename, which can be no attribute; name it"),
+    (edited("filename", "picture"), {}, "in no column called file, filename,.*; name it"),
+    (edited("female", "male", 999), {}, "from 2 to 20 values of gender, and has 1"),
+    (edited("blond", "Blond"), {}, "lack: "),  # another value
+    (lambda folder: (folder / "images/007.png").unlink(), {}, "007.png is missing"),
+]
 
 
-TABLE_CHANGES: dict[str, tuple[Change, dict, str]] = {
-    "no such split column": (lambda folder: None, {"split": "fold"}, "has no column fold"),
-    "unknown file column": (edited("filename", "picture"), {}, "in no column called file, filename,.*; name it"),
-    "one value": (edited("female", "male", 999), {}, "from 2 to 20 values of gender, and has 1"),
-    "the file as an attribute": (
-        lambda folder: None,
-        {"attributes": ("filename", "hair")},
-        "filename, which can be no",
-    ),
-    "other case of a value": (edited("blond", "Blond"), {}, "2 combinations|lack: "),
-    "another split": (lambda folder: None, {"split": "gender"}, "has gender 'female' for 000.png; allowed are train"),
-    "no such image": (image(lambda path: path.unlink()), {}, "007.png is missing"),
-}
-
-
-@pytest.mark.parametrize("kind", TABLE_CHANGES)
-def test_a_table_that_is_damaged_or_misnamed_is_refused_in_one_line(kind, tmp_path, refuses):
-    change, options, line = TABLE_CHANGES[kind]
+@pytest.mark.parametrize("change, options, line", TABLE_CHANGES)
+def test_a_table_that_is_damaged_or_misnamed_is_refused_in_one_line(change, options, line, tmp_path, refuses):
     write_table(tmp_path)
     change(tmp_path)
     refuses(DataError, lambda: table(tmp_path, **options).load(0, 8), match=line)

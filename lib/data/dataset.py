@@ -6,6 +6,7 @@ Everything that is trained or measured on images takes this value. A `Source` is
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, ClassVar
@@ -121,6 +122,9 @@ class Source:
     files: tuple[str, ...] = field(init=False, compare=False, repr=False)
     digest: str = field(default="", init=False)  # of data of your own: the hash in `fingerprint`
     sized: ClassVar[bool] = True  # whether `load` takes a size
+    # What `load` reads at a root, `ImageFiles` or the parts of a pair, and what it makes of these with seed and size.
+    _read: ClassVar[Callable[..., Any]]
+    _made: ClassVar[Callable[..., Dataset]]
 
     def _set(self, **values: Any) -> None:
         for name, value in values.items():
@@ -147,13 +151,6 @@ class Source:
     def lacks(self, root: Root = None) -> str | None:
         """In one line what is missing and how to get it; None: nothing."""
         return lacking(self.files, root)
-
-    def _read(self, root: Root) -> Any:
-        """What `_made` makes the set of, whose ``contents()`` are the fingerprint: `lib.data.cache.ImageFiles`, ..."""
-        raise NotImplementedError
-
-    def _made(self, images: Any, seed: int, size: Any) -> Dataset:
-        raise NotImplementedError
 
 
 def mean_pixel(images: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ In the set's folder (`lib.data.root.LAYOUTS`)::
 
 import io
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -57,7 +57,7 @@ CELEBA_IMAGES = 202_599
 CELEBA_CHECKSUMS = {file: checksum for _, checksum, file in datasets.CelebA.file_list}
 
 
-# Of n images the attributes' values, their codes int64 (n,), and the split (n,) 0, 1 or 2.
+# The attributes' values, their codes int64 (n,), and the split (n,) 0, 1 or 2, of n images.
 Coded: TypeAlias = tuple[Mapping[str, tuple[str, ...]], Mapping[str, np.ndarray], np.ndarray]
 
 
@@ -68,9 +68,7 @@ class Grouped(Source):
     # Whether the images that train the probes are half of the validation images of every group, to be weighted, and not
     # as many of each as of the rarest.
     pooled = False
-
-    def _coded(self, table: pd.DataFrame, seed: int) -> Coded:
-        raise NotImplementedError
+    _coded: Callable[..., Coded]  # of a table and a seed
 
     def _made(self, images: ImageFiles, seed: int, size: int) -> Dataset:
         values, codes, split = self._coded(images.table, seed)
