@@ -269,18 +269,18 @@ def result(
     compared, sweep = comparison(own, settings, seeds), swept(protocol, store)
     computed: Any = partial(run, store=store, place=place, jobs=jobs, scheduler=scheduler)
     records = computed(compared) if place else there(compared, store)
-    lacking = shortfalls(protocol, whole, records, sum(not one["configuration"]["seed"] for one in sweep))
-    if whole and selected(whole, store) not in (None, settings):
-        lacking.append("another setting than the selected one")
-    found = Result(protocol, settings, records, [], sweep, lacking)
+    found = Result(protocol, settings, records, [], sweep, [])
     finished = {method: set(nets.seed) for method, nets in found.table.groupby("method")}
     if place and (lost := settings.keys() - finished.keys()):
         raise MissingTrials(f"all nets of {', '.join(sorted(lost))} diverged; take a smaller lr or rho")
     if not place and len(finished.get("sgd", set()) & finished.get("sam", set())) < 2:
         return None
+    lacking = shortfalls(found, whole)
+    if whole and selected(whole, store) not in (None, settings):
+        lacking.append("another setting than the selected one")
     measured = weight_trials(own, settings, seeds)
     weights = computed(measured) if place and not lacking else there(measured, store)
-    return replace(found, weights=weights if len(weights) == len(measured) else [])
+    return replace(found, weights=weights if len(weights) == len(measured) else [], lacking=lacking)
 
 
 def there(trials: Iterable[Trial], store: Store) -> Records:
@@ -323,35 +323,28 @@ def hardware(records: Iterable[dict]) -> str:
     return "; ".join(f"{where} ({number})" for where, number in Counter(map(compute.hardware, records)).most_common())
 
 
-def diverged(result: Result) -> list[dict]:
-    """The records of diverged trials."""
-    return [record for record in result.records if record["status"] == "diverged"]
-
-
-def shortfalls(protocol: Protocol, whole: Protocol | None, records: Sequence[dict], swept: int) -> list[str]:
-    """What stands between these records, with so many settings of the sweep stored (`swept`), and the paper's `whole`
-    protocol, of how much; without one, what there is. Nothing, for data of your own."""
-    if protocol.base.configuration["experiment"].startswith("own"):
+def shortfalls(result: Result, whole: Protocol | None) -> list[str]:
+    """What stands between a result and the paper's `whole` protocol, of how much; without one, what there is. Nothing,
+    for data of your own."""
+    protocol, records = whole or result.protocol, result.records
+    paper = protocol.base.configuration
+    if paper["experiment"].startswith("own"):
         return []
-    trials = [record["configuration"] for record in records if record["configuration"]["epochs"]]
-    paper = (whole or protocol).base.configuration
-    counts = {
-        what: (min((trial.get(name, 0) for trial in trials), default=0), paper.get(name, 0))
-        for name, what in (("epochs", "epochs"), ("size", "pixels a side"))
-    }
-    counts["settings in the sweep"] = swept, len(grid(whole or protocol))
+    trained = pd.DataFrame([record["configuration"] for record in records if record["configuration"]["epochs"]])
+    counts = {"epochs": (trained["epochs"].min(), paper["epochs"])}
+    if "size" in paper:
+        counts["pixels a side"] = trained["size"].min(), paper["size"]
+    counts["settings in the sweep"] = sum(not one["configuration"]["seed"] for one in result.sweep), len(grid(protocol))
     if "size" in paper:  # natural images, of which there may be a part
-        counts["training images"] = min((r["images"]["train"] for r in records), default=0), training_images(paper)
+        counts["training images"] = min(record["images"]["train"] for record in records), training_images(paper)
+    words = "{:,} of {:,} {}" if whole else "{0:,} {2}"
     found = [
-        f"{there:,} of {needed:,} {what}" if whole else f"{there:,} {what}"
-        for what, (there, needed) in counts.items()
-        if there < needed or (needed and not whole)
+        words.format(there, all_of, what) for what, (there, all_of) in counts.items() if not whole or there < all_of
     ]
-    if (seeds := len({trial["seed"] for trial in trials})) < SEEDS:
+    if (seeds := trained["seed"].nunique()) < SEEDS:
         found.append(f"{seeds} of {SEEDS} seeds")
-    for name in ("batch_size", "momentum", "weight_decay", "train_limit"):
-        if others := {trial.get(name) for trial in trials} - {paper.get(name)}:
-            found.append(f"{name} {', '.join(map(str, others))}")
+    if others := set(trained["batch_size"]) - {paper["batch_size"]}:
+        found.append(f"batch_size {', '.join(map(str, others))}")
     fresh = sorted({layer for record in records for layer in record.get("weights", {}).get("fresh", ())} - {"fc"})
     return found + ([f"ImageNet's weights but for {' and '.join(fresh)}"] if fresh else [])
 
