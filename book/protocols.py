@@ -220,6 +220,11 @@ class Result:
         easy, hard = sorted(attributes, key=lambda name: self.errors["sgd", name].mean())
         return easy, hard
 
+    @property
+    def attributes(self) -> list[tuple[str, str]]:
+        """The `features`, each with its kind, "easy" or "hard"."""
+        return [*zip(self.features, ("easy", "hard"))]
+
     def gains(self, measure: str, other: str = "sam") -> pd.Series:
         """SGD's error less that of the `other` method, by the seeds that both finished."""
         errors = self.errors.reindex(columns=[("sgd", measure), (other, measure)])

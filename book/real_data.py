@@ -45,15 +45,13 @@ def checks_c7(results: Mapping[str, Result | None]) -> list[Check]:
             checks.append(Check(f"{protocols.TITLES[name]}: SAM's probing errors below SGD's", main=True))
             continue
         images = result.table.query("measure in @result.features").examples.min()
-        for kind, attribute in zip(("hard", "easy"), reversed(result.features)):
+        for attribute, kind in result.attributes[::-1]:
             what = f"{result.title}: {kind} probing error of SGD less SAM's above 0"
-            low = result.errors["sgd", attribute].mean() <= MARGIN
+            low = bool(result.errors["sgd", attribute].mean() <= MARGIN)
             margin, main = 0 if low else MARGIN, kind == "hard" and name in protocols.TABLE_1
             found = weakest(what, result.gains(attribute), +1, margin, main, bool(result.lacking))
-            if images < PROBED:
-                what = f"{what}, probed on {images:.0f} images"
-                found = replace(found, what=what, outcome=Outcome.UNDECIDED, needs=None)
-            checks.append(replace(found, trivial=bool(low)))
+            few = {"what": f"{what}, probed on {images:.0f} images", "outcome": Outcome.UNDECIDED, "needs": None}
+            checks.append(replace(found, trivial=low, **few if images < PROBED else {}))
     return checks
 
 
@@ -75,14 +73,15 @@ def rows_of_table(result: Result) -> dict[str, dict[str, str]]:
     """One set of Table 1 in per cent, a row a measure: every method's mean ± standard deviation over seeds, and SGD's
     error less SAM's."""
     measures = {"test": "test", "worst group": "worst group"}
-    for what, kind in (("probe", ""), ("own answer", "answer ")):
-        for attribute, which in zip(result.features[::-1], ("hard", "easy")):
-            measures[f"{what}, {ATTRIBUTES.get(attribute, attribute)} ({which})"] = kind + attribute
+    for what, answer in (("probe", ""), ("own answer", "answer ")):
+        measures |= {
+            f"{what}, {ATTRIBUTES.get(one, one)} ({kind})": answer + one for one, kind in result.attributes[::-1]
+        }
     title, errors, rows = result.title + (", reduced" if result.lacking else ""), 100 * result.errors, {}
     for what, measure in measures.items():
         if ("sgd", measure) in errors:
-            there = [method for method in METHODS if (method, measure) in errors]
-            rows[f"{title}: {what}"] = {METHODS[method]: spread(errors[method, measure]) for method in there}
+            there = {METHODS[name]: errors[name, measure] for name in METHODS if (name, measure) in errors}
+            rows[f"{title}: {what}"] = {name: spread(of) for name, of in there.items()}
             rows[f"{title}: {what}"]["SGD less SAM"] = interval(100 * result.gains(measure))
     return rows
 
@@ -113,12 +112,13 @@ def numbers(result: Result | None) -> dict[str, str]:
     easy, hard = result.features
     images = result.table.query("measure == @hard").examples.max()
     wrong = result.table.query("measure == @easy and method != 'untrained'").eval("error * examples").astype(float)
-    found |= {name: interval(100 * result.gains(of)) for name, of in (("hard", hard), ("easy", easy))}
-    found |= {"trained": interval(-100 * result.gains(hard, "untrained")), "rho": f"{result.settings['sam'].rho:g}"}
+    gains = {"hard": (hard, "sam"), "easy": (easy, "sam"), "trained": (hard, "untrained"), "lsam": (hard, "lsam")}
+    for name, of in gains.items():
+        if (gain := result.gains(*of)).size:
+            found[name] = interval((-100 if name == "trained" else 100) * gain)
     found |= {"wrong": f"{wrong.min():.0f} to {wrong.max():.0f} of {images:.0f}", "images": f"{images:.0f}"}
-    found |= {"image": f"{100 / images:.2f}", "lacking": ", ".join(result.lacking) or "nothing is lacking"}
-    if "lsam" in result.settings:
-        found["lsam"] = interval(100 * result.gains(hard, "lsam"))
+    found |= {"image": f"{100 / images:.2f}", "rho": f"{result.settings['sam'].rho:g}"}
+    found["lacking"] = ", ".join(result.lacking) or "nothing is lacking"
     if result.weights:
         (real, _), (_, phantom) = gini(result)
         found["across"] = interval(real - phantom, 3)
@@ -172,7 +172,9 @@ def _of_sweep(nets: pd.DataFrame) -> dict[str, str]:
     found = {"SAM's settings below SGD at the same rate": _count(at.mean() > 0)}
     if several:
         found["below SGD at the same rate on every seed"] = _count(at.min() > 0)
-        found["below SGD at the same rate by the interval"] = _count(at.agg(_estimate).map(lambda one: one.low > 0))
+        found["below SGD at the same rate by the interval"] = _count(
+            at.agg(stats.estimate).map(lambda one: one.low > 0)
+        )
     for name, words in (("validation", "validation"), ("oracle", "the hard probe")):
         gain = gains_of_choice(nets, CHOICES[name])
         found[f"SGD less SAM, chosen by {words}"] = interval(gain, 1) if several else f"{gain[0]:.1f}"
@@ -186,22 +188,8 @@ def _of_sweep(nets: pd.DataFrame) -> dict[str, str]:
     return found | {"rank correlation with the test error": f"{told:.2f}"}
 
 
-def _estimate(seeds: pd.Series) -> stats.Estimate:
-    return stats.estimate(seeds.to_numpy())
-
-
 def _count(true: pd.Series) -> str:
     return f"{true.sum()} of {len(true)}"
-
-
-def rows_of_surface(result: Result) -> dict[str, dict[str, str]]:
-    """The hard probing error (%) at every setting of a sweep of several seeds, mean over seeds with its interval."""
-    nets = swept(result)
-    if nets.seed.nunique() < 2:
-        return {}
-    words = nets.groupby(["rho", "lr"]).hard.agg(lambda seeds: interval(seeds, 1)).unstack(fill_value="")
-    words.index = [f"{result.title}, rho {rho:g}" if rho else f"{result.title}, SGD" for rho in words.index]
-    return words.rename(columns="rate {:g}".format).to_dict("index")
 
 
 # Figures.
@@ -237,10 +225,11 @@ def against_rho(results: Sequence[Result]) -> Figure:
     fig, axes = plt.subplots(1, len(results), figsize=(style.PAGE_WIDTH, 3.2), squeeze=False)
     ring = {"ls": "", "marker": "o", "ms": 11, "mfc": "none", "mew": 1.6}
     for result, ax in zip(results, axes[0]):
-        nets, rates, radii = swept(result), result.protocol.rates, [0.0, *result.protocol.radii]
-        for place, (lr, colour, marker) in enumerate(zip(rates, style.sequence(len(rates)), style.MARKERS)):
-            line = nets[nets.lr == lr].groupby("rho").hard.agg(_estimate)
-            at = np.array([radii.index(rho) for rho in line.index]) + 0.12 * (place - 1)
+        nets, (_, hard), radii = swept(result), result.features, [0.0, *result.protocol.radii]
+        look = zip(result.protocol.rates, style.sequence(len(result.protocol.rates)), style.MARKERS, (-0.12, 0, 0.12))
+        for lr, colour, marker, beside in look:
+            line = nets[nets.lr == lr].groupby("rho").hard.agg(stats.estimate)
+            at = np.array([radii.index(rho) for rho in line.index]) + beside
             means, *ends = np.array([(one.mean, one.low, one.high) for one in line]).T
             bars = {"yerr": np.abs(ends - means), "elinewidth": 0.9, "label": f"learning rate {lr:g}"}
             ax.errorbar(at, means, **bars, color=colour, marker=marker, ms=4, lw=1.3)
@@ -248,11 +237,9 @@ def against_rho(results: Sequence[Result]) -> Figure:
                 chosen = result.settings[method]
                 here = (line.index == chosen.rho) & (chosen.lr == lr)  # nowhere, of a setting of the reader's
                 ax.plot(at[here], means[here], **ring, mec=COLOURS[method])
-        ax.set_xticks(range(len(radii)), [f"{rho:g}" for rho in radii])
-        name, seeds = result.features[1], nets.seed.nunique()
-        words = f"mean of {seeds} seeds" if seeds > 1 else "one seed"
-        ax.set_xlabel(r"$\rho$")
-        ax.set_title(f"{result.title}: {ATTRIBUTES.get(name, name)} (hard), {words}", fontsize="small")
+        ax.set(xticks=range(len(radii)), xticklabels=[f"{rho:g}" for rho in radii], xlabel=r"$\rho$")
+        words = f"mean of {seeds} seeds" if (seeds := nets.seed.nunique()) > 1 else "one seed"
+        ax.set_title(f"{result.title}: {ATTRIBUTES.get(hard, hard)} (hard), {words}", fontsize="small")
     axes[0, 0].set_ylabel("probing error (%)")
     handles = axes[0, 0].get_legend_handles_labels()[0]
     handles.append(Line2D([], [], **ring, mec=style.GREY, label="selected on seed 0"))
@@ -298,10 +285,10 @@ def read_pairs(trial: ImageTrial, count: int, place: Place = Place()) -> tuple[T
     phi, words = training.features(model, shown), []
     for i, answer in enumerate(training.logits(model, shown).argmax(1).tolist()):
         truth = {name: int(values[i]) for name, values in pairs.attributes.items()}
-        followed = [ATTRIBUTES[name] for name in truth if truth[name] == answer] or ["neither"]
+        followed = next((ATTRIBUTES.get(name, name) for name in truth if truth[name] == answer), "neither")
         read = {name: int(probes[name].predict(phi)[i]) for name in truth}
         probed = [data.values[name][read[name]] + " \N{BALLOT X}" * (read[name] != truth[name]) for name in truth]
-        words.append(f"{METHODS[trial.method]} answers {followed[0]},\nreads {', '.join(probed)}")
+        words.append(f"{METHODS[trial.method]} answers {followed},\nreads {', '.join(probed)}")
     return pairs.images, words
 
 
