@@ -12,7 +12,6 @@ from book.notebook import ParameterError
 from book.selection import at_choice, choose
 from book.toy import tuned
 from book.toy_trial import ToyTrial
-from lib import check
 from lib.data.toy import ToyConstants
 from lib.stats import LEVEL, Estimate, bootstrap_means, estimate, mean_interval
 from lib.toy.ensemble import lsam
@@ -29,15 +28,15 @@ Errors = Mapping[str, np.ndarray]  # title of a budget -> (size, radius, seed)
 
 
 def epochs_of(budget: str, size: int, amount: int) -> int:
-    """How many epochs `amount` of a budget is at one batch size. Raises ValueError for an unknown budget, or where that
-    many steps are no whole number of epochs."""
-    if check.choice("budget", budget, BUDGETS) == "epochs":
+    """How many epochs `amount` of a budget is at one batch size. Raises ParameterError where that many steps are no
+    whole number of epochs."""
+    if budget == "epochs":
         return amount
-    steps = -(-ToyConstants().training_points // size)
-    if amount < 1 or amount % steps:
+    epochs, rest = divmod(amount, steps := -(-ToyConstants().training_points // size))
+    if rest or not epochs:
         needs = f"a multiple of the {steps} of an epoch at batch size {size}"
         raise ParameterError(f"steps must be {needs}, not {amount}")
-    return amount // steps
+    return epochs
 
 
 def plan(
@@ -49,9 +48,8 @@ def plan(
     first_seed: int = 100,
 ) -> list[ToyTrial]:
     """One trial for every batch size and radius, the radius running fastest; `amount` of epochs or steps."""
-    amount = BUDGETS.get(budget, 0) if amount is None else amount
-    epochs = {size: epochs_of(budget, size, amount) for size in sizes}
-    settings = [lsam(radius, batch_size=size, epochs=epochs[size]) for size in sizes for radius in radii]
+    of_sizes = ({"batch_size": size, "epochs": epochs_of(budget, size, amount or BUDGETS[budget])} for size in sizes)
+    settings = [lsam(radius, **of_size) for of_size in of_sizes for radius in radii]
     return [ToyTrial((setting,), seeds, first_seed, name=NAME) for setting in settings]
 
 
@@ -138,19 +136,17 @@ def summary(radii: Sequence[float], sizes: Sequence[int], rho: float, hard: Erro
         chosen = np.asarray(radii)[1 + best(seen[:, 1:].mean(axis=-1))]
         of_best.set_yscale("log")
         of_best.plot(sizes, chosen, color=style.SAM, linewidth=0.8)
-        faces = [style.SAM if gains else "white" for gains in has_gain(gained)]
+        faces = np.where(has_gain(gained), style.SAM, "white")
         of_best.scatter(sizes, chosen, s=30, edgecolors=style.SAM, facecolors=faces, zorder=3)
         style.plain(of_best.yaxis, ticks=radii[1:])
         at_rho = errors[:, 0] - errors[:, list(radii).index(rho)]
-        looks = (style.SAM, "s"), (style.LSAM, "D")
-        style.lines(gain, sizes, {"chosen ρ": gained, f"ρ = {rho:g}": at_rho}, looks)
+        style.lines(gain, sizes, {"chosen ρ": gained, f"ρ = {rho:g}": at_rho}, [(style.SAM, "s"), (style.LSAM, "D")])
         gain.axhline(0, color="black", linewidth=0.6)
         band = np.quantile(sensitivity(bootstrap_means(errors)), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=-1)
         style.band(sensitive, radii, *band, style.HARD)
-        look = {"markersize": 4, "color": style.HARD, "label": "batch sizes"}
-        sensitive.plot(radii, sensitivity(errors.mean(axis=-1)), "o-", **look)
-        look |= {"color": style.GREY, "label": "seeds"}
-        sensitive.plot(radii, np.std(errors, axis=-1, ddof=1).mean(axis=0), "v--", **look)
+        spreads = {"batch sizes": sensitivity(errors.mean(axis=-1)), "seeds": errors.std(axis=-1, ddof=1).mean(axis=0)}
+        for (label, values), look, colour in zip(spreads.items(), ("o-", "v--"), (style.HARD, style.GREY)):
+            sensitive.plot(radii, values, look, markersize=4, color=colour, label=label)
         sensitive.axvspan((rho + beyond[0]) / 2, beyond[-1] * 1.03, color="black", alpha=0.05, linewidth=0)
         sensitive.set_ylim(bottom=0)
     for panel in axes[:, :2].flat:

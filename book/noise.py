@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 from book import style, toy
 from book.claims import MARGIN, Check, weakest
 from book.toy_trial import ToyTrial
-from lib import check
 from lib.data.toy import NOISY, ToyConstants
 from lib.toy.ensemble import lsam
 
@@ -32,22 +31,14 @@ Panels = Mapping[tuple[str, str], np.ndarray]  # kind, target -> (level, ..., se
 LOOKS = ((style.SGD, "o"), (style.LSAM, "D"), (style.SAM, "s"))  # SGD, fixed rho, chosen rho
 
 
-def conditions(levels: Levels = LEVELS) -> list[ToyConstants]:
-    """The clean data, then every kind, target and level of noise, the level running fastest. Raises ValueError for an
-    unknown kind, or a level of 0: that is the clean data."""
-    found = [ToyConstants()]
-    for kind, values in levels.items():
-        check.choice("levels", kind, LEVELS)
-        values = [check.number(f"levels of {kind}", value, 0, above=True) for value in values]
-        found += [ToyConstants(noisy=target, **{kind: level}) for target in NOISY for level in values]
-    return found
-
-
 def plan(
     radii: Sequence[float] = RADII, levels: Levels = LEVELS, seeds: int = SEEDS, first_seed: int = 100
 ) -> list[ToyTrial]:
-    """One trial for every condition and radius, the radius running fastest; 0 among the radii is SGD."""
-    settings = [lsam(radius, data=data) for data in conditions(levels) for radius in radii]
+    """The clean data, then every kind, target and level of noise, each with every radius; the last runs fastest, and 0
+    among the radii is SGD."""
+    noisy = [(kind, target, level) for kind, of in levels.items() for target in NOISY for level in of]
+    conditions = [ToyConstants(), *(ToyConstants(noisy=target, **{kind: level}) for kind, target, level in noisy)]
+    settings = [lsam(radius, data=data) for data in conditions for radius in radii]
     return [ToyTrial((setting,), seeds, first_seed, name=NAME) for setting in settings]
 
 
@@ -55,8 +46,7 @@ def by_panel(records: Sequence[dict], radii: Sequence[float], levels: Levels, fe
     """Errors (level, radius, seed) of the records of a plan with these radii and levels, as by `toy.by_radius`."""
     clean, *noisy = toy.by_radius(records, radii, feature, split)
     rest = iter(noisy)
-    panels = product(levels, NOISY)
-    return {panel: np.stack([clean, *islice(rest, len(levels[panel[0]]))]) for panel in panels}
+    return {(kind, to): np.stack([clean, *islice(rest, len(of))]) for kind, of in levels.items() for to in NOISY}
 
 
 def lines(values: Panels, validation: Panels, radii: Sequence[float], rho: float) -> dict[str, Panels]:

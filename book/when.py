@@ -88,12 +88,9 @@ def windows(epochs: float, switches: Sequence[float]) -> list[Window]:
 
 def tenths(epochs: float) -> dict[str, Window]:
     """The windows that are judged; a whole number of epochs as one, a part of an epoch to three digits."""
-
-    def exactly(value: float) -> float:
-        return round(value) if abs(value - round(value)) < 1e-9 else round(value, 3)
-
-    ends = {FIRST: (0, TENTH), LAST: (1 - TENTH, 1), REST: (TENTH, 1)}
-    return {name: (exactly(first * epochs), exactly(last * epochs)) for name, (first, last) in ends.items()}
+    ends = (round(TENTH * epochs, 3), round((1 - TENTH) * epochs, 3))
+    first, last = (int(end) if end == int(end) else end for end in ends)
+    return {FIRST: (0, first), LAST: (last, epochs), REST: (first, epochs)}
 
 
 def image_nets(dataset: str, store: Store) -> dict[Net, ImageTrial]:
@@ -292,9 +289,7 @@ def figure_images(gains: Mapping[str, Mapping[Window | None, np.ndarray]]) -> Fi
     """What each window gains in hard probing error, in points: panel title -> window -> (seed,), the whole training
     (None) first."""
     looks = {"throughout": (style.GREY, "D"), "first epochs only": (style.LSAM, "o"), "from there on": (style.SGD, "s")}
-    fig, axes = plt.subplots(
-        len(gains) // 2, 2, figsize=(style.PAGE_WIDTH, 5.4), sharex=True, sharey=True, squeeze=False
-    )
+    fig, axes = style.grid(len(gains), 2, 2.45, sharex=True, sharey=True)
     for panel, (title, of_window) in zip(axes.flat, gains.items()):
         kinds = [0 if window is None else 2 if window[0] else 1 for window in of_window]
         named = ["all epochs" if w is None else f"epochs {w[0] + 1} to {w[1]}" for w in of_window]

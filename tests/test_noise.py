@@ -16,14 +16,6 @@ SEEDS = 8
 PANELS = list(product(KINDS, NOISY))
 
 
-@pytest.mark.parametrize(
-    ("levels", "named"), [({"blur": (1.0,)}, "levels must be one of"), ({"dropout": (0.0, 0.1)}, "levels of dropout")]
-)
-def test_what_is_no_noise_is_refused_in_one_line(levels, named):
-    with pytest.raises(ValueError, match=f"^{named}.*$"):
-        plan(levels=levels)
-
-
 # Reading
 
 
@@ -80,8 +72,7 @@ def test_c10_is_every_type_of_noise_and_has_a_check_for_every_panel_and_either_r
     assert last == "dropout, both features, chosen ρ: SGD minus LSAM above 0 (2 of 2)"
 
 
-@pytest.mark.parametrize("line", ["ρ = 1.4", "chosen ρ"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "line"), [("label_noise", "ρ = 1.4"), ("dropout", "chosen ρ")])
 @pytest.mark.parametrize(
     ("gain", "outcome"),
     [
@@ -95,9 +86,8 @@ def test_c10_is_every_type_of_noise_and_has_a_check_for_every_panel_and_either_r
 def test_c10_of_a_panel_is_that_of_its_weakest_level(kind, line, gain, outcome):
     found = judged((kind, 2, line, gain))
     panel = f"{KINDS[kind][0]}, hard feature only, {line}: SGD minus LSAM above 0 ({1 + (outcome is HOLDS)} of 2)"
-    assert found[panel].outcome is outcome and found[panel].effect.mean == pytest.approx(np.mean(gain))
-    others = {check.outcome for what, check in found.items() if what != panel and not check.main}
-    assert others == {HOLDS}
+    assert found.pop(panel).outcome is outcome
+    assert all(check.outcome is HOLDS for check in found.values() if not check.main)
 
 
 @pytest.mark.parametrize(
@@ -110,14 +100,9 @@ def test_c10_stands_with_the_mean_over_levels_of_every_type_at_the_chosen_radius
 
 
 def test_c10_leaves_out_the_clean_data_and_where_the_spiral_is_not_hard():
-    assert all(check.outcome is HOLDS for check in judged(("dropout", 0, "chosen ρ", -1.0)).values())
-    where = ALL | {("dropout", "hard"): np.array([True, False])}
-    found = judged(("dropout", 2, "chosen ρ", -1.0), where=where)
-    assert all(check.outcome is HOLDS for check in found.values())
-    assert "dropout, hard feature only, chosen ρ: SGD minus LSAM above 0" in found
-    where["dropout", "hard"] = np.array([False, False])
-    found = judged(("dropout", 1, "chosen ρ", -1.0), where=where)
-    assert len(found) == 11 and all(check.outcome is HOLDS for check in found.values())
+    for level, where in ((0, [True, True]), (2, [True, False]), (1, [False, False])):
+        found = judged(("dropout", level, "chosen ρ", -1.0), where=ALL | {("dropout", "hard"): np.array(where)})
+        assert len(found) == 11 + 2 * any(where) and all(check.outcome is HOLDS for check in found.values())
     assert not noise.checks({"SGD": {}, "LSAM, ρ = 1.4": {}, "LSAM, chosen ρ": {}}, {})
 
 

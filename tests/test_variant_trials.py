@@ -14,7 +14,6 @@ from book import protocols, toy_trial, variants
 from book.image_trial import paired
 from book.plan import Plan
 from book.toy_trial import ToyTrial, errors, kept
-from book.variants import passes
 from lib import training
 from lib.data.toy import ToyConstants
 from lib.optim import VARIANTS
@@ -86,8 +85,7 @@ def test_every_row_of_the_toy_can_be_trained_and_stored_under_its_own_name() -> 
 
 def test_live_comparison_is_at_the_radius_asked_for() -> None:
     plans = variants.live_plan(["sgd", "asam"], 0.7, seeds=2, epochs=5)
-    assert [one.settings[0].rho for one in plans] == [0.0, 0.7]
-    assert {(one.seeds, one.settings[0].epochs) for one in plans} == {(2, 5)}
+    assert [(one.seeds, one.settings[0].epochs, one.settings[0].rho) for one in plans] == [(2, 5, 0.0), (2, 5, 0.7)]
 
 
 def finished_sweep(store: Store) -> None:
@@ -136,14 +134,13 @@ def test_image_gains_are_paired_by_seed_and_missing_rows_are_none(tmp_path) -> N
 
 def test_image_row_with_a_diverged_net_has_no_gain_and_says_so(tmp_path) -> None:
     store = Store(tmp_path)
-    sgd, sam = paired("cifar-mnist", "sgd"), paired("cifar-mnist", "sam", rho=0.1)
-    for seed in range(2):
-        stored(store, replace(sgd, seed=seed), 0.3, 0.1)
-    stored(store, sam, 0.2, 0.1)
-    gone = {"configuration": replace(sam, seed=1).configuration, "status": "diverged", "metrics": None}
+    rows = {"SGD": paired("cifar-mnist", "sgd"), "SAM": paired("cifar-mnist", "sam", rho=0.1)}
+    for trial in rows.values():
+        stored(store, trial, 0.3, 0.1)
+    gone = {"configuration": replace(rows["SAM"], seed=1).configuration, "status": "diverged", "metrics": None}
     store.write(whole(gone))
-    _, gains = variants.image_gains({"SGD": sgd, "SAM": sam}, 2, store)
-    assert list(gains) == ["SGD (n = 2)", "SAM (1 diverged)"] and gains["SAM (1 diverged)"] is None
+    _, gains = variants.image_gains(rows, 2, store)
+    assert list(gains) == ["SGD (n = 1)", "SAM (1 diverged)"] and gains["SAM (1 diverged)"] is None
 
 
 def test_numbers_of_the_image_rows_leave_out_those_without_an_ascent(tmp_path) -> None:
@@ -221,53 +218,22 @@ def test_table_of_the_ranking_is_in_order_and_against_each_rows_base() -> None:
     found = {"SGD": row(), "SAM": row(hard=0.4), "Adam": row(hard=0.3), "SAM around Adam": row(hard=0.12)}
     table = variants.judged(found)
     assert list(table) == ["SAM around Adam", "Adam", "SAM"]
-    assert table["SAM around Adam"]["over its base"] == "0.180 [0.180, 0.180]"
-    assert table["SAM"]["gain over SGD"] == "0.100 [0.100, 0.100]" and table["SAM"]["over its base"] == ""
-    assert [line["balances"] for line in table.values()] == [True, False, False]
-    differences = variants.against("clean", found | {"LSAM": row(hard=0.1)}, ["Adam"])
-    means = {name: round(line["mean"], 6) for name, line in differences.items()}
-    assert means == {"clean: Adam minus SAM": -0.1, "clean: Adam minus LSAM": 0.2}
+    assert [line["over its base"] for line in table.values()] == ["0.180 [0.180, 0.180]", "", ""]
 
 
 def test_ranking_has_the_largest_effect_on_top_and_what_was_not_run_last() -> None:
     effects = {"SAM (n = 2)": 0.1, "LSAM (n = 2)": 0.3, "Adam": -0.2}
     rows = {"GSAM": None} | {name: [Estimate(2, mean, 0, mean, mean)] for name, mean in effects.items()}
-    fig = variants.ranking(rows, ["gain"], ["fall"])
-    assert [label.get_text() for label in fig.axes[0].get_yticklabels()] == [
-        "LSAM (n = 2)",
-        "SAM (n = 2)",
-        "Adam",
-        "GSAM",
-    ]
-    assert [text.get_text() for text in fig.axes[0].texts] == ["not run here"]
-    kinds = [text.get_text() for text in fig.legends[0].get_texts()]
-    assert kinds == ["SAM and its variants", "LSAM", "another base, or decay"]
+    (axes,) = variants.ranking(rows, ["gain"], ["fall"]).axes
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names == ["LSAM (n = 2)", "SAM (n = 2)", "Adam", "GSAM"]
+    assert [text.get_text() for text in axes.texts] == ["not run here"]
 
 
 def test_every_method_is_in_the_comparisons() -> None:
     assert set(TITLES.values()) <= variants.ROWS.keys() and TITLES.keys() == VARIANTS.keys()
     assert set(variants.LIVE) <= TITLES.keys()
     assert all(variants.kind(name) in variants.KINDS for name in variants.ROWS)
-
-
-@pytest.mark.parametrize(
-    "method, forward, backward",
-    [
-        ("sgd", 1, 1),
-        ("lsam", 1, 1),
-        ("sam", 2, 2),
-        ("asam", 2, 2),
-        ("gsam", 2, 2),
-        ("friendly", 2, 2),
-        ("looksam", 1.2, 1.2),
-        ("esam", 2.5, 1.5),
-        ("sam_decay_inside", 2, 2),
-        ("adam", 1, 1),
-        ("sam_adam", 2, 2),
-    ],
-)
-def test_passes_of_a_step_are_counted(method, forward, backward) -> None:
-    assert passes(method) == {"forward": forward, "backward": backward}
 
 
 def test_a_backward_pass_counts_as_two_forward_ones() -> None:

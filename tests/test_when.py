@@ -182,25 +182,15 @@ def test_two_radii_give_sgd_and_lsam_where_the_ascent_stays_on_the_head_and_else
 # Figures
 
 
-def test_figure_of_windows_shows_few_seeds_as_dots_and_others_with_intervals():
+def test_figures_of_windows_and_of_the_switch_in_either_direction_show_the_means():
     many, few = 0.02 + SEEDS, np.array([0.01, 0.03])
-    fig = when.figure_images({name: {None: many, (0, 2): many / 2, (2, 20): few} for name in ("one", "two")})
-    panel = fig.axes[0]
+    panel, _ = when.figure_images({name: {None: many, (0, 2): many / 2, (2, 20): few} for name in ("one", "two")}).axes
     assert [label.get_text() for label in panel.get_yticklabels()] == ["all epochs", "epochs 1 to 2", "epochs 3 to 20"]
-    assert len(panel.containers) == 2  # with whiskers
-    dots = [line for line in panel.lines if len(line.get_xdata()) == 2 and line.get_marker() == "s"]
-    np.testing.assert_allclose(dots[0].get_xdata(), 100 * few)
-    plt.close(fig)
-
-
-def test_figures_of_the_switch_in_either_direction_of_parts_and_of_the_border_show_the_means():
     found = {None: BEFORE - 0.2} | {w: BEFORE - 0.01 * sum(w) for w in windows(60, (1, 6))}
     points = {f"share of {name}": np.array([0.9, np.nan, 0.8]) for name in (FIRST, REST)}
     lines = when.figure_switch(found, BEFORE, points, points).axes[0].lines
     np.testing.assert_allclose(lines[0].get_ydata(), [found[0, k].mean() for k in (1, 6)])
     np.testing.assert_allclose(lines[1].get_ydata(), [found[k, 60].mean() for k in (1, 6, 54)])
-    fig = when.figure_parts(BEFORE, BEFORE - 0.2, {"a part": BEFORE - 0.1}, {"slower": BEFORE - 0.15})
-    assert [label.get_text() for label in fig.axes[0].get_yticklabels()] == ["SGD", "LSAM", "a part", "slower*"]
     error, share = ({5: np.full((3, 4), one), 20: np.full((3, 4), one / 2)} for one in (0.2, 0.6))
     border = when.figure_border({"here": (error, share)})
     np.testing.assert_allclose(border.axes[1].lines[1].get_data(), [[10] * 4, [0.3] * 4])
