@@ -233,14 +233,13 @@ class Result:
     def measured(self, epoch: int | None = None) -> dict[str, list[dict]]:
         """What was measured on SGD's and on SAM's nets after `epoch` (None: the last one), an entry for each seed that
         both finished."""
-        wanted = None if epoch == self.protocol.base.epochs else epoch
-        found: dict[str, dict[int, dict]] = {"sgd": {}, "sam": {}}
+        wanted, found = None if epoch == self.protocol.base.epochs else epoch, {}
         for record in self.weights:
-            trial = record["configuration"]
-            if trial.get("epoch") == wanted and record["status"] == "finished":
-                found[trial["of"]["method"]][trial["of"]["seed"]] = record["metrics"]
-        both = sorted(found["sgd"].keys() & found["sam"].keys())
-        return {method: [by_seed[seed] for seed in both] for method, by_seed in found.items()}
+            if record["configuration"].get("epoch") == wanted and record["status"] == "finished":
+                of = record["configuration"]["of"]
+                found[of["method"], of["seed"]] = record["metrics"]
+        both = sorted(seed for method, seed in found if method == "sgd" and ("sam", seed) in found)
+        return {method: [found[method, seed] for seed in both] for method in ("sgd", "sam")}
 
 
 def result(

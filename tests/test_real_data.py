@@ -83,8 +83,7 @@ def test_a_training_goes_on_from_where_weights_within_it_were_measured(store):
     trials = protocols.plan([BIRDS], store, seeds=2).trials
     measured = weight_trials(BIRDS, selected(BIRDS, store), 2)
     assert {trial.epoch for trial in measured} == {1, None} and set(measured) <= set(trials)
-    within = [trials.index(trial) for trial in measured if trial.epoch and trial.of.seed]
-    assert max(within) < min(trials.index(trial.of) for trial in measured if trial.of.seed)
+    assert all(trials.index(trial) < trials.index(trial.of) for trial in measured if trial.epoch and trial.of.seed)
 
 
 # Results.
@@ -168,8 +167,7 @@ def test_weights_are_paired_and_a_diverged_net_leaves_its_seed_out(celeba):
     assert real_data.gini(replace(celeba, weights=lost), 1).shape == (2, 2, 7)
 
 
-def test_sweep_has_the_further_seeds_of_which_all_of_it_is_stored(store, pair):
-    assert {one["configuration"]["seed"] for one in pair.sweep} == {0, 1, 2, 3}
+def test_sweep_has_the_further_seeds_of_which_all_of_it_is_stored(store):
     for trial in [trial for seed in range(4) for trial in grid(BIRDS, seed)]:
         if trial != grid(BIRDS, 2)[-1]:
             store.write(error_record(trial))
@@ -277,8 +275,7 @@ def test_a_seed_chooses_by_the_first_column_and_by_the_second_among_equals():
 
 
 @pytest.mark.parametrize(
-    "gains, counts",
-    [([5, 5.1, 4.9], "111"), ([5, 0.1, 0.1], "110"), ([5, 0, 1], "100"), ([1, -1, 0], "000"), ([0, 0, 0], "000")],
+    "gains, counts", [([5, 5.1, 4.9], "111"), ([5, 0.1, 0.1], "110"), ([5, 0, 1], "100"), ([1, -1, 0], "000")]
 )
 def test_a_setting_is_below_sgd_in_the_mean_on_every_seed_or_by_its_interval(pair, gains, counts):
     nets = []
@@ -286,8 +283,8 @@ def test_a_setting_is_below_sgd_in_the_mean_on_every_seed_or_by_its_interval(pai
         for record, trial in zip(pair.sweep, grid(CIFAR, seed)):
             rates = {"probing_error": {"cifar": {"error": 0.5 - gain * (trial.rho > 0) / 100}}}
             nets.append(record | {"configuration": trial.configuration, "metrics": record["metrics"] | rates})
-    result = replace(pair, sweep=nets)
-    rows = [row for name, row in real_data.rows_of_sweep([result]).items() if "same rate" in name]
+    table = real_data.rows_of_sweep([replace(pair, sweep=nets)])
+    rows = [row for name, row in table.items() if "same rate" in name]
     assert [row["CIFAR-MNIST, over 3 seeds"] for row in rows] == [f"{18 * int(count)} of 18" for count in counts]
     assert [rows[0][f"CIFAR-MNIST, seed {seed}"] for seed in range(3)] == [f"{18 * (gain > 0)} of 18" for gain in gains]
 
