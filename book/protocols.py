@@ -256,12 +256,10 @@ def result(
     **changes: Any,
 ) -> Result | None:
     """What is stored, where SGD and SAM finished on two seeds or more; with a `place` what is missing is computed, see
-    `lib.trials.run`, weights where the protocol is whole. None where something has to be selected and the sweep is not
-    complete.
+    `lib.trials.run`, weights where the protocol is whole. None where the sweep that has to select is not complete.
 
-    lr, rho: in place of what the sweep selects, where not 0; `changes` are of other fields of the trials. whole: the
-    paper's protocol for these images, where it is not in TABLE_1. Raises MissingTrials where all nets of a method
-    diverged or images are missing.
+    lr, rho: in place of what the sweep selects, where not 0; `changes` are of other fields. whole: the paper's protocol
+    where it is not in TABLE_1. Raises MissingTrials where all nets of a method diverged or images are missing.
     """
     settings = selected(replace(protocol, rates=(lr,), radii=(rho,)) if lr and rho else protocol, store)
     if settings is None:

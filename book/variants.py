@@ -18,7 +18,7 @@ from book.image_trial import ImageTrial
 from book.plan import Plan
 from book.sam import prepared
 from book.selection import at_choice, choose
-from book.toy_trial import FIRST_SEED, SEEDS, ToyTrial, errors, kept
+from book.toy_trial import SEEDS, ToyTrial, errors, kept
 from lib.data.toy import ToyConstants
 from lib.device import threads
 from lib.optim.variants import CONSTANTS, TITLES
@@ -94,19 +94,15 @@ MINORITY_ROWS: dict[str, tuple[VariantSetting, ...]] = {
 }
 
 
-def toy_plan(
-    rows: Mapping[str, Sequence[VariantSetting]] = ROWS, seeds: int = SEEDS, first_seed: int = FIRST_SEED
-) -> list[ToyTrial]:
+def toy_plan(rows: Mapping[str, Sequence[VariantSetting]] = ROWS, seeds: int = SEEDS) -> list[ToyTrial]:
     """One trial for every row."""
-    return [ToyTrial(tuple(settings), seeds, first_seed, name) for name, settings in rows.items()]
+    return [ToyTrial(tuple(settings), seeds, name=name) for name, settings in rows.items()]
 
 
 def live_plan(methods: Sequence[str], rho: float, seeds: int, epochs: int) -> list[ToyTrial]:
     """A small comparison of `methods` (names of the toy) at one radius; those that have none go without."""
-    return [
-        ToyTrial((VariantSetting(method, 0.0 if method in WITHOUT_RADIUS else rho, epochs=epochs),), seeds, name=method)
-        for method in methods
-    ]
+    radii = {method: 0.0 if method in WITHOUT_RADIUS else rho for method in methods}
+    return toy_plan({name: [VariantSetting(name, radius, epochs=epochs)] for name, radius in radii.items()}, seeds)
 
 
 def best(record: dict, settings: slice = slice(None)) -> pd.DataFrame:
@@ -257,16 +253,17 @@ def image_gains(rows: Mapping[str, ImageTrial], seeds: int, store: Store) -> tup
 def image_numbers(rows: Mapping[str, ImageTrial], gains: Gains) -> dict[str, str]:
     """What the prose quotes: the settings, how many seeds and epochs were run of how many, and from where to where the
     rows with an ascent gain on the hard feature in the mean, in points, and how many of their intervals lie above 0."""
-    found = {name: values[0] for name, values in gains.items() if values is not None}
-    effects = [estimate(100 * values) for name, values in found.items() if name.split(" (")[0] not in WITHOUT_ASCENT]
+    found = {name: 100 * values[0] for name, values in gains.items() if values is not None}
+    effects = [estimate(values) for name, values in found.items() if name.split(" (")[0] not in WITHOUT_ASCENT]
     names = "lr", "rho", "sgd_lr", "epochs", "whole", "seeds", "rows", "lowest", "highest", "above"
     if not effects:
         return dict.fromkeys(names, protocols.NOT_RUN)
-    sam, seeds, means = rows["SAM"], {len(values) for values in found.values()}, [effect.mean for effect in effects]
-    values = [f"{number:g}" for number in (sam.lr, sam.rho, rows["SGD"].lr, sam.epochs, IMAGES.base.epochs)]
-    values += [" to ".join(map(str, sorted({min(seeds), max(seeds)}))), str(len(effects))]
-    values += [f"{min(means):.1f}", f"{max(means):.1f}", str(sum(effect.low > 0 for effect in effects))]
-    return dict(zip(names, values))
+    seeds, means = {len(values) for values in found.values()}, [effect.mean for effect in effects]
+    of_setting = rows["SAM"].lr, rows["SAM"].rho, rows["SGD"].lr, rows["SAM"].epochs, IMAGES.base.epochs
+    of_seeds = " to ".join(map(str, sorted({min(seeds), max(seeds)})))
+    ends = f"{min(means):.1f}", f"{max(means):.1f}"
+    above = sum(effect.low > 0 for effect in effects)
+    return dict(zip(names, (*map("{:g}".format, of_setting), of_seeds, str(len(effects)), *ends, str(above))))
 
 
 # What a step of each variant costs: passes through the conv net, counted, and time, as ratios to SGD's.
@@ -279,10 +276,10 @@ def passes(method: str) -> dict[str, float]:
     """Batches of examples that go "forward" and "backward" through the body in one step, in the mean over a period.
     Counted on the conv net: an example forward, or its gradient backward, through the first layer."""
     model, step = prepared(method, BATCH, SIDE)
-    counted = {"forward": 0.0, "backward": 0.0}
+    counted = {"forward": 0, "backward": 0}
 
     def count(way: str, tensor: Tensor) -> None:
-        counted[way] += len(tensor) / (PERIOD * BATCH)
+        counted[way] += len(tensor)
 
     def passed(_: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
         count("forward", output)
@@ -293,7 +290,7 @@ def passes(method: str) -> dict[str, float]:
     with threads(1):
         for _ in range(PERIOD):
             step()
-    return {way: round(number, 9) for way, number in counted.items()}
+    return {way: examples / (PERIOD * BATCH) for way, examples in counted.items()}
 
 
 def over_sgd(counted: Mapping[str, float]) -> float:

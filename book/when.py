@@ -3,6 +3,7 @@ rule of it, the border of the hard rate, SAM with a radius for the head and one 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -94,11 +95,11 @@ def tenths(epochs: float) -> dict[str, Window]:
 
 
 def image_nets(dataset: str, store: Store) -> dict[Net, ImageTrial]:
-    """SGD, and SAM and LSAM at their selected settings, whole and with the radius in each window only, on seed 0; none
-    while the sweep is not complete."""
+    """SGD, and SAM and LSAM at their selected settings, whole and with the radius in each window only; none while the
+    sweep is not complete."""
     settings = selected(PAIRED[dataset], store) or {}
-    every = windows(PAIRED[dataset].base.epochs, SWITCHES) if settings else []
-    parts = {(method, window): replace(settings[method], ascent=window) for window in every for method in METHODS}
+    every = product(windows(PAIRED[dataset].base.epochs, SWITCHES), METHODS if settings else ())
+    parts = {(method, window): replace(settings[method], ascent=window) for window, method in every}
     return {(method, None): net for method, net in settings.items()} | parts
 
 
@@ -254,9 +255,10 @@ def border_checks(error: Epochs, share: Epochs) -> list[Check]:
     between = {b: of_batch.mean(axis=1).filled(np.nan) for b, of_batch in inside.items()}  # NaN: no epoch is inside
     for batch in larger:
         below = share[batch][:, error[batch].mean(axis=0) < border]
-        what = f"B = {batch}: an epoch below {border:.1%} in which a majority is raised"
         most = [estimate(max(below.T, key=np.mean))] if below.size else []
-        found.append(compared(what, most, low=HALF))
+        found.append(
+            compared(f"B = {batch}: an epoch below {border:.1%} in which a majority is raised", most, low=HALF)
+        )
         what = f"B = {batch}: between {low:.1%} and {border:.1%} more steps raised than with {small}"
         found.append(weakest(what, np.subtract(*paired(between[batch], between[small])), +1))
     return found
