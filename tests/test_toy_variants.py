@@ -151,7 +151,7 @@ def test_esam_perturbs_its_share_of_the_weights_and_descends_on_half_of_the_batc
         return torch.arange(5.0).repeat(2, 1) * (len(seen) > 1), torch.ones_like(theta)
 
     monkeypatch.setattr(rules, "evaluate", evaluate)
-    rules.Variant("esam", models, torch.zeros(2, 60, 5))(0, theta, torch.arange(5).repeat(2, 1))
+    rules.Variant(models, torch.zeros(2, 60, 5))(0, theta, torch.arange(5).repeat(2, 1))
     _, (phantom, _), (_, weights) = seen
     moved = (phantom - theta) != 0
     assert moved.float().mean().item() == pytest.approx(CONSTANTS.esam_beta, abs=0.05)

@@ -172,18 +172,10 @@ def _descend(net, width, x, rows, h1, h2, delta, d2, d1, bias):
 
 
 @njit(cache=True, forceinline=True)
-def _sigmoid(margin):
-    """sigma(margin), without overflow."""
-    if margin >= 0:
-        return 1.0 / (1.0 + math.exp(-margin))
-    e = math.exp(margin)
-    return e / (1.0 + e)
-
-
-@njit(cache=True, forceinline=True)
 def _weight(margin, smoothing, decoupling):
     """The importance weight: the size of the loss's slope in the logit."""
-    weight = _sigmoid(-margin)
+    e = math.exp(-abs(margin))  # without overflow
+    weight = (e if margin > 0 else 1.0) / (1.0 + e)
     if decoupling > 0:  # an infinite margin times zero would be NaN
         weight -= decoupling * margin
     return weight - smoothing / 2
@@ -320,12 +312,8 @@ def train(nets, width, head, config, points, record, trace_every):
                 slope[b] = -rate * y[b] * weight / rows
                 delta[EASY, b], delta[HARD, b] = slope[b] * g_easy, slope[b] * g_hard
                 if head_importance != importance:
-                    slope[b] = (
-                        -rate
-                        * y[b]
-                        * _weight(y[b] * (v_easy * f[EASY, b] + v_hard * f[HARD, b]), smoothing, decoupling)
-                        / rows
-                    )
+                    weight = _weight(y[b] * (v_easy * f[EASY, b] + v_hard * f[HARD, b]), smoothing, decoupling)
+                    slope[b] = -rate * y[b] * weight / rows
             for b in range(rows, rows + BLOCK):
                 delta[EASY, b], delta[HARD, b] = 0, 0  # rows that fill up the last block teach nothing
             for b in range(rows):

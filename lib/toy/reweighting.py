@@ -22,13 +22,14 @@ def upsampled(mistakes: Sequence[np.ndarray], upweight: Sequence[int], seeds: Se
     holds each of these upweight[i] times and every other point once; it is gone through in a fresh order again and
     again until `length` points are drawn, as many as training takes without it.
     """
-    rows = np.empty((len(mistakes), length), dtype=np.int32)
-    for row, wrong, times, seed in zip(rows, mistakes, upweight, seeds):
-        points = np.repeat(np.arange(len(wrong)), np.where(wrong, times, 1))
-        draws = np.random.default_rng([seed, 0x277])
-        passes = [draws.permutation(points) for _ in range(-(-length // len(points)))]
-        row[:] = np.concatenate(passes)[:length]
-    return rows
+    rows = []
+    for wrong, times, seed in zip(mistakes, upweight, seeds):
+        points, draws = (
+            np.repeat(np.arange(len(wrong)), np.where(wrong, times, 1)),
+            np.random.default_rng([seed, 0x277]),
+        )
+        rows.append(np.concatenate([draws.permutation(points) for _ in range(-(-length // len(points)))])[:length])
+    return np.stack(rows)
 
 
 def balanced(groups: Sequence[np.ndarray], seeds: Sequence[int], length: int) -> np.ndarray:
@@ -37,16 +38,14 @@ def balanced(groups: Sequence[np.ndarray], seeds: Sequence[int], length: int) ->
 
     groups: of the training points (n,), for each net.
     """
-    rows = np.empty((len(groups), length), dtype=np.int32)
-    for row, of_points, seed in zip(rows, groups, seeds):
+    rows = []
+    for of_points, seed in zip(groups, seeds):
         draws = np.random.default_rng([seed, 0xD20])
-        members = [np.flatnonzero(of_points == number) for number in np.unique(of_points)]
-        sizes = np.array([len(one) for one in members])
-        first = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-        drawn = draws.integers(len(members), size=length)
+        members, sizes = np.argsort(of_points, kind="stable"), np.unique(of_points, return_counts=True)[1]
+        drawn = draws.integers(len(sizes), size=length)
         within = (draws.random(length) * sizes[drawn]).astype(np.int64)
-        row[:] = np.concatenate(members)[first[drawn] + within]
-    return rows
+        rows.append(members[(np.cumsum(sizes) - sizes)[drawn] + within])
+    return np.stack(rows)
 
 
 def group(points: ToySample, by: str) -> np.ndarray:

@@ -29,18 +29,12 @@ class Variant:
     gives the direction of descent. A rule finds in it the stack's settings, the batch, and what it kept."""
 
     def __init__(
-        self,
-        method: str,
-        models: Sequence[Model],
-        training: Tensor,
-        watch: Callable[..., None] | None = None,
-        groups: GroupDRO | None = None,
+        self, models: Sequence[Model], training: Tensor, watch: Callable | None = None, groups: GroupDRO | None = None
     ) -> None:
+        method = models[0].setting.method
         self.rule, self.training, self.watch, self.groups = RULES[method], training, watch, groups
-        self.rho, self.decay = (
-            torch.tensor([getattr(model.setting, name) for model in models])[:, None, None]
-            for name in ("rho", "weight_decay")
-        )
+        settings = [(model.setting.rho, model.setting.weight_decay) for model in models]
+        self.rho, self.decay = torch.tensor(settings).T[..., None, None]
         self.outside = bool(self.decay.any()) and method != "sam_decay_inside"
         self.adam = Adam() if method.endswith("adam") else None
         self.seeds, self.each = [model.seed for model in models], torch.arange(len(models))[:, None]

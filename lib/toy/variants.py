@@ -138,7 +138,7 @@ def trained(
     groups = None
     if first.method == "jtt":
         identifying = rows[:, : first.identification * first.batch_size]
-        identified = run(theta.clone(), models, identifying, Variant("sgd", models, training))
+        identified = run(theta.clone(), models, identifying, Variant(models, training))
         upweight = [model.setting.upweight for model in models]
         rows = reweighting.upsampled(list(mistakes(identified, drawn[index])[:, 2]), upweight, seeds, rows.shape[1])
     elif first.method == "group_dro":
@@ -146,7 +146,7 @@ def trained(
         groups = reweighting.GroupDRO(latents, first.groups, [model.setting.step_size for model in models])
         rows = reweighting.balanced(list(groups.groups.numpy()), seeds, rows.shape[1])
     if first.method in RULES:
-        return run(theta, models, rows, Variant(first.method, models, training, watch, groups), watch)
+        return run(theta, models, rows, Variant(models, training, watch, groups), watch)
     return run(theta, models, rows, _alone(theta, models, training, watch), watch)
 
 
