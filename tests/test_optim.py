@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import io
 import threading
-import warnings
 from collections import defaultdict
 from functools import partial
 
@@ -516,22 +515,6 @@ def test_resumed_run_and_copy_equal_the_uninterrupted_one_bit_for_bit(kind: str,
     assert_equal(run(*whole, data[4:]), run(*resumed, data[4:]))
 
 
-def test_a_scheduler_of_rate_and_momentum_acts_as_on_the_base_optimizer() -> None:
-    ours, theirs = net(), net()
-    optimizer, plain = build("sam", ours, 0.0), SGD(theirs.parameters(), **MOMENTUM)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        schedulers = [lr_scheduler.OneCycleLR(one, max_lr=0.1, total_steps=8) for one in (optimizer, plain)]
-        for x, y in batches(5):
-            advance("sam", optimizer, ours, (x, y))
-            plain.zero_grad()
-            F.cross_entropy(theirs(x), y).backward()
-            plain.step()
-            for scheduler in schedulers:
-                scheduler.step()
-    assert_equal(everything(ours), everything(theirs))
-
-
 @pytest.mark.parametrize("kind", NAMES)
 def test_hooks_fire_once_a_step(kind: str) -> None:
     SAM(net().parameters(), lr=0.1)  # torch wraps the step of a class when it first meets one
@@ -688,14 +671,6 @@ def test_settings_of_a_variant_are_checked_and_are_none_of_a_group(variant: type
         words = f"{name} must be given to {variant.__name__}"
         refuses(ValueError, variant, [good, late | {name: 0.5}], match=words)
         refuses(ValueError, variant([good]).add_param_group, late | {name: 0.5}, match=words)
-
-
-def test_a_plain_step_takes_a_head_that_shares_a_parameter_with_the_body() -> None:
-    model, (batch,) = shared(), batches(1)
-    optimizer = LSAM(model, rho=0.3, lr=0.1)
-    advance("lsam", optimizer, model, (batch[0], batch[1]))
-    assert optimizer.phantom_norm == pytest.approx(0.3, rel=1e-5)
-    DecayedSAM(net().parameters(), AdamW, weight_decay=0.0)  # AdamW's own decay is 0.01
 
 
 class TwoModes(SGD):

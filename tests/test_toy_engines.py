@@ -172,17 +172,6 @@ def test_the_phantom_holds_in_its_window_only(ascent, first, last):
     np.testing.assert_allclose(averaged[inside][:1], OWN[inside][:1] / 4, atol=1e-6)  # no mean of what was before
 
 
-@pytest.mark.parametrize("name", ["lsam", "both", "constant rates"])
-def test_a_window_begins_and_ends_with_sgd(name):
-    setting, how = METHODS[name], {"keep_nets": True, "checkpoints": (0, 1 / 3, 1)}
-    plain, whole, early, late = train(
-        [METHODS["sgd"], *(replace(setting, ascent=window) for window in ((0, 3), (0, 1), (1, 3)))], range(2), **how
-    ).nets
-    assert np.array_equal(whole, train([setting], range(2), **how).nets[0])
-    assert np.array_equal(early[:, 1], whole[:, 1]) and not np.array_equal(early[:, 2], whole[:, 2])
-    assert np.array_equal(late[:, 1], plain[:, 1]) and not np.array_equal(late[:, 2], plain[:, 2])
-
-
 def test_result_depends_neither_on_threads_nor_on_company():
     setting = METHODS["lsam"]
     company = [METHODS["full batch"], setting, METHODS["odd batch"], *[METHODS["both"]] * 40]
