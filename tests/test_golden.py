@@ -31,7 +31,7 @@ from book import (
     theory,
     toy,
 )
-from book.claims import JUDGEMENT, Judgement, judge
+from book.claims import JUDGEMENT, Check, judge
 from lib.trials.store import ROOT, Store
 
 FOLDER = Path(__file__).parent / "golden"
@@ -54,89 +54,82 @@ def stored(chosen: dict[str, protocols.Protocol], seeds: int) -> dict[str, proto
     return {name: protocols.result(one, Store(), seeds) for name, one in chosen.items()}
 
 
-def natural() -> list[Judgement]:
-    """C7, C3 and C4 on natural sets."""
-    found = stored(protocols.REDUCED, protocols.NATURAL_SEEDS)
-    of_weights = natural_images.checks_c3(found.values()), natural_images.checks_c4(found.values())
-    return [judge("C7", natural_images.checks_c7(found)), *map(judge, ("C3", "C4"), of_weights)]
-
-
-def domains() -> list[Judgement]:
-    """C8 on the reduced runs."""
-    return [judge("C8", domainbed.checks(domainbed.results(domainbed.sweeps(), Store(), protocols.NATURAL_SEEDS)))]
-
-
 def arrays(chapter: str) -> dict:
     """What the rules of a toy chapter took in its run with default parameters."""
     values = json.loads((FOLDER / f"{chapter}.json").read_text())
     return {name: np.array(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
-def rebalanced() -> list[Judgement]:
-    """C2 and C5."""
+def of_natural() -> dict[str, list[Check]]:
+    found = stored(protocols.REDUCED, protocols.NATURAL_SEEDS)
+    of_weights = {"C3": natural_images.checks_c3(found.values()), "C4": natural_images.checks_c4(found.values())}
+    return {"C7": natural_images.checks_c7(found)} | of_weights
+
+
+def of_rebalancing() -> dict[str, list[Check]]:
     given = arrays("04_rebalancing")
     rates = given.pop("easy"), given.pop("hard")
     c5 = rebalancing.checks_c5(given["rhos"], given["chosen"], *rates)
-    return [judge("C2", rebalancing.checks_c2(**given)), judge("C5", c5)]
+    return {"C2": rebalancing.checks_c2(**given), "C5": c5}
 
 
-def heard() -> list[Judgement]:
-    """C3, C4 and C9 on the toy."""
+def of_mechanism() -> dict[str, list[Check]]:
     given = arrays("05_mechanism")
     epochs, found = given.pop("epochs"), mechanism.Effects(**given)
-    last = found.since(-1)
-    checks = mechanism.checks_c3(last.even), mechanism.checks_c4(last.changes), mechanism.checks_c9(found, epochs)
-    return [judge(claim, of_claim) for claim, of_claim in zip(("C3", "C4", "C9"), checks)]
+    last, c9 = found.since(-1), mechanism.checks_c9(found, epochs)
+    return {"C3": mechanism.checks_c3(last.even), "C4": mechanism.checks_c4(last.changes), "C9": c9}
 
 
-def intervened() -> list[Judgement]:
-    """C6."""
+def of_interventions() -> dict[str, list[Check]]:
     given = arrays("06_interventions")
     given["curves"] = {effect: np.array(curve) for effect, curve in given["curves"].items()}
-    return [judge("C6", interventions.checks(interventions.Compared(**given)))]
+    return {"C6": interventions.checks(interventions.Compared(**given))}
 
 
 def toy_errors(plan: list, reading: Callable[..., Any], *where: Any) -> list[Any]:
-    """Hard probing errors of a plan's stored records, on test and on validation data."""
+    """Probing errors of a plan's stored records: hard on test and on validation data, easy on test data."""
     records = [Store().read(trial.configuration) for trial in plan]
-    return [reading(records, *where, "hard", split) for split in ("test", "validation")]
+    return [reading(records, *where, *of) for of in (("hard", "test"), ("hard", "validation"), ("easy", "test"))]
 
 
-def noisy() -> list[Judgement]:
-    """C10."""
-    hard, validation = toy_errors(noise.plan(), noise.by_panel, noise.RADII, noise.LEVELS)
-    records = [Store().read(trial.configuration) for trial in noise.plan()]
-    where = noise.judged(hard, noise.by_panel(records, noise.RADII, noise.LEVELS, "easy", "test"))
-    return [judge("C10", noise.checks(noise.lines(hard, validation, noise.RADII, 1.4), where))]
+def of_noise() -> dict[str, list[Check]]:
+    hard, validation, easy = toy_errors(noise.plan(), noise.by_panel, noise.RADII, noise.LEVELS)
+    return {"C10": noise.checks(noise.lines(hard, validation, noise.RADII, 1.4), noise.judged(hard, easy))}
 
 
-def batches() -> list[Judgement]:
-    """C11."""
+def of_batches() -> dict[str, list[Check]]:
     found = {
         f"{amount:,} {budget}": toy_errors(batch_size.plan(budget), toy.by_radius, batch_size.RADII)
         for budget, amount in batch_size.BUDGETS.items()
     }
     hard, validation = ({budget: errors[i] for budget, errors in found.items()} for i in range(2))
-    return [judge("C11", batch_size.checks(batch_size.SIZES, batch_size.RADII, 1.4, hard, validation))]
+    return {"C11": batch_size.checks(batch_size.SIZES, batch_size.RADII, 1.4, hard, validation)}
 
 
-COMPUTED: dict[str, Callable[[], list[Judgement]]] = {
-    "03_toy": lambda: [judge("C1", toy.checks(**arrays("03_toy")))],
-    "04_rebalancing": rebalanced,
-    "05_mechanism": heard,
-    "06_interventions": intervened,
-    "07_real_data": lambda: [judge("C7", real_data.checks_c7(stored(protocols.PAIRED, protocols.PAIRED_SEEDS)))],
-    "16_natural_images": natural,
-    "08_domainbed": domains,
-    "11_theory": lambda: [judge("C12", theory.checks(**arrays("11_theory")))],
-    "09_noise": noisy,
-    "10_batch_size": batches,
+COMPUTED: dict[str, Callable[[], dict[str, list[Check]]]] = {
+    "03_toy": lambda: {"C1": toy.checks(**arrays("03_toy"))},
+    "04_rebalancing": of_rebalancing,
+    "05_mechanism": of_mechanism,
+    "06_interventions": of_interventions,
+    "07_real_data": lambda: {"C7": real_data.checks_c7(stored(protocols.PAIRED, protocols.PAIRED_SEEDS))},
+    "16_natural_images": of_natural,
+    "08_domainbed": lambda: {
+        "C8": domainbed.checks(domainbed.results(domainbed.sweeps(), Store(), protocols.NATURAL_SEEDS))
+    },
+    "11_theory": lambda: {"C12": theory.checks(**arrays("11_theory"))},
+    "09_noise": of_noise,
+    "10_batch_size": of_batches,
 }
+
+
+def computed(chapter: str) -> list[dict]:
+    """The judgements of a chapter from its stored results, as plain values."""
+    return [judge(claim, checks).as_json() for claim, checks in COMPUTED[chapter]().items()]
 
 
 @pytest.mark.parametrize("chapter", COMPUTED)
 def test_judgements_computed_from_stored_results_are_the_golden_ones(chapter):
-    assert [judgement.as_json() for judgement in COMPUTED[chapter]()] == list(map(same, GOLDEN[chapter]))
+    assert computed(chapter) == list(map(same, GOLDEN[chapter]))
 
 
 def recorded(chapter: str) -> list[dict]:
@@ -211,10 +204,7 @@ def write() -> None:
     os.chdir(ROOT)
     for chapter in INPUTS:
         (FOLDER / f"{chapter}.json").write_text(json.dumps(plain(taken(chapter))) + "\n")
-    judgements = {
-        chapter: [one.as_json() for one in COMPUTED[chapter]()] if chapter in COMPUTED else recorded(chapter)
-        for chapter in GOLDEN
-    }
+    judgements = {chapter: (computed if chapter in COMPUTED else recorded)(chapter) for chapter in GOLDEN}
     (FOLDER / "judgements.json").write_text(json.dumps(judgements, indent=1, sort_keys=True) + "\n")
     (FOLDER / "13_open_choices.json").write_text(json.dumps(shares(), indent=1, ensure_ascii=False) + "\n")
 
