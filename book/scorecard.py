@@ -16,7 +16,7 @@ from typing import Any, Self
 import yaml
 
 from book.claims import CLAIMS, JUDGEMENT, Check, Judgement, Outcome, Verdict
-from book.make import chapters, fingerprint
+from book.make import chapters
 
 RULE = re.compile(r"How the claims? (is|are) judged")  # the heading above a chapter's rule
 
@@ -128,12 +128,10 @@ def collect(executed: Path) -> list[Score]:
     return _scores([record for path in sorted(executed.glob("*.ipynb")) for record in recorded(path)])
 
 
-def read(path: Path | None = None) -> list[Score]:
-    """Every claim of the paper with its records in the file (None: the book's); no file, no records."""
-    path = fingerprint.CLAIMS if path is None else path
+def read(path: Path) -> list[Score]:
+    """Every claim of the paper with its records in the file; no file, no records."""
     stored = json.loads(path.read_text(encoding="utf-8"))["claims"] if path.exists() else []
-    records = [ClaimRecord.from_json(row["claim"], values) for row in stored for values in row["records"]]
-    return _scores(records)
+    return _scores([ClaimRecord.from_json(row["claim"], values) for row in stored for values in row["records"]])
 
 
 def _scores(records: list[ClaimRecord]) -> list[Score]:
@@ -146,14 +144,12 @@ def _scores(records: list[ClaimRecord]) -> list[Score]:
     return scores
 
 
-def write(scores: list[Score], path: Path | None = None) -> None:
-    """Store the scores in the file (None: the book's), unless it says the same already."""
-    path = fingerprint.CLAIMS if path is None else path
+def write(scores: list[Score], path: Path) -> None:
+    """Store the scores in the file, unless it says the same already."""
     content = {"claims": [score.as_json() for score in scores]}
     with suppress(FileNotFoundError, ValueError):  # a damaged file is replaced
         if alike(content, json.loads(path.read_text(encoding="utf-8"))):
             return
-    path.parent.mkdir(exist_ok=True)
     chapters.write(path, (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 

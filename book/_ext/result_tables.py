@@ -5,7 +5,7 @@ chapters took; `{paper-index}` where the paper's figures and equations are. What
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -21,17 +21,9 @@ from book.claims import Verdict, by_chance
 from book.compute import efforts, joined
 from book.make import chapters, fingerprint
 from book.plan import duration
-from book.scorecard import Score
 from book.templates import render
 
-Link = Callable[[str, str, str], str]  # to a place in a page ("" for its start), with these words
 CLAIMS = ("claims-table", "scorecard", "not-run")
-
-
-def claims(name: str, scores: Sequence[Score], link: Link) -> str:
-    """One of CLAIMS; `link(page, place in it or "", words)` gives a link, or the words alone."""
-    ran = [check for score in scores for check in score.checks if check.counts]
-    return render(name, scores=scores, link=link, verdicts=list(Verdict), ran=ran, by_chance=by_chance(ran))
 
 
 def computing_time(found: pd.DataFrame) -> str:
@@ -85,8 +77,10 @@ class Table(SphinxDirective):
         self.env.note_reread()  # results may come while the page's source stays as it is
         found: dict[str, str] = {}  # what the search finds by its number -> its place
         if self.name in CLAIMS:
-            scores = scorecard.read()
-            html = claims(self.name, scores, self.link)
+            scores = scorecard.read(fingerprint.CLAIMS)
+            ran = [check for score in scores for check in score.checks if check.counts]
+            told = {"link": self.link, "verdicts": list(Verdict), "ran": ran, "by_chance": by_chance(ran)}
+            html = render(self.name, scores=scores, **told)
             if self.name == "scorecard":
                 found = {score.claim.id: f"claim-{score.claim.id.lower()}" for score in scores}
         elif self.name == "paper-index":

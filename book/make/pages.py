@@ -38,10 +38,12 @@ def build() -> bool:
     """Build the pages from the executed chapters and put them in place; False, and why, if that fails."""
     if are_fresh():
         return True
+    from book import scorecard  # here: where nothing is to be built, nothing heavy is imported
+
     began = time.perf_counter()
     print("pages: building", flush=True)
     write_headline()
-    write_scorecard()
+    scorecard.write(scorecard.collect(chapters.EXECUTED), fingerprint.CLAIMS)
     made_from = inputs()
     built, old = BUILD / "work" / "_build" / "html", BUILD / "html.old"
     for folder in (built, old):  # else a new stylesheet alone is not copied
@@ -83,13 +85,6 @@ def write_headline() -> None:
             content = "".join(output["data"][glued["mime_prefix"] + "image/svg+xml"]).encode()
             if not (path.exists() and path.read_bytes() == content):
                 chapters.write(path, content)
-
-
-def write_scorecard() -> None:
-    """Store what the executed chapters recorded about the claims, where the pages read it."""
-    from book import scorecard
-
-    scorecard.write(scorecard.collect(chapters.EXECUTED))
 
 
 def main() -> int:
