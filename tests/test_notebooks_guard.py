@@ -59,24 +59,17 @@ def test_key_numbers_are_stored_to_compare_with_and_no_cell_was_injected(noteboo
         assert cell.execution_count and cell.outputs, "nbval compares nothing where no output is stored"
 
 
-def test_cells_have_ids_of_their_own(notebook):
-    ids = [cell.get("id") for cell in notebook.cells]
-    assert all(ids) and len(set(ids)) == len(ids)
-
-
-def test_outputs_hold_no_error_no_warning_and_no_path_of_a_machine(notebook):
+def test_notebook_holds_no_error_no_warning_and_nothing_of_one_run_or_machine(notebook):
     for output in outputs(notebook):
         assert output.output_type != "error"
         assert output.get("name") != "stderr", f"a page would not show this: {output.get('text')}"
         text = output.get("text", "") + output.get("data", {}).get("text/plain", "")
         assert not MACHINE.search(text), text
     assert str(fingerprint.ROOT) not in json.dumps(outputs(notebook))
-
-
-def test_metadata_hold_nothing_of_one_run(notebook):
     assert notebook.metadata.keys() == {"kernelspec", "language_info"}
     assert notebook.metadata.language_info == {"name": "python"}
     assert not [cell.metadata for cell in notebook.cells if {"papermill", "execution"} & cell.metadata.keys()]
+    assert len({cell.get("id") or None for cell in notebook.cells} - {None}) == len(notebook.cells)
 
 
 def test_every_figure_is_on_the_page_with_a_caption_and_words_for_those_who_do_not_see_it(path, notebook):
@@ -89,14 +82,12 @@ def test_every_figure_is_on_the_page_with_a_caption_and_words_for_those_who_do_n
     assert {name for name, options, _ in shown if f":name: {name}\n" in options and ":alt: " in options} == figures
 
 
-def test_book_parameters_are_known(path, notebook):
-    assert PARAMETERS[path.stem].keys() <= declared(notebook).keys()
-
-
-def test_book_has_every_chapter_and_names_none_that_is_not_there():
+def test_book_has_every_chapter_with_parameters_that_it_knows_and_names_none_that_is_not_there():
     names = {path.stem for path in NOTEBOOKS}
     assert PARAMETERS.keys() == names
     assert {Path(page).name for page in pages.contents() if page.startswith("chapters/")} == names
+    for path in NOTEBOOKS:
+        assert PARAMETERS[path.stem].keys() <= declared(nbformat.read(path, as_version=4)).keys(), path.stem
 
 
 def test_bad_parameter_ends_papermill_with_one_line(tmp_path):

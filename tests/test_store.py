@@ -222,6 +222,8 @@ def test_own_runs_are_stored_beside_the_results_of_the_repository_and_read_with_
     assert repository.read(mine["configuration"]) is None and Store(tmp_path / "results").read(CONFIGURATION) == kept
     assert everything(tmp_path / "results") == before
     assert Store(tmp_path / "results").fingerprints() == {"cifar-mnist": {"a set": "1 images 0"}}
+    (tmp_path / "results" / "data.json").write_text('{"cifar-mnist": {"a set": "kept"}}')
+    assert Store(tmp_path / "results").fingerprints() == {"cifar-mnist": {"a set": "kept"}}, "not what a reader has"
 
 
 def test_what_is_read_is_noted_where_that_is_asked_for(store, tmp_path, monkeypatch):
