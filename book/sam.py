@@ -281,7 +281,7 @@ ABOVE_LEAST = np.array([0, 0.004, 0.015, 0.035, 0.07, 0.12, 0.2, 0.32, 0.5, 50])
 
 def anatomy(weights: tuple[float, float], rho: float, rate: float = 2.0, surface: Surface = Surface()) -> Figure:
     """One step of each method from `weights`, (theta, w), on the loss of all points; learning rate `rate`."""
-    fig, axes = _panels()
+    fig, [axes] = style.panels(["last layer $w$"], METHODS, 2.15, sharey=True)
     start, half_width = np.array(weights), max(0.9, 1.4 * rho)
     upward = surface.gradient(start)
     directions = np.zeros(2), upward / np.linalg.norm(upward), np.array([0, np.sign(upward[1])])
@@ -306,7 +306,7 @@ def anatomy(weights: tuple[float, float], rho: float, rate: float = 2.0, surface
 
 def trajectories(walks: Mapping[str, Walk], every: int = 10, surface: Surface = Surface()) -> Figure:
     """One walk of each method over the loss surface, with the phantom of every `every`-th step."""
-    fig, axes = _panels()
+    fig, [axes] = style.panels(["last layer $w$"], METHODS, 2.15, sharey=True)
     for ax, (method, (weights, phantoms)) in zip(axes, walks.items()):
         colour, phantoms = COLOURS[method], phantoms[::every]
         _draw(ax, method, np.array([[0, 3.6]] * 2), surface)
@@ -354,12 +354,6 @@ def cost(times: pd.DataFrame) -> Figure:
     ax.text(0.99, -0.5, "SGD", color=COLOURS["SGD"], ha="right", va="top", fontsize=9)
     ax.set_xlabel("time of a step, as a multiple of SGD's")
     return fig
-
-
-def _panels() -> tuple[Figure, Sequence[Axes]]:
-    fig, axes = plt.subplots(1, len(METHODS), figsize=(style.PAGE_WIDTH, 2.85), sharey=True)
-    axes[0].set_ylabel("last layer $w$")
-    return fig, axes
 
 
 def _draw(ax: Axes, method: str, window: np.ndarray, surface: Surface) -> None:

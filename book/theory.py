@@ -31,7 +31,8 @@ from lib.device import threads
 from lib.importance import gini
 from lib.models import ConvNet, SingleLogit, ToyNet
 from lib.stats import estimate
-from lib.toy.ensemble import ToyResult, unpack
+from lib.toy.ensemble import ToyResult
+from lib.toy.stack import module
 
 LOSSES = ("exponential", "logistic")
 PERTURBED = ("head", "all")  # the parameters that the ascent moves: LSAM's and SAM's
@@ -226,16 +227,10 @@ CONV_FIT = {"steps": 20, "batch_size": 20, "lr": 0.05, "momentum": 0.9}
 def toy_subjects(result: ToyResult, checkpoint: int) -> list[Subject]:
     """Every seed's toy net of the first setting at a checkpoint (an index), with its training points."""
     subjects = []
-    for s, seed in enumerate(result.seeds):
+    for seed, nets, head in zip(result.seeds, result.nets[0][:, checkpoint], result.heads[0, :, checkpoint]):
         points = sample(result.settings[0].data, seed)
-        net = ToyNet(result.settings[0].width)
-        with torch.no_grad():
-            for body, flat in zip((net.easy, net.hard), result.nets[0][s, checkpoint]):
-                for p, part in zip(body.parameters(), unpack(flat).values()):
-                    # The engine's matrices are (input, output).
-                    p.copy_(torch.from_numpy(part.T.copy()).reshape(p.shape))
-            net.head.weight.copy_(torch.from_numpy(result.heads[0, s, checkpoint])[None])
-        subjects.append(Subject(net, torch.from_numpy(points.x), torch.from_numpy(points.y)))
+        theta = torch.from_numpy(np.column_stack([nets, head]).astype(np.float32))
+        subjects.append(Subject(module(theta), torch.from_numpy(points.x), torch.from_numpy(points.y)))
     return subjects
 
 
