@@ -1,7 +1,7 @@
 """Chapter 02: what goes wrong with a probe, where the truth is known (made representations, toy nets, raw pixels), and
 with the interval of a mean."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from statistics import NormalDist
@@ -120,16 +120,13 @@ def of_pixels(data: Dataset) -> dict[str, dict[str, float]]:
 
 # What an interval of a mean covers.
 
-Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 FAIL = 0.3  # probability of a 1 where data have two values only, as of nets that learn a feature or do not
-DATA: dict[str, tuple[Draw, float]] = {  # how they are drawn, and their mean
+DATA = {  # how they are drawn, and their mean
     "normal": (lambda random, shape: random.normal(size=shape), 0.0),
     "skewed (exponential)": (lambda random, shape: random.exponential(size=shape), 1.0),
     "two-valued": (lambda random, shape: (random.random(shape) < FAIL).astype(float), FAIL),
 }
 EXPERIMENTS = 1000
-
-
 TAILS = (1 - LEVEL) / 2, (1 + LEVEL) / 2
 INTERVALS = {  # (2, ...) of the mean of values (..., seed)
     "percentile bootstrap": lambda values: np.quantile(bootstrap_means(values, 1000), TAILS, axis=-1),

@@ -186,11 +186,8 @@ def read(values: Sequence[Mapping[str, float]], records: Sequence[dict], extra: 
     order = np.argsort(rhos)
 
     def swept(measure: Callable[..., np.ndarray], *which: str) -> np.ndarray:
-        rows = [
-            np.concatenate([measure(one, *which)[:count] for one in some])
-            for some in zip(records, *[extra] * bool(extra))
-        ]
-        return np.stack(rows)[:, order]
+        parts = [np.stack([measure(one, *which)[:count] for one in some]) for some in (records, extra) if some]
+        return np.concatenate(parts, axis=1)[:, order]
 
     table = pd.DataFrame(values)
     unit = table["head_hard"] / table["head_easy"] if wide else np.ones(len(table))
@@ -228,7 +225,7 @@ def claims(points: Points, at: int) -> dict[str, dict[str, np.ndarray]]:
     matched = {n: interventions.checks(one) for n, one in comparable(points)}
     found: dict[str, list[list[bool]]] = {claim: [] for claim in PARTS if claim != "C3" or points.weights is not None}
     for n in range(len(points.hard)):
-        only, to = slice(n, n + 1), (points.rhos, at % len(points.rhos))
+        only, to = slice(n, n + 1), (points.rhos, at)
         judged = {
             "C1": toy.checks(*to, points.hard[only], points.easy[only], points.training[only])[:3],  # then a premise
             "C2": rebalancing.checks_c2(*to, points.phantom[only], points.real[only]),
@@ -249,12 +246,12 @@ def comparable(points: Points) -> Iterator[tuple[int, interventions.Compared]]:
     SGD below the largest c."""
     ratios = points.phantom / points.unit[:, None, None]
     for n, (swept, curves, of_point) in enumerate(zip(points.hard, points.interventions, ratios)):
-        kept = ~(np.isnan(swept).any(axis=0) | np.isnan(curves).any(axis=(0, 1)))
-        if kept.sum() >= FEW:
-            places = of_point[:, kept].mean(axis=1)
+        whole = ~(np.isnan(swept).any(axis=0) | np.isnan(curves).any(axis=(0, 1)))
+        if whole.sum() >= FEW:
+            places = of_point[:, whole].mean(axis=1)
             if np.all(places > 0) and places[0] < points.ratios[-1]:
-                by_effect = dict(zip(EFFECTS, curves[..., kept]))
-                yield n, interventions.Compared(points.ratios, by_effect, swept[:, kept], places)
+                by_effect = dict(zip(EFFECTS, curves[..., whole]))
+                yield n, interventions.Compared(points.ratios, by_effect, swept[:, whole], places)
 
 
 def frontier(points: Points) -> pd.DataFrame:
