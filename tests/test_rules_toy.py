@@ -208,8 +208,8 @@ def test_a_match_means_nothing_where_sgd_is_as_near_as_a_match_may_be(monkeypatc
 
 def test_c6_is_judged_from_sgds_ratio_and_at_those_of_lsam():
     curves = dict.fromkeys(("importance", "learning_rate"), same(0.5, 0.4, 0.2)) | {"both": same(0.5, 0.4, 0.2)}
-    found = interventions.checks(Compared(RATIOS, curves, same(0.5, 0.3, 0.3), [1.0, 2.0, 4.0]))
-    assert found[0].effect.mean == pytest.approx(0.05) and found[1].effect.mean == pytest.approx(0.2)
+    found = interventions.checks(Compared(RATIOS, curves, same(0.5, 0.3, 0.25), [1.0, 2.0, 4.0]))
+    assert found[0].effect.mean == pytest.approx(0.025) and found[1].effect.mean == pytest.approx(0.2)
 
 
 def test_a_sweep_has_its_errors_and_heads_by_constants_radius_and_seed_and_interventions_those_of_the_same_nets():
