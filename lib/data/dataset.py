@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lib import check
 from lib.data import cache
-from lib.data.root import DataError, Root, lacking
+from lib.data.root import LAYOUTS, DataError, Root, find, how
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,11 +104,6 @@ class Part:
     train: Split
     test: Split
     values: tuple[str, ...] = ()  # the names of the classes 0, 1, ..., where they have any
-    files: ClassVar[tuple[str, ...]] = ()
-
-    def read(self, root: Root = None) -> Part:
-        """Itself: what `lib.data.own.Files` give where they are read."""
-        return self
 
 
 @dataclass(frozen=True)
@@ -150,7 +145,11 @@ class Source:
 
     def lacks(self, root: Root = None) -> str | None:
         """In one line what is missing and how to get it; None: nothing."""
-        return lacking(self.files, root)
+        absent = [name for name in self.files if find(name, root) is None]
+        if paths := [name for name in absent if name not in LAYOUTS]:
+            return f"{paths[0]} is missing"
+        line = f"the images of {' and '.join(absent)} are not under the data root: set SAM_DATA_ROOT to the folder of "
+        return f"{line}the data sets, or {how(absent, root)}" if absent else None
 
 
 def mean_pixel(images: Tensor) -> Tensor:

@@ -18,7 +18,6 @@ from lib.data.cache import ImageFiles
 from lib.data.dataset import Dataset, Source, Split, rows_of_each
 from lib.data.root import DataError, Root, class_images, first_of, need, reading
 
-ATTRIBUTE = "class"  # the one attribute
 VALIDATION_SHARE = 0.1  # of the training domains ("10% of the training dataset", Appendix F.2)
 TEST_SHARE = 0.2  # of each class of the target
 
@@ -71,11 +70,11 @@ class Domains(Source):
             tests.append(shuffled[:count])
             probes.append(shuffled[count:])
         labels = torch.from_numpy(label)
-        everything = Split(images.decoded(size), labels, {ATTRIBUTE: labels})
+        everything = Split(images.decoded(size), labels, {"class": labels})
         chosen = others[held_out:], others[:held_out], np.concatenate(probes), np.concatenate(tests)
         # In the order in which they lie on the disk.
         train, validation, probe_train, test = (everything.take(np.sort(rows)) for rows in chosen)
-        return Dataset(self.name, {ATTRIBUTE: classes}, len(classes), train, validation, test, probe_train, test)
+        return Dataset(self.name, {"class": classes}, len(classes), train, validation, test, probe_train, test)
 
 
 def read(benchmark: str, root: Root = None) -> ImageFiles:

@@ -47,10 +47,6 @@ class Files:
         if self.size is not None:
             cache.check_size(self.size)
 
-    @property
-    def files(self) -> tuple[str, ...]:
-        return (self.path,)
-
     def read(self, root: Root = None) -> Part:
         """The images of training and of test. Raises DataError, in one line, where they cannot be read or used."""
         images, kinds, test = readers.read(self.path, self.classes, self.size, root)

@@ -56,12 +56,13 @@ class Pair(Source):
             check.choice("name", self.name, PAIRED_SETS)
         elif self.name in PAIRED_SETS:
             raise ValueError(f"name must be none of {', '.join(PAIRED_SETS)}, not {self.name!r}")
-        self._set(files=tuple(file for part in self.parts or PAIRED_SETS[self.name] for file in part.files))
+        parts = self.parts or PAIRED_SETS[self.name]
+        self._set(files=tuple(part.path for part in parts if isinstance(part, Files)))
         own = {"experiment": "images"}
         if self.parts is not None:
-            parts = self._read()
-            self._made(parts)
-            self._set(digest=parts.contents().split()[-1])
+            found = self._read()
+            self._made(found)
+            self._set(digest=found.contents().split()[-1])
             own = {"experiment": "own pair", "images": self.digest}  # named by their images too
         self._set(configuration={"dataset": self.name, **own})
 
@@ -76,7 +77,8 @@ class Pair(Source):
         return _FINGERPRINTS[state]
 
     def _read(self, root: Root = None) -> _Parts:
-        first, second = (part.read(root) for part in self.parts or PAIRED_SETS[self.name])
+        parts = self.parts or PAIRED_SETS[self.name]
+        first, second = (part.read(root) if isinstance(part, Files) else part for part in parts)
         return _Parts(first, _in_order_of(first, second))
 
     def _made(self, parts: _Parts, seed: int = 0, size: None = None) -> Dataset:

@@ -143,15 +143,6 @@ def listed(names: Sequence[str], most: int = 6) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "") or "nothing"
 
 
-def lacking(names: Sequence[str], root: Root = None) -> str | None:
-    """In one line which of the sets of files or paths `names` are not there, and how to get them; None: all are."""
-    absent = [name for name in names if find(name, root) is None]
-    if paths := [name for name in absent if name not in LAYOUTS]:
-        return f"{paths[0]} is missing"
-    line = f"the images of {' and '.join(absent)} are not under the data root: set SAM_DATA_ROOT to the folder of the "
-    return f"{line}data sets, or {how(absent, root)}" if absent else None
-
-
 def how(names: Sequence[str], root: Root = None) -> str:
     """How to get the sets of files `names`."""
     if "birds_on_scenes" in names:

@@ -1,9 +1,8 @@
 """Batches on their way into a net: random crops and flips in training, and ImageNet's mean and deviation.
 
-Crops are those of torchvision's RandomResizedCrop and flips those of its RandomHorizontalFlip, with the settings that
-Sagawa et al. (2020) and Kirichenko et al. (2023) use on Waterbirds; the paper's own are lost. torchvision draws one
-crop for a whole batch, from the global generator; here the seed and the epoch alone decide that of every image. So a
-training that goes on after a stop is the same as one without it, and every method sees the same crops.
+Crops and flips are those of torchvision's RandomResizedCrop and RandomHorizontalFlip, with the settings of Sagawa et
+al. (2020) and Kirichenko et al. (2023) on Waterbirds; the paper's own are lost. torchvision draws one crop for a batch,
+from the global generator; here seed and epoch decide that of every image, so that every method sees the same crops.
 """
 
 import math
