@@ -100,13 +100,11 @@ def selected(protocol: Protocol, store: Store) -> Settings | None:
         records = there(sweep, store)
         if len(records) < len(sweep):
             return None
-        chosen = best(nets(records))[["method", "lr", "rho"]].itertuples(index=False, name=None)
-        found = {method: replace(protocol.base, method=method, lr=lr, rho=rho) for method, lr, rho in chosen}
-        for lost in (trial for trial in sweep if trial.method not in found):
-            raise ValueError(f"sweep must hold a trial that finished, but all as {lost.label} did not")
-    else:
-        found = {trial.method: trial for trial in sweep}
-    settings = {method: found[method] for method in ("sgd", "sam")}
+        chosen = [*best(nets(records))[["lr", "rho"]].itertuples(index=False, name=None)]
+        for lost in {trial.method for trial in sweep} - {"sam" if rho else "sgd" for _, rho in chosen}:
+            raise ValueError(f"sweep must hold a trial that finished, and all of {lost} diverged: {sweep[0].data.name}")
+        sweep = [trial for trial in sweep if (trial.lr, trial.rho) in chosen]
+    settings = {trial.method: trial for trial in sorted(sweep, key=lambda trial: trial.rho)}
     return settings | ({"lsam": replace(settings["sam"], method="lsam")} if protocol.lsam else {})
 
 
@@ -123,10 +121,9 @@ def comparison(protocol: Protocol, settings: Settings, seeds: int) -> list[Image
 
 def weight_trials(protocol: Protocol, settings: Settings, seeds: int) -> list[WeightTrial]:
     """Importance weights of the nets of SGD and SAM on each seed, at SAM's radius, at the protocol's moments."""
-    nets = [replace(settings[method], seed=seed) for seed, method in product(range(seeds), ("sgd", "sam"))]
-    rho, batches = settings["sam"].rho, protocol.batches
-    moments = [(net, epoch) for net in nets for epoch in protocol.moments if epoch <= net.epochs]
-    return [WeightTrial(net, rho, epoch, batches=batches) for net, epoch in moments]
+    nets, rho = on_seeds([settings["sgd"], settings["sam"]], seeds), settings["sam"].rho
+    moments = ((net, epoch) for net in nets for epoch in protocol.moments if epoch <= net.epochs)
+    return [WeightTrial(net, rho, epoch, batches=protocol.batches) for net, epoch in moments]
 
 
 def plan(protocols: Iterable[Protocol], store: Store, seeds: int = SEEDS) -> Plan:

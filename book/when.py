@@ -256,9 +256,8 @@ def border_checks(error: Epochs, share: Epochs) -> list[Check]:
     for batch in larger:
         below = share[batch][:, error[batch].mean(axis=0) < border]
         most = [estimate(max(below.T, key=np.mean))] if below.size else []
-        found.append(
-            compared(f"B = {batch}: an epoch below {border:.1%} in which a majority is raised", most, low=HALF)
-        )
+        what = f"B = {batch}: an epoch below {border:.1%} in which a majority is raised"
+        found.append(compared(what, most, low=HALF))
         what = f"B = {batch}: between {low:.1%} and {border:.1%} more steps raised than with {small}"
         found.append(weakest(what, np.subtract(*paired(between[batch], between[small])), +1))
     return found

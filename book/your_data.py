@@ -127,19 +127,10 @@ def conclusions(result: Result, of: Mapping[str, Any]) -> str:
         for method, net in result.measured().items()
         if net
     }
-    return render(
-        "your-data",
-        easy=easy,
-        hard=hard,
-        seeds=len(gains[hard]),
-        errors=sgd.mean(),
-        apart=stats.estimate((sgd[hard] - sgd[easy]).dropna()),
-        gains={name: stats.estimate(gain) for name, gain in gains.items()},
-        detectable={name: detectable(gain) for name, gain in gains.items()},
-        tested=probed[0]["examples"],
-        trained=of["images, probe train"],
-        at_end=sum(one["at_end"] for one in probed),
-        probes=len(probed),
-        correlation=of["correlation in training (Cramér's V)"],
-        evenness=evenness,
-    )
+    probes = {"tested": probed[0]["examples"], "at_end": sum(one["at_end"] for one in probed), "probes": len(probed)}
+    facts = {"trained": of["images, probe train"], "correlation": of["correlation in training (Cramér's V)"]}
+    effects = {"gains": {name: stats.estimate(gain) for name, gain in gains.items()}, "errors": sgd.mean()}
+    effects |= {"detectable": {name: detectable(gain) for name, gain in gains.items()}, "evenness": evenness}
+    apart = stats.estimate((sgd[hard] - sgd[easy]).dropna())
+    seeds = len(gains[hard])
+    return render("your-data", easy=easy, hard=hard, seeds=seeds, apart=apart, **probes, **facts, **effects)
