@@ -226,8 +226,9 @@ def against_rho(results: Sequence[Result]) -> Figure:
     ring = {"ls": "", "marker": "o", "ms": 11, "mfc": "none", "mew": 1.6}
     for result, ax in zip(results, axes[0]):
         nets, (_, hard), radii = swept(result), result.features, [0.0, *result.protocol.radii]
-        look = zip(result.protocol.rates, style.sequence(len(result.protocol.rates)), style.MARKERS, (-0.12, 0, 0.12))
-        for lr, colour, marker, beside in look:
+        count = len(result.protocol.rates)
+        places = np.linspace(-0.12, 0.12, count)
+        for lr, colour, marker, beside in zip(result.protocol.rates, style.sequence(count), style.MARKERS, places):
             line = nets[nets.lr == lr].groupby("rho").hard.agg(stats.estimate)
             at = np.array([radii.index(rho) for rho in line.index]) + beside
             means, *ends = np.array([(one.mean, one.low, one.high) for one in line]).T
