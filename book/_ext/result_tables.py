@@ -31,10 +31,9 @@ def computing_time(found: pd.DataFrame) -> str:
     lines = []
     if len(found):
         places = joined(found["on"].str.split("; ").explode())
-        together = {"experiment": "together", **found.sum(numeric_only=True), "on": places}
-        for kind in [*found.to_dict("records"), together]:
-            counts = [f"{int(kind[name]):,}" for name in ("trials", "nets", "diverged")]
-            lines.append([kind["experiment"], *counts, duration(kind["seconds"]), kind["on"]])
+        found.loc[len(found)] = {"experiment": "together", **found.sum(numeric_only=True), "on": places}
+    for name, trials, nets, diverged, seconds, on in found.itertuples(index=False):
+        lines.append([name, *(f"{int(count):,}" for count in (trials, nets, diverged)), duration(seconds), on])
     return render("times", head=["experiment", "trials", "nets", "diverged", "time", "on"], lines=lines)
 
 
