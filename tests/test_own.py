@@ -220,7 +220,8 @@ SIDES: list[tuple[tuple[str, ...], tuple[str, ...], str]] = [
     (("a", "bee", "c"), ("c", "a", "bee"), ""),
     (("ant", "bee"), ("0", "bee, a digit"), ""),
     ((), ("ant", "bee"), ""),
-    (("Bee", "ant"), ("Ant", "bee"), "differ in Ant, Bee, ant, bee"),
+    (("Ant", "cow"), ("ant", "dog"), "differ in Ant, ant, cow, dog"),
+    (("ant", "cow"), ("Ant", "dog"), "differ in Ant, ant, cow, dog"),
     (("ant", "bee"), ("bee", "cat"), "differ in ant, cat"),
     (("ant", "bee"), ("0", "1", "2"), "equally many classes, not 2 and 3 classes"),
 ]

@@ -230,14 +230,15 @@ def test_any_two_labelled_arrays_make_a_pair():
     labels = np.arange(40) % 2
     larger = Split.of(np.zeros((40, 40, 36), np.uint8), labels)
     grey = Split.of(np.full((40, 10, 10), 9, np.uint8), labels)
-    chosen = pairs.pair("own", Part("a", larger, larger), Part("b", grey, grey))
-    assert chosen.train.images.shape == (18 * 2, 3, 80, 40)
-    assert (chosen.train.images == 9).sum() == 36 * 3 * 100
-    mixed = pairs.pair("own", Part("a", grey, larger), Part("b", grey, grey))
+    small = Part("b", grey, grey)
+    for train, side, shape in ((larger, 0, (3, 80, 40)), (grey, 0, (3, 20, 10)), (grey, 32, (3, 64, 32))):
+        made = pairs.pair("own", Part("a", train, train), small, side=side)
+        assert (
+            made.train.images.shape == (36, *shape)
+            and (made.train.images[:, :, shape[1] // 2 :] == 9).sum() == 36 * 300
+        )
+    mixed = pairs.pair("own", Part("a", grey, larger), small)
     assert mixed.train.images.shape[1:] == mixed.test.images.shape[1:] == (3, 80, 40)
-    small = Part("a", grey, grey), Part("b", grey, grey)
-    assert pairs.pair("own", *small).train.images.shape[1:] == (3, 20, 10)
-    assert pairs.pair("own", *small, side=32).train.images.shape[1:] == (3, 64, 32)
 
 
 def test_parts_whose_classes_differ_or_lack_images_are_refused(refuses):
