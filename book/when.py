@@ -276,14 +276,19 @@ def two_radii(radii: Sequence[tuple[float, float]], seeds: Sequence[int], epochs
 
     def descent(step: int, theta: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
         x, y = training[each, chosen].split((4, 1), dim=-1)
-        gradient = evaluate(theta, x, y[..., 0])[1]
-        head = torch.zeros_like(gradient)
-        head[..., -1] = gradient[..., -1]
-        return evaluate(theta + unit(head, on_head) + unit(gradient - head, below), x, y[..., 0])[1]
+        ascent = of_two_lengths(evaluate(theta, x, y[..., 0])[1], on_head, below)
+        return evaluate(theta + ascent, x, y[..., 0])[1]
 
     order = np.stack([batch_order(seed, training.shape[1], epochs).ravel() for _, seed in nets])
     theta = run(theta, models, order, descent)
     return stack_errors(theta, evaluation[index][:, 1]).reshape(len(radii), len(seeds), -1)
+
+
+def of_two_lengths(gradient: torch.Tensor, on_head: torch.Tensor, below: torch.Tensor) -> torch.Tensor:
+    """The ascent along gradients (m, 2, size + 1) that is so long, each (m, 1, 1), on the head and below."""
+    head = torch.zeros_like(gradient)
+    head[..., -1] = gradient[..., -1]
+    return unit(head, on_head) + unit(gradient - head, below)
 
 
 def figure_images(gains: Mapping[str, Mapping[Window | None, np.ndarray]]) -> Figure:

@@ -3,6 +3,7 @@ radii, figures."""
 
 import numpy as np
 import pytest
+import torch
 from matplotlib import pyplot as plt
 
 from book import when
@@ -177,6 +178,14 @@ def test_two_radii_give_sgd_and_lsam_where_the_ascent_stays_on_the_head_and_else
     other = train([sgd(epochs=epochs), lsam(1.4, epochs=epochs)], seeds, threads=1)
     np.testing.assert_allclose(found[:2, :, :2], other.errors[:, :, 0, 2, :2], atol=0.01)
     assert not np.allclose(found[0], found[1]) and not np.allclose(found[1], found[2])
+
+
+def test_an_ascent_of_two_lengths_has_one_on_the_head_and_the_other_below():
+    gradient, lengths = torch.randn(3, 2, 7, generator=torch.Generator().manual_seed(0)), torch.tensor([0.0, 0.5, 2.0])
+    ascent = when.of_two_lengths(gradient, lengths[:, None, None], 3 - lengths[:, None, None])
+    torch.testing.assert_close(ascent[..., -1].norm(dim=1), lengths)
+    torch.testing.assert_close(ascent[..., :-1].flatten(1).norm(dim=1), 3 - lengths)
+    assert ((ascent * gradient)[1:] > 0).all()
 
 
 # Figures
