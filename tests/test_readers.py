@@ -259,6 +259,7 @@ DAMAGED: list[tuple[str, Callable[[Path], object]]] = [
     (PLANE, lambda path: (path.unlink(), path.mkdir())),
     *((f"{BATCHES}/{file}", partial(damage, kind="cut")) for file in ("data_batch_1", "test_batch")),
     (f"{BATCHES}/test_batch", Path.unlink),  # never replaced by the folder
+    ("cifar10/test", shutil.rmtree),
     *((GZ, partial(damage, kind=kind)) for kind in ("cut", "empty", "page")),
     (GZ, lambda path: path.write_bytes(gzip.compress(b"x" * 99))),
 ]

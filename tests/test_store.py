@@ -206,8 +206,9 @@ def test_an_experiment_keeps_the_first_fingerprint_of_each_set_of_data(tmp_path)
     with pytest.warns(ResultWarning, match="other data"):
         assert store.read(other["configuration"]) is None, "found elsewhere, and not of this experiment's data"
     (tmp_path / "data.json").write_text("[1]")
-    with pytest.raises(ValueError, match="data.json must hold the fingerprints of data"):
-        store.fingerprints()
+    for use in (store.fingerprints, lambda: list(store), lambda: store.read(record["configuration"])):
+        with pytest.raises(ValueError, match="data.json must hold the fingerprints of data"):
+            use()
 
 
 def test_own_runs_are_stored_beside_the_results_of_the_repository_and_read_with_them(tmp_path, monkeypatch):

@@ -121,7 +121,7 @@ def _npz(path: Path) -> Labelled:
 
 def _folder(folder: Path, classes: Collection[str] = (), size: int | None = None, must: int | None = None) -> Labelled:
     sides = [folder / split for split in SPLITS]
-    split = all(side.is_dir() for side in sides)
+    split = bool(must) or all(side.is_dir() for side in sides)
     rows = class_images(*(sides if split else [folder]))
     if set(classes) <= {kind for _, kind, _ in rows}:
         rows = [row for row in rows if row[1] in (classes or row)]

@@ -137,19 +137,17 @@ class Store:
         return whole if found.get(short) else short, None, found
 
     def _load(self, path: Path) -> dict | None:
-        """The record in a file; None, with a warning, where there is no good one."""
+        """The record in a file; None, with a warning, where there is no good one. Raises as `fingerprints`."""
         try:
             text = path.read_text(encoding="utf-8")
             record = check_record(json.loads(text, parse_constant=_finite, parse_float=_finite))
             name, digits = identity(record["configuration"]), path.stem.rpartition(".")[2]
-            if digits not in (name[:DIGITS], name):
-                raise ValueError(f"its configuration has the name {name}")
-            if problem := self.other_data(record.get("data", {}), self.experiment or path.parent.name):
-                raise ValueError(problem)
+            problem: object = "" if digits in (name[:DIGITS], name) else f"its configuration has the name {name}"
         except (OSError, ValueError, RecursionError) as error:  # damaged JSON and text are ValueErrors too
-            warnings.warn(f"skipped {path}: {error}", ResultWarning, stacklevel=3)
-            return None
-        return record
+            record, problem = {}, error
+        if problem := problem or self.other_data(record.get("data", {}), self.experiment or path.parent.name):
+            warnings.warn(f"skipped {path}: {problem}", ResultWarning, stacklevel=3)
+        return None if problem else record
 
 
 @cache
