@@ -100,8 +100,8 @@ def rows_of_sweep(results: Mapping[Target, Result]) -> dict[str, dict[str, str]]
     probe's on the target, which has no part in it."""
     found: dict[str, dict[str, str]] = {}
     for key, result in results.items():
-        nets = 100 * protocols.nets(result.sweep).set_index(["lr", "rho"])[["validation error", "class"]].sort_index()
-        for (lr, rho), *errors in nets.itertuples():
+        nets = protocols.nets(result.sweep).set_index(["lr", "rho"]).reindex(columns=["validation error", "class"])
+        for (lr, rho), *errors in (100 * nets.sort_index()).itertuples():
             radius = f"rho {rho:g}" if rho else "SGD"
             found.setdefault(f"{name(*key)}, learning rate {lr:g}", {})[radius] = "{:.1f}, {:.1f}".format(*errors)
     return found or {"": {"here": NOT_RUN}}

@@ -344,7 +344,7 @@ def cost(times: pd.DataFrame) -> Figure:
     shown, found = ratios(times).iloc[:, 1:], costs(times).iloc[1:]
     fig, ax = plt.subplots(figsize=(style.PAGE_WIDTH, 1.1 + 0.3 * len(found)))
     colours = [COLOURS.get(method, style.SAM) for method in shown]
-    sns.stripplot(shown, orient="h", size=3.6, jitter=0.16, palette=colours, alpha=0.45, ax=ax)
+    sns.stripplot(shown, orient="h", size=3.6, jitter=0.16, palette=colours, alpha=0.45, zorder=1, ax=ax)
     ax.hlines(range(len(found)), found["low"], found["high"], color=INK, lw=2)
     ax.plot(found["ratio"], range(len(found)), "o", ms=5, color=INK)
     for row, method in enumerate(shown):

@@ -18,7 +18,7 @@ from book.image_trial import ImageTrial
 from book.plan import Plan
 from book.sam import prepared
 from book.selection import at_choice, choose
-from book.toy_trial import SEEDS, ToyTrial, errors, kept
+from book.toy_trial import MEASURED, SEEDS, ToyTrial, errors, kept
 from lib.data.toy import ToyConstants
 from lib.device import threads
 from lib.optim.variants import CONSTANTS, TITLES
@@ -101,8 +101,9 @@ def toy_plan(rows: Mapping[str, Sequence[VariantSetting]] = ROWS, seeds: int = S
 
 def live_plan(methods: Sequence[str], rho: float, seeds: int, epochs: int) -> list[ToyTrial]:
     """A small comparison of `methods` (names of the toy) at one radius; those that have none go without."""
-    radii = {method: 0.0 if method in WITHOUT_RADIUS else rho for method in methods}
-    return toy_plan({name: [VariantSetting(name, radius, epochs=epochs)] for name, radius in radii.items()}, seeds)
+    radii = [0.0 if method in WITHOUT_RADIUS else rho for method in methods]
+    settings = [VariantSetting(method, radius, epochs=epochs) for method, radius in zip(methods, radii)]
+    return [ToyTrial((setting,), seeds, name=setting.method) for setting in settings]
 
 
 def best(record: dict, settings: slice = slice(None)) -> pd.DataFrame:
@@ -116,7 +117,8 @@ def best(record: dict, settings: slice = slice(None)) -> pd.DataFrame:
     seen = [filled(errors(record, feature, "validation"))[settings] for feature in ("easy", "hard")]
     chosen = choose(seen[0] + seen[1])
     read = {"hard": ("hard", "test"), "easy": ("easy", "test"), "training": ("model", "train")}
-    read |= {"easy_training": ("easy", "train")} if "easy" in record["metrics"]["wrong"]["train"] else {}
+    measured = MEASURED[record["configuration"]["experiment"]]["train"]
+    read |= {"easy_training": ("easy", "train")} if "easy" in measured else {}
     found = {name: at_choice(filled(errors(record, *which))[settings], chosen) for name, which in read.items()}
     return pd.DataFrame(found | {"chosen": chosen})
 

@@ -95,6 +95,8 @@ def test_times_are_of_turns_of_a_period_each_round_beginning_with_another(monkey
 def test_figure_of_costs_has_a_row_for_each_method_but_the_first():
     fig = sam.cost(sam.step_times(0, batch_size=2))
     assert [label.get_text() for label in fig.axes[0].get_yticklabels()] == ["LSAM", "SAM"]
+    *dots, interval = (fig.axes[0].collections[k].get_zorder() for k in range(3))
+    assert max(dots) < interval, "no round lies over the interval"
     plt.close(fig)
 
 

@@ -72,6 +72,7 @@ def test_setting_is_chosen_on_the_validation_data_of_the_other_seeds() -> None:
 def test_diverged_net_counts_as_chance() -> None:
     record = record_with([[0, 0, 0], [50, 50, None], [50, 50, 50]], [[1, None, 3], [4, 5, 6], [7, 8, 9]])
     np.testing.assert_allclose(variants.best(record).hard, [0.01, 0.5, 0.03])
+    assert (variants.best(record | {"status": "diverged", "metrics": None}).easy_training == 0.5).all()
 
 
 def test_every_row_of_the_toy_can_be_trained_and_stored_under_its_own_name() -> None:
@@ -82,8 +83,9 @@ def test_every_row_of_the_toy_can_be_trained_and_stored_under_its_own_name() -> 
 
 
 def test_live_comparison_is_at_the_radius_asked_for() -> None:
-    plans = variants.live_plan(["sgd", "asam"], 0.7, seeds=2, epochs=5)
-    assert [(one.seeds, one.settings[0].epochs, one.settings[0].rho) for one in plans] == [(2, 5, 0.0), (2, 5, 0.7)]
+    plans = variants.live_plan(["sgd", "asam", "asam"], 0.7, seeds=2, epochs=5)
+    found = [(one.seeds, one.settings[0].epochs, one.settings[0].rho) for one in plans]
+    assert found == [(2, 5, 0.0), *[(2, 5, 0.7)] * 2], "one for each that is named, twice too"
 
 
 def finished_sweep(store: Store) -> None:

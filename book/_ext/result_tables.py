@@ -53,7 +53,8 @@ def line_of(name: str) -> str:
     """Where ``module:name`` is defined, as file:line."""
     module, _, wanted = name.partition(":")
     path = Path(*module.split(".")).with_suffix(".py")
-    above, _ = re.split(rf"^(?:def |class )?{wanted}\b", (fingerprint.ROOT / path).read_text(), maxsplit=1, flags=re.M)
+    source = (fingerprint.ROOT / path).read_text(encoding="utf-8")
+    above, _ = re.split(rf"^(?:def |class )?{wanted}\b", source, maxsplit=1, flags=re.M)
     return f"{path.as_posix()}:{above.count(chr(10)) + 1}"
 
 
