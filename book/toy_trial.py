@@ -134,7 +134,6 @@ class ToyTrial(Trial):
                 device=device,
             )
         record["versions"]["numba"] = version("numba")
-        record["hardware"]["threads"] = threads  # torch's own number follows Numba's
         return record
 
     def _metrics(self, found: ToyResult) -> dict:
