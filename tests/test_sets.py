@@ -393,13 +393,14 @@ def test_oddly_named_files_are_read(tmp_path):
 BIRDS = "waterbird_complete95_forest2water2/metadata.csv"
 ATTRIBUTES, PARTITION = "celeba/list_attr_celeba.txt", "celeba/list_eval_partition.txt"
 TABLES = (BIRDS, ATTRIBUTES, PARTITION, ATTRIBUTES.replace("txt", "csv"), PARTITION.replace("txt", "csv"))
+NO_TABLE = "cannot be read|no image|no column|differ|rows, and not"
 DAMAGES = {
-    "empty": (lambda content: b"", "cannot be read|no image|no column"),
-    "page": (lambda content: b"<html>404 Not Found</html>\n", "cannot be read|no image|no column"),
-    "header only": (lambda content: content.splitlines(keepends=True)[0], "no image|no column|differ"),
+    "empty": (lambda content: b"", NO_TABLE),
+    "page": (lambda content: b"<html>404 Not Found</html>\n", NO_TABLE),
+    "header only": (lambda content: content.splitlines(keepends=True)[0], NO_TABLE),
     "bytes": (lambda content: b"\xff\xfe\x00\x80", "cannot be read as a table"),
     "long row": (lambda content: content + b"x.jpg 1 1 1 1 1 1,1,1,1,1,1,1,1,1\n", "cannot be read .*line 9[5678]"),
-    "row twice": (lambda content: content + content.splitlines()[-1], "twice"),
+    "row twice": (lambda content: content + content.splitlines()[-1], "twice|rows, and not"),
 }
 
 
@@ -437,6 +438,12 @@ WRONG_VALUES = {
     "no label": (BIRDS, OLD_ROW, ROW("", 0, 0), "lacks a value in row 8"),
     "columns of birds": (BIRDS, ",y,split,place,", ",label,part,places,", "has no column y, place, split;"),
     "column of faces": (ATTRIBUTES, "Blond_Hair", "Bald", "has no column Blond_Hair;"),
+    "rows of faces": (
+        ATTRIBUTES,
+        f"{len(ROWS)}\n",
+        f"{len(ROWS) + 1}\n",
+        f"{len(ROWS)} rows, and not '{len(ROWS) + 1}' as",
+    ),
     "0 for -1": (ATTRIBUTES, "000001.jpg -1 -1", "000001.jpg -1 0", "Blond_Hair '0' for .*.jpg; allowed are -1, 1"),
     "partition": (PARTITION, f"000003.jpg {ROWS[2][0]}", "000003.jpg 3", "partition '3' for 000003.jpg"),
     "images": (PARTITION, f"000001.jpg {ROWS[0][0]}\n", "", "differ in 1 images, one of them 000001.jpg"),

@@ -208,16 +208,19 @@ def _codes(path: Path, column: pd.Series, allowed: Mapping[str, int]) -> pd.Seri
 
 def _texts(path: Path) -> pd.DataFrame:
     layout: dict[str, Any] = {"sep": "\t"} if path.suffix == ".tsv" else {}
-    content = path.read_bytes()
+    content, count = path.read_bytes(), ""
     try:
         if path.suffix == ".txt":
             layout = {"sep": r"\s+", "names": ["image_id", "partition"]}  # which the official file does not name
             if path.name.startswith("list_attr"):
-                names = (content.decode().splitlines() + ["", ""])[1].split()
-                layout |= {"names": ["image_id", *names], "skiprows": 2}
+                count, names, *_ = content.decode().splitlines() + ["", ""]
+                layout |= {"names": ["image_id", *names.split()], "skiprows": 2}
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
             plain: dict[str, Any] = {"dtype": str, "keep_default_na": False, "index_col": False}
-            return pd.read_csv(io.BytesIO(content), encoding="utf-8-sig", **plain, **layout)
+            table = pd.read_csv(io.BytesIO(content), encoding="utf-8-sig", **plain, **layout)
     except (ValueError, pd.errors.ParserWarning) as error:  # pandas' errors are ValueErrors
         raise DataError(f"{path} cannot be read as a table ({' '.join(str(error).split())})") from error
+    if count and count.strip() != str(len(table)):
+        raise DataError(f"{path} has {len(table):,} rows, and not {count.strip()!r} as its first line says")
+    return table
