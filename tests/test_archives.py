@@ -231,6 +231,7 @@ REFUSED = {
     "device": (tar(FILES, link("", tarfile.CHRTYPE)), LINK),
     "zip backslash": (pack_zip(FILES | {"set\\..\\..\\out.txt": b"x"}), OUT),
     "zip link": (pack_zip(FILES, ZIP_LINK), LINK),
+    "file for a folder": (tar({"set": b"x"}), "has no folder set"),
     "other folder": (tar({"other/1.jpg": b"x"}), "has no folder set"),
     "one byte too many": (tar({"set/a": bytes(2001)}), "more than 2e\\+03 bytes"),
     "zip one byte too many": (pack_zip({"set/a": bytes(2000), "set/b": b"x"}), "more than 2e\\+03 bytes"),
