@@ -161,6 +161,13 @@ def test_every_part_holds_where_the_paper_is_right_in_everything():
     assert all(judged(made()).values())
 
 
+def test_fewer_seeds_than_decide_anything_fail_what_needs_an_interval():
+    of_seeds = {name: value for name, value in vars(made()).items() if name not in ("values", "rhos", "ratios", "unit")}
+    few = {name: value[..., : FEW - 1] for name, value in of_seeds.items()}
+    points = made(**few | {"weights": of_seeds["weights"][:, :, : FEW - 1]})
+    assert [part for part, held in judged(points).items() if held] == ["C1 both fit the labels"]
+
+
 def test_points_are_judged_one_by_one_as_their_chapters_judge():
     points = twice()
     for values in (points.hard, points.phantom, *points.rates):

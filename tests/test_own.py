@@ -79,6 +79,8 @@ def test_arrays_of_every_allowed_kind_are_the_same_images(tmp_path):
     assert plain.attribute == "own" and plain.values == ("0", "1")
     assert len(plain.train) == 32 and len(plain.test) == 16, "a third of each class"
     assert torch.bincount(plain.test.labels).tolist() == [8, 8]
+    of_first = torch.from_numpy(arrays()["images"][arrays()["labels"] == 0])
+    assert not torch.equal(plain.test.images[plain.test.labels == 0].flatten(), of_first[:8].flatten()), "drawn"
     for images in (
         arrays()["images"] / 255,
         (arrays()["images"] / 255).astype(np.float32),
