@@ -8,6 +8,7 @@ A chapter that fails names its cell; what was there from the last good run stays
 
 from __future__ import annotations
 
+import argparse
 import ast
 import json
 import logging
@@ -192,8 +193,11 @@ def write(path: Path, content: bytes) -> None:
 
 
 def main() -> int:
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--in-place", action="store_true", help="run with default parameters")
+    run = run_in_place if options.parse_args().in_place else run_stale
     try:
-        return 0 if (run_in_place() if "--in-place" in sys.argv else run_stale()) else 1
+        return 0 if run() else 1
     except ValueError as error:
         print(f"chapters: {error}", file=sys.stderr)
         return 1

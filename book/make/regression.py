@@ -3,6 +3,7 @@
 python -m book.make.regression [--again]      --again: run everything
 """
 
+import argparse
 import json
 import os
 import subprocess
@@ -41,8 +42,11 @@ def pytest(*arguments: str | Path) -> bool:
 
 
 def main() -> int:
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--again", action="store_true", help="run everything, also what passed as it is")
+    again = options.parse_args().again
     try:
-        passed = {} if "--again" in sys.argv else dict(json.loads(PASSED.read_text()))
+        passed = {} if again else dict(json.loads(PASSED.read_text()))
     except (OSError, ValueError, TypeError):  # not there, or damaged
         passed = {}
     now = {"tests": of_tests()} | {f"notebooks/{path.name}": of_notebook(path) for path in fingerprint.chapters()}

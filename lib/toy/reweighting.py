@@ -24,10 +24,8 @@ def upsampled(mistakes: Sequence[np.ndarray], upweight: Sequence[int], seeds: Se
     """
     rows = []
     for wrong, times, seed in zip(mistakes, upweight, seeds):
-        points, draws = (
-            np.repeat(np.arange(len(wrong)), np.where(wrong, times, 1)),
-            np.random.default_rng([seed, 0x277]),
-        )
+        points = np.repeat(np.arange(len(wrong)), np.where(wrong, times, 1))
+        draws = np.random.default_rng([seed, 0x277])
         rows.append(np.concatenate([draws.permutation(points) for _ in range(-(-length // len(points)))])[:length])
     return np.stack(rows)
 

@@ -122,11 +122,15 @@ class Watch:
         traces[:, step // self.every] = row.cpu()
 
 
+def _unseen(step: int, theta: Tensor, phantom: Tensor | None = None) -> None:
+    """Records nothing."""
+
+
 Descent = Callable[[int, Tensor, Tensor], Tensor]  # (step, theta, points (m, b) of the batch) -> as theta
 
 
 def trained(
-    models: Sequence[Model], watch: Callable[..., None] = lambda *_: None, device: torch.device = torch.device("cpu")
+    models: Sequence[Model], watch: Callable[..., None] = _unseen, device: torch.device = torch.device("cpu")
 ) -> Tensor:
     """theta after the last step of models that can be stacked."""
     first, seeds = models[0].setting, [model.seed for model in models]
@@ -152,11 +156,7 @@ def trained(
 
 @torch.no_grad()
 def run(
-    theta: Tensor,
-    models: Sequence[Model],
-    rows: np.ndarray,
-    descent: Descent,
-    watch: Callable[..., None] = lambda *_: None,
+    theta: Tensor, models: Sequence[Model], rows: np.ndarray, descent: Descent, watch: Callable[..., None] = _unseen
 ) -> Tensor:
     """Take steps on theta, in place; rows (m, epochs * n): the points in order of use, an epoch's last batch may be
     smaller."""
