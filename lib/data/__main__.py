@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--decode", action="store_true", help="open every image, which takes minutes for large sets")
     options = parser.parse_args(arguments)
     there, failed = root.data_root(options.root), False
-    socket.setdefaulttimeout(60)  # seconds of a download without a byte
+    socket.setdefaulttimeout(root.TIMEOUT)  # torchvision's downloads take none
     for name in options.download:
         try:
             if state(name, there)[0] != "complete":

@@ -25,7 +25,7 @@ from torchvision.datasets.utils import check_integrity
 from tqdm import tqdm
 
 from lib.data.groups import CELEBA_CHECKSUMS
-from lib.data.root import BIRDS, DataError, Root, command, data_root, how
+from lib.data.root import BIRDS, TIMEOUT, DataError, Root, command, data_root, how
 from lib.files import replacing
 
 KEPT = "archives.json"
@@ -127,7 +127,7 @@ def fetch(address: str, path: Path) -> None:
     begin = max(part.stat().st_size - 1, 0) if part.exists() else 0
     request = Request(address, headers={"Range": f"bytes={begin}-"} if begin else {})
     try:
-        with build_opener(_Secure).open(request) as reply, part.open("ab") as file:
+        with build_opener(_Secure).open(request, timeout=TIMEOUT) as reply, part.open("ab") as file:
             if not reply.headers.get("Content-Range", "").startswith(f"bytes {begin}-"):
                 begin = 0  # the whole file comes, from a server that knows no ranges
             file.truncate(begin)

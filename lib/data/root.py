@@ -44,6 +44,7 @@ LAYOUTS: dict[str, dict[str, str]] = {
     "vlcs": dict.fromkeys(("VLCS", "vlcs", "VLCS/VLCS"), DOMAINS),
     "office_home": dict.fromkeys(("office_home", "OfficeHomeDataset_10072016", "OfficeHome"), DOMAINS),
 }
+TIMEOUT = 60  # seconds of a download without a byte
 
 
 class DataError(RuntimeError):
